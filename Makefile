@@ -1,0 +1,59 @@
+# Everything a newcomer and the maintainers need; `make` alone prints this list.
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+FLIGHTS ?= examples/data/flights-2013-01.csv.gz
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Of a half-made environment nothing is kept: its stamp is written last.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[embedded]' --group dev
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.installed ## Install everything into .venv
+
+.PHONY: demo
+demo: install ## Import real flights, see 680 fail, repair and reprocess them (FLIGHTS=file.csv.gz: another file)
+	@$(BIN)/python -m examples.flights.demo '$(FLIGHTS)'
+
+.PHONY: test
+test: install ## Run the suite on a PostgreSQL of its own, or on TEST_DSN=postgresql://…
+	@$(BIN)/python -m pytest
+
+.PHONY: torture
+torture: install ## Real processes, seeded faults, invariants (SECONDS=60 SEED=7 WORKERS=3 JSON=result.json)
+	@$(BIN)/python -m tests.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) --workers $(or $(WORKERS),3) $(if $(JSON),--json $(JSON))
+
+.PHONY: mutants
+mutants: install ## Break the engine in known ways; the suite must notice each
+	@$(BIN)/python -m tests.mutants
+
+.PHONY: check
+check: install ## Formatting, lint, types, layers
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/mypy examples
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: bench
+bench: install ## Measure against the loop that a developer would write by hand
+	@$(BIN)/python -m benchmarks
+
+.PHONY: format
+format: install ## Format and fix what can be fixed
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+.PHONY: clean
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

@@ -1,0 +1,124 @@
+"""What is imported: tables, records, and the SQL that every contender runs."""
+
+import csv
+import gzip
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+ROOT = Path(__file__).parents[1]
+YEAR = ROOT.parent / "shared" / "data" / "nycflights13" / "flights.csv.gz"
+JANUARY = ROOT / "examples" / "data" / "flights-2013-01.csv.gz"
+AIRPORTS = ROOT / "examples" / "data" / "airports.csv"
+
+
+class Queries(Protocol):
+    """What a contender offers for the business SQL: a connection, or an import context."""
+
+    async def execute(self, sql: str, *args: Any) -> str: ...
+
+    async def fetchrow(self, sql: str, *args: Any) -> Any: ...
+
+    async def fetchval(self, sql: str, *args: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Records, and the statements that bring one of them in.
+
+    Attributes:
+        name: As shown in the table.
+        schema: Makes the target tables, empty.
+        records: What is imported.
+        failing: How many of them the target tables refuse.
+    """
+
+    name: str
+    schema: str
+    records: Sequence[dict[str, Any]]
+    failing: int
+
+    async def write(self, record: dict[str, Any], db: Queries) -> None:
+        """The business logic, the same for every contender."""
+        if self.name.startswith("flights"):
+            await db.execute(FLIGHT, *flight_values(record))
+        else:
+            await write_customer(record, db)
+
+
+async def write_customer(record: dict[str, Any], db: Queries) -> None:
+    """Look a customer up by e-mail; insert or update."""
+    existing = await db.fetchrow("SELECT id FROM customers WHERE email = $1", record["email"])
+    if existing is None:
+        await db.fetchval(
+            "INSERT INTO customers (email, name) VALUES ($1, $2) RETURNING id",
+            record["email"],
+            record["name"],
+        )
+    else:
+        await db.execute(
+            "UPDATE customers SET name = $2 WHERE id = $1", existing["id"], record["name"]
+        )
+
+
+CUSTOMERS = """
+DROP TABLE IF EXISTS customers;
+CREATE TABLE customers (id bigserial PRIMARY KEY, email text NOT NULL UNIQUE, name text NOT NULL);
+"""
+
+FLIGHTS = """
+DROP TABLE IF EXISTS flights, airports;
+CREATE TABLE airports (faa text PRIMARY KEY);
+CREATE TABLE flights (
+    time_hour timestamptz NOT NULL, carrier text NOT NULL, flight integer NOT NULL,
+    origin text NOT NULL REFERENCES airports, dest text NOT NULL REFERENCES airports,
+    tailnum text, distance integer NOT NULL,
+    PRIMARY KEY (time_hour, carrier, flight, origin));
+"""
+
+FLIGHT = """
+INSERT INTO flights (time_hour, carrier, flight, origin, dest, tailnum, distance)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""
+
+
+def flight_values(record: dict[str, Any]) -> tuple[Any, ...]:
+    """A flight's row from its strings."""
+    tailnum = record["tailnum"]
+    return (
+        datetime.fromisoformat(record["time_hour"]),
+        record["carrier"],
+        int(record["flight"]),
+        record["origin"],
+        record["dest"],
+        None if tailnum == "NA" else tailnum,
+        int(record["distance"]),
+    )
+
+
+def customers(count: int) -> Workload:
+    """Clean data: every record is new."""
+    records = [{"email": f"c{n}@example.org", "name": f"Customer {n}"} for n in range(count)]
+    return Workload("customers", CUSTOMERS, records, 0)
+
+
+def flights(count: int | None) -> Workload:
+    """Real flights; those to four airports that the reference table lacks are refused."""
+    known = airports()
+    path = YEAR if YEAR.exists() else JANUARY
+    with gzip.open(path, "rb") as file:
+        rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
+        records = [row for _, row in zip(range(count or 10**9), rows, strict=False)]
+    failing = sum(row["dest"] not in known for row in records)
+    fill = ", ".join(f"('{code}')" for code in sorted(known))
+    schema = f"{FLIGHTS}INSERT INTO airports VALUES {fill};"
+    return Workload("flights", schema, records, failing)
+
+
+def airports() -> set[str]:
+    """The codes of the reference table."""
+    with AIRPORTS.open(encoding="utf-8", newline="") as file:
+        return {row["faa"] for row in csv.DictReader(file)}

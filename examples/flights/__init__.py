@@ -1,0 +1,1 @@
+"""`make demo`: a year of flights, or a month of it, into tables with foreign keys."""

@@ -1,0 +1,42 @@
+"""Bring records into PostgreSQL without losing or doubling any of them."""
+
+from .context import ImportContext
+from .errors import ReliableImportsError
+from .manager import BatchManager
+from .models import (
+    BatchStatus,
+    BatchSummary,
+    FailureGroup,
+    ImportBatch,
+    ImportBatchItem,
+    ItemStatus,
+    LogEntry,
+    LogLevel,
+)
+from .outcomes import Failure, FailureKind, Retry, Skip
+from .processors import BaseProcessor
+from .registry import Registry
+from .settings import Settings
+from .sources import read_file
+
+__all__ = [
+    "BaseProcessor",
+    "BatchManager",
+    "BatchStatus",
+    "BatchSummary",
+    "Failure",
+    "FailureGroup",
+    "FailureKind",
+    "ImportBatch",
+    "ImportBatchItem",
+    "ImportContext",
+    "ItemStatus",
+    "LogEntry",
+    "LogLevel",
+    "Registry",
+    "ReliableImportsError",
+    "Retry",
+    "Settings",
+    "Skip",
+    "read_file",
+]

@@ -1,0 +1,158 @@
+"""The commands, put together; every one runs through `_run`."""
+
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Annotated, Any
+
+import anyio
+import typer
+
+from . import changing, embedded_database, importing, migrating, reading
+from .failures import report
+from .invocation import Invocation
+from .options import global_options
+from .output import LogHandler, Output, ReaderGone
+
+NAME = "reliable-imports"
+EPILOG = (
+    "Exit codes: 0 completed, 1 some items failed, 2 usage, 3 database unavailable, "
+    "4 stopped, paused or cancelled."
+)
+
+Command = Callable[..., Awaitable[int | None] | Awaitable[None]]
+
+
+COMMANDS: dict[str, Command] = {
+    "import": importing.import_file,
+    "process": importing.process,
+    "reprocess": importing.reprocess,
+    "list": reading.list_batches,
+    "show": reading.show,
+    "items": reading.items,
+    "item": reading.item,
+    "logs": reading.logs,
+    "types": reading.types,
+    "pause": changing.pause,
+    "resume": changing.resume,
+    "cancel": changing.cancel,
+    "purge": changing.purge,
+    "migrate": migrating.migrate,
+}
+DATABASE_COMMANDS: dict[str, Command] = {
+    "start": embedded_database.start,
+    "stop": embedded_database.stop,
+    "psql": embedded_database.psql,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    output = Output(json="--json" in given)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _app(output)(given or ["--help"], prog_name=NAME, standalone_mode=False)
+        output.flush()
+    except ReaderGone:
+        return 0
+    except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001 - nobody is above us
+        return report(exc, output)
+    return code or 0
+
+
+def _app(output: Output) -> typer.Typer:
+    """The tree of commands."""
+    app = typer.Typer(name=NAME, epilog=EPILOG)
+    app.callback()(_with_global_options(_start, output))
+    database = typer.Typer()
+    for name, command in COMMANDS.items():
+        app.command(name)(_as_typer_command(command, output))
+    for name, command in DATABASE_COMMANDS.items():
+        database.command(name)(_as_typer_command(command, output))
+    app.add_typer(database, name="db", help="The embedded PostgreSQL, for developers.")
+    return app
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    if wanted:
+        typer.echo(f"{NAME} {metadata.version('reliable-imports-async')}")
+        raise typer.Exit
+
+
+def _start(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the version.",
+        ),
+    ] = False,
+) -> None:
+    """Bring records into PostgreSQL without losing or doubling any of them."""
+
+
+def _as_typer_command(command: Command, output: Output) -> Callable[..., None]:
+    """The command as typer takes it: not async, with the global options, without `cli`."""
+
+    def run(arguments: dict[str, Any], options: dict[str, Any]) -> None:
+        cli = Invocation(options, output)
+        code = anyio.run(
+            functools.partial(command, cli, **arguments),
+            backend_options={"use_uvloop": sys.platform != "win32"},
+        )
+        raise typer.Exit(code or 0)
+
+    return _with_global_options(command, output, run)
+
+
+def _with_global_options(
+    function: Callable[..., Any],
+    output: Output,
+    run: Callable[[dict[str, Any], dict[str, Any]], None] | None = None,
+) -> Callable[..., None]:
+    """The function with the global options behind its own; before the command counts as well."""
+    own = [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for each in inspect.signature(function, eval_str=True).parameters.values()
+        if each.name != "cli"
+    ]
+    shared = list(inspect.signature(global_options, eval_str=True).parameters.values())
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+    @functools.wraps(function)
+    def wrapped(context: typer.Context, **arguments: Any) -> None:
+        earlier = context.obj or {}
+        options = {each.name: arguments.pop(each.name) or earlier.get(each.name) for each in shared}
+        context.obj = options
+        if run is not None:
+            for name in ("json", "quiet", "verbose"):
+                setattr(output, name, bool(options[name]))
+            with _logging(output):
+                run(arguments, options)
+
+    wrapped.__signature__ = inspect.Signature([context, *own, *shared])  # type: ignore[attr-defined]
+    return wrapped
+
+
+@contextmanager
+def _logging(output: Output) -> Iterator[None]:
+    """The library's log goes to stderr while a command runs."""
+    logger, handler = logging.getLogger("reliable_imports_async"), LogHandler(output)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(handler.level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,180 @@
+"""import, process, reprocess: the commands that run items."""
+
+import io
+import json
+import os
+import select
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+from anyio import to_thread
+
+from ..manager import BatchManager
+from ..sources import read_file
+from .failures import UsageRefused
+from .invocation import Invocation
+from .options import (
+    LARGEST_NUMBER,
+    BatchName,
+    Columns,
+    Concurrency,
+    Delimiter,
+    Encoding,
+    File,
+    Format,
+    Group,
+    IdempotencyKey,
+    ImportedType,
+    Metadata,
+    OnSameFile,
+    SameFileChoice,
+    SourceName,
+    Yes,
+)
+from .running import Run
+from .text import number, tail
+
+STDIN_SECONDS = 0.2
+STDIN_BYTES = 1 << 18
+
+
+async def import_file(  # noqa: PLR0913 - the command's options
+    cli: Invocation,
+    *,
+    file: File,
+    type: ImportedType,  # noqa: A002 - the option's name
+    format: Format = None,  # noqa: A002 - the option's name
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    columns: Columns = None,
+    name: SourceName = None,
+    metadata: Metadata = None,
+    idempotency_key: IdempotencyKey = None,
+    on_same_file: SameFileChoice = OnSameFile.REFUSE,
+    concurrency: Concurrency = None,
+) -> int:
+    """Import a file as a new batch and process it."""
+    source = read_file(
+        _stdin() if file == "-" else Path(file),
+        name=name,
+        format=format,
+        delimiter=_delimiter(delimiter),
+        encoding=encoding,
+        columns=None if columns is None else [each.strip() for each in columns.split(",")],
+    )
+    options: dict[str, Any] = {
+        "metadata": _metadata(metadata),
+        "idempotency_key": idempotency_key,
+        "on_same_file": on_same_file.value,
+    }
+    async with cli.manager(concurrency=concurrency, discover=True) as manager:
+        return await Run(cli, manager).load_and_process(source, type, options)
+
+
+async def process(cli: Invocation, *, batch: BatchName, concurrency: Concurrency = None) -> int:
+    """Process a batch to its end, or go on with it after it was stopped."""
+    async with cli.manager(concurrency=concurrency, discover=True) as manager:
+        return await Run(cli, manager).process(await manager.find_batch(batch))
+
+
+async def reprocess(
+    cli: Invocation,
+    *,
+    batch: BatchName,
+    group: Group = None,
+    item: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--item", min=1, max=LARGEST_NUMBER, metavar="N", help="Only this item; repeatable."
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every item again, also what succeeded. Asks.")
+    ] = False,
+    yes: Yes = False,
+    concurrency: Concurrency = None,
+) -> int:
+    """Run again what failed and nothing else, in a new batch linked to this one."""
+    if everything and (group or item):
+        raise UsageRefused("--all means every item; it goes with neither --group nor --item.")
+    async with cli.manager(concurrency=concurrency, discover=True) as manager:
+        batch_id = await manager.find_batch(batch)
+        if everything:
+            summary = await manager.get_batch_summary(batch_id)
+            cli.confirm(
+                f"Run all {number(summary.total_items)} items of batch {tail(batch_id)} again, "
+                f"also the {number(summary.completed_items)} that completed?",
+                yes=yes,
+            )
+        elif group is not None:
+            group = await full_group(manager, batch, group)
+        return await Run(cli, manager).reprocess(
+            batch_id, everything=everything, group=group, items=item or None
+        )
+
+
+async def full_group(manager: BatchManager, batch: str, name: str) -> str:
+    """A failure group of a batch by the beginning of its name.
+
+    Raises:
+        UsageRefused: None, or more than one, begins like this.
+    """
+    found = [
+        each.group
+        for each in await manager.failure_groups(await manager.find_batch(batch), values=1)
+        if each.group.startswith(name)
+    ]
+    if len(found) == 1:
+        return found[0]
+    known = "several" if found else "no"
+    raise UsageRefused(
+        f"Batch {batch} has {known} failure groups that begin with {name}.",
+        hint=f"reliable-imports show {batch} lists them.",
+    )
+
+
+def _metadata(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise UsageRefused(f"--metadata is not JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise UsageRefused("--metadata must be a JSON object.", hint="write '{\"year\": 2013}'")
+    return value
+
+
+def _delimiter(text: str | None) -> str | None:
+    return "\t" if text in {"tab", r"\t"} else text
+
+
+def _stdin() -> BinaryIO | AsyncIterator[bytes]:
+    """Stdin as bytes; what waits for somebody to write can be stopped by Ctrl-C."""
+    try:
+        descriptor = sys.stdin.fileno()
+    except io.UnsupportedOperation:
+        return sys.stdin.buffer
+    if sys.platform == "win32" or stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return sys.stdin.buffer
+    return _received(descriptor)
+
+
+async def _received(descriptor: int) -> AsyncIterator[bytes]:
+    """The bytes of a pipe or a terminal.
+
+    Not by a reader of the event loop, which would make a terminal that we share with the shell
+    non-blocking; and not by a blocking read, which would keep the process from ending.
+    """
+    while (data := await to_thread.run_sync(_read_soon, descriptor)) != b"":
+        if data is not None:
+            yield data
+
+
+def _read_soon(descriptor: int) -> bytes | None:
+    ready, _, _ = select.select([descriptor], [], [], STDIN_SECONDS)
+    return os.read(descriptor, STDIN_BYTES) if ready else None

@@ -1,0 +1,175 @@
+"""One run of a batch from the command line: progress beside it, Ctrl-C, and what it came to."""
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import anyio
+
+from ..errors import ReliableImportsError
+from ..manager import BatchManager
+from ..models import BatchSummary
+from ..sources import Source
+from .failures import Stopped, code_of
+from .invocation import Invocation
+from .progress import Display, display, follow
+from .stopping import stoppable
+from .summaries import summary_view
+from .text import number, tail
+
+STOPPING = "Stopping: running items end first. Ctrl-C once more leaves at once."
+FIND_SECONDS = 0.2
+GROUPS_SHOWN = 10
+
+Work = Callable[[], Awaitable[BatchSummary]]
+
+
+class Run:
+    """Runs one batch with a manager."""
+
+    def __init__(self, cli: Invocation, manager: BatchManager) -> None:
+        self._cli = cli
+        self._manager = manager
+        self._shown: Display | None = display(cli.output)
+        self._began = time.time_ns() // 1_000_000
+        self._batch_id: UUID | None = None
+        self._root: UUID | None = None
+
+    async def load_and_process(
+        self, source: Source, batch_type: str, options: Mapping[str, Any]
+    ) -> int:
+        """Import a source; the exit code."""
+
+        async def work() -> BatchSummary:
+            progress = self._shown.loading if self._shown else None
+            self._batch_id = await self._manager.create_batch(
+                batch_type, source, created_by=self._cli.actor, progress=progress, **options
+            )
+            if not self._is_new(self._batch_id):
+                self._cli.output.note(f"Imported before, as batch {self._batch_id}.")
+            return await self._process(self._batch_id)
+
+        return await self._to_the_end(work)
+
+    async def process(self, batch_id: UUID) -> int:
+        """Process a batch that exists; the exit code."""
+        self._batch_id = batch_id
+        return await self._to_the_end(lambda: self._process(batch_id))
+
+    async def reprocess(
+        self, batch_id: UUID, *, everything: bool, group: str | None, items: Sequence[int] | None
+    ) -> int:
+        """Run again what failed, in a new batch; the exit code."""
+        self._root = (await self._manager.get_batch(batch_id)).root_batch_id
+
+        async def work() -> BatchSummary:
+            summary = await self._beside(
+                self._watch_newest,
+                lambda: self._manager.reprocess_batch(
+                    batch_id,
+                    not everything,
+                    group=group,
+                    item_numbers=items,
+                    actor=self._cli.actor,
+                ),
+            )
+            if not self._is_new(summary.batch_id):
+                self._cli.output.note("Nothing was left to run again; this is where it stands.")
+            return summary
+
+        return await self._to_the_end(work)
+
+    async def _process(self, batch_id: UUID) -> BatchSummary:
+        async def watch(shown: Display) -> None:
+            await follow(self._manager, batch_id, shown)
+
+        return await self._beside(watch, lambda: self._manager.process_batch(batch_id))
+
+    async def _beside(
+        self, watch: Callable[[Display], Coroutine[Any, Any, None]], work: Work
+    ) -> BatchSummary:
+        """Do the work, and show how far it is meanwhile."""
+        if self._shown is None:
+            return await work()
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch, self._shown)
+            summary = await work()
+            group.cancel_scope.cancel()
+        return summary
+
+    async def _watch_newest(self, shown: Display) -> None:
+        """Show the reprocessing as soon as there is one."""
+        while (batch_id := await self._reprocessing()) is None:
+            await anyio.sleep(FIND_SECONDS)
+        await follow(self._manager, batch_id, shown)
+
+    async def _to_the_end(self, work: Work) -> int:
+        """Work until the batch has ended or somebody stops us; show where it stands."""
+        summary: BatchSummary | None = None
+        try:
+            with self._shown or nullcontext():
+                async with stoppable(self._cli.output, STOPPING):
+                    summary = await work()
+        except Exception:
+            if self._batch_id is not None and self._is_new(self._batch_id):
+                step = f"reliable-imports process {tail(self._batch_id)}"
+                self._cli.output.note(f"Batch {self._batch_id} is stored. Go on with: {step}")
+            raise
+        if summary is None:
+            raise await self._stopped()
+        await show_summary(self._cli, self._manager, summary, groups=GROUPS_SHOWN)
+        return code_of(summary)
+
+    async def _stopped(self) -> Stopped:
+        """What the user wants to know after Ctrl-C."""
+        try:
+            batch_id = self._batch_id or await self._reprocessing() or await self._loaded()
+            if batch_id is None:
+                return Stopped("Nothing was imported.")
+            summary = await self._manager.get_batch_summary(batch_id)
+        except (ReliableImportsError, OSError) as exc:
+            hint = "`reliable-imports list` shows what there is; `process` continues a batch."
+            return Stopped(f"Where it stands cannot be read: {exc}", hint=hint)
+        if self._cli.output.json:
+            self._cli.output.record(summary.as_dict())
+        return Stopped(
+            f"{number(summary.settled_items)} of {number(summary.total_items)} items are settled; "
+            "nothing is lost.",
+            hint=f"resume with: reliable-imports process {tail(batch_id)}",
+        )
+
+    async def _loaded(self) -> UUID | None:
+        """The batch that was created just when we were stopped, if its COMMIT got through."""
+        async for batch in self._manager.list_batches(limit=20):
+            if batch.created_by == self._cli.actor and self._is_new(batch.id):
+                return batch.id
+        return None
+
+    async def _reprocessing(self) -> UUID | None:
+        """The lineage's newest batch, if it is this run's or unfinished."""
+        if self._root is None:
+            return None
+        async for batch in self._manager.list_batches(root_batch_id=self._root, limit=1):
+            if self._is_new(batch.id) or not batch.status.settled:
+                return batch.id
+        return None
+
+    def _is_new(self, batch_id: UUID) -> bool:
+        """Whether the batch was made since this run began; a UUIDv7 starts with its time."""
+        return batch_id.int >> 80 >= self._began
+
+
+async def show_summary(
+    cli: Invocation, manager: BatchManager, summary: BatchSummary, *, groups: int
+) -> None:
+    """A summary with its failures by cause, and for each the values that caused them."""
+    if summary.failed_items:
+        detailed = await manager.failure_groups(summary.batch_id)
+        summary = replace(summary, groups=detailed)
+    if cli.output.json:
+        cli.output.record(summary.as_dict())
+    else:
+        cli.output.show(*summary_view(summary, groups))

@@ -1,0 +1,152 @@
+"""The summary of a batch as people read it: counts, causes, and what to do next."""
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ..models import BatchStatus, BatchSummary, FailureGroup
+from ..outcomes import FailureKind
+from .text import duration, number, one_line, plain, rate, tail
+
+STATUS_STYLES = {
+    "pending": "cyan",
+    "processing": "cyan",
+    "completed": "green",
+    "skipped": "blue",
+    "partial": "yellow",
+    "failed": "red",
+    "paused": "magenta",
+    "cancelled": "magenta",
+}
+MESSAGE_LENGTH = 300
+
+
+def summary_view(summary: BatchSummary, groups: int) -> Iterator[RenderableType]:
+    """The parts of a summary.
+
+    Args:
+        groups: How many failure groups to show.
+    """
+    yield _headline(summary)
+    yield _indented(_counts(summary))
+    yield _indented(_origin(summary))
+    for label, reason in (("Paused", summary.pause_reason), ("Error", summary.error)):
+        if reason:
+            yield Text.assemble((f"{label}: ", "bold red"), plain(reason))
+    if summary.groups:
+        yield Text("Failed, by cause", "bold")
+        yield _indented(_causes(summary.groups[:groups]))
+        if len(summary.groups) > groups:
+            more = f"… and more causes: reliable-imports show {tail(summary.batch_id)}"
+            yield _indented(Text(more, "dim"))
+    if step := _next_step(summary):
+        yield Text.assemble(("Next: ", "bold cyan"), step)
+
+
+def _headline(summary: BatchSummary) -> Text:
+    status = summary.status
+    text = Text.assemble(
+        "Batch ",
+        (tail(summary.batch_id), "bold"),
+        f" · {plain(summary.batch_type)} · ",
+        (status.value, f"bold {STATUS_STYLES[status]}"),
+    )
+    if summary.duration is not None:
+        text.append(f" {'in' if summary.finished_at else 'for'} {duration(summary.duration)}")
+        if summary.finished_at and summary.items_per_second:
+            text.append(f" ({rate(summary.items_per_second)} items/s)")
+    return text
+
+
+def _counts(summary: BatchSummary) -> Text:
+    parts = [
+        (summary.completed_items, "completed", "green"),
+        (summary.skipped_items, "skipped", "blue"),
+        (summary.failed_items, "failed", "red"),
+    ]
+    if summary.pending_items:
+        parts.append((summary.pending_items, "pending", "cyan"))
+    text = Text()
+    for count, word, style in parts:
+        text.append(f"{number(count)} {word}", style if count else "dim").append("   ")
+    return text.append(f"of {number(summary.total_items)}")
+
+
+def _origin(summary: BatchSummary) -> Text:
+    words = [f"id {summary.batch_id}"]
+    if summary.source_name:
+        words.append(f"from {one_line(summary.source_name, 80)}")
+    if summary.created_by:
+        words.append(f"by {one_line(summary.created_by, 40)}")
+    if summary.parent_batch_id:
+        words.append(f"again for {tail(summary.parent_batch_id)}")
+    return Text("   ".join(words), "dim")
+
+
+def _causes(groups: tuple[FailureGroup, ...]) -> Table:
+    grid = Table.grid(padding=(0, 2), pad_edge=False)
+    grid.add_column(justify="right", style="red", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for group in groups:
+        grid.add_row(number(group.count), _cause(group))
+    return grid
+
+
+def _cause(group: FailureGroup) -> Text:
+    text = Text.assemble((plain(group.title), "bold"), (f"   group {group.group}", "dim"))
+    if group.values:
+        text.append(f"\n{_values(group.values)}")
+    else:
+        text.append(f"\n{one_line(group.message, MESSAGE_LENGTH)}")
+    if group.hint:
+        text.append(f"\nHint: {one_line(group.hint, MESSAGE_LENGTH)}", "cyan")
+    if group.sample_items:
+        numbers = ", ".join(str(item) for item in group.sample_items[:3])
+        text.append(f"\ne.g. item{'s' if len(group.sample_items) > 1 else ''} {numbers}", "dim")
+    return text
+
+
+def _values(values: tuple[tuple[str, int], ...]) -> str:
+    """``Key (dest): SJU 486, BQN 93``, or the values as they are when their keys differ."""
+    split = [(one_line(value, 60).partition("="), count) for value, count in values]
+    keys = {key for (key, _, _), _ in split}
+    if len(keys) == 1:
+        return f"Key ({keys.pop()}): " + ", ".join(
+            f"{value} {number(count)}" for (_, _, value), count in split
+        )
+    return ", ".join(f"{''.join(parts)} {number(count)}" for parts, count in split)
+
+
+def _next_step(summary: BatchSummary) -> str | None:
+    name = tail(summary.batch_id)
+    process = f"reliable-imports process {name}"
+    reprocess = f"reliable-imports reprocess {name}"
+    step: str | None = None
+    match summary.status:
+        case BatchStatus.PENDING | BatchStatus.PROCESSING:
+            step = process
+        case BatchStatus.PAUSED:
+            step = f"remove the cause, then: reliable-imports resume {name} && {process}"
+        case BatchStatus.FAILED if summary.finished_at is None:
+            step = f"correct the hook, then: {process}"
+        case BatchStatus.CANCELLED if summary.outstanding_items or summary.pending_items:
+            step = f"to run what has not completed: {reprocess}"
+        case BatchStatus.PARTIAL | BatchStatus.FAILED if _unreadable(summary):
+            step = "correct the records that cannot be read, and import them as a file of their own"
+        case BatchStatus.PARTIAL | BatchStatus.FAILED if summary.outstanding_items:
+            step = f"correct the cause, then: {reprocess}"
+        case BatchStatus.PARTIAL | BatchStatus.FAILED:
+            step = "nothing; later batches have completed what failed here."
+    return step
+
+
+def _unreadable(summary: BatchSummary) -> bool:
+    """Whether all that failed could not be read, so that running it again would change nothing."""
+    return bool(summary.groups) and all(one.kind == FailureKind.PARSE for one in summary.groups)
+
+
+def _indented(part: RenderableType) -> Padding:
+    return Padding(part, (0, 0, 0, 2), expand=False)

@@ -1,0 +1,245 @@
+"""ImportContext: what a processor is handed beside the item."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import asyncpg
+from pydantic_core import from_json, to_json
+
+from .errors import ConfigurationError, ContextClosed, ProcessorError
+from .guarded import GuardedConnection, ReadingConnection
+from .models import ImportBatch, ImportBatchItem, LogLevel
+from .safe_text import Redact, redact_json, redact_patterns, storable, storable_json
+from .upsert import upsert_statement
+
+logger = logging.getLogger("reliable_imports_async")
+
+LOG_LINES = 100
+LOG_BYTES = 65_536
+LOG_MESSAGE_BYTES = 4_096
+LEVELS = {
+    LogLevel.DEBUG: logging.DEBUG,
+    LogLevel.INFO: logging.INFO,
+    LogLevel.WARNING: logging.WARNING,
+    LogLevel.ERROR: logging.ERROR,
+}
+
+LogLine = tuple[str, str, str | None, datetime]
+"""Level, message, details as JSON text, time."""
+
+
+@dataclass(slots=True)
+class LogBuffer:
+    """The log lines of one item, bounded in number and size."""
+
+    threshold: LogLevel = LogLevel.INFO
+    redact: Redact = redact_patterns
+    lines: list[LogLine] = field(default_factory=list)
+    size: int = 0
+    dropped: int = 0
+
+    def add(self, level: LogLevel, message: str, details: Mapping[str, Any]) -> None:
+        """Keep a line, if its level is high enough and there is room."""
+        if LEVELS[level] < LEVELS[self.threshold]:
+            return
+        text = storable(self.redact(message), LOG_MESSAGE_BYTES)
+        extra = self._json(details) if details else None
+        line = (level.value, text, extra, datetime.now(UTC))
+        if len(self.lines) >= LOG_LINES or self.size + _size(line) > LOG_BYTES:
+            self.dropped += 1
+            return
+        self.size += _size(line)
+        self.lines.append(line)
+
+    def readable(self, details: Mapping[str, Any]) -> Any:
+        """The details as JSON data without secrets."""
+        try:
+            data = from_json(to_json(dict(details), fallback=repr, inf_nan_mode="strings"))
+        except Exception:  # noqa: BLE001 - whatever a detail is, the line is kept
+            data = {"unreadable": storable(repr(sorted(map(str, details))), 1_000)}
+        return redact_json(data, self.redact)
+
+    def _json(self, details: Mapping[str, Any]) -> str:
+        text = storable_json(to_json(self.readable(details)).decode())
+        if len(text.encode()) <= LOG_MESSAGE_BYTES:
+            return text
+        return to_json({"cut": storable(text, LOG_MESSAGE_BYTES)}).decode()
+
+    def truncate(self, mark: int) -> None:
+        """Forget the lines of a try that is repeated."""
+        del self.lines[mark:]
+        self.size = sum(map(_size, self.lines))
+        self.dropped = 0
+
+    def finished(self) -> list[LogLine]:
+        """The lines to store, with a last one that says how many had no room."""
+        if self.dropped:
+            note = f"{self.dropped} more log lines were dropped: too many or too long"
+            return [*self.lines, (LogLevel.WARNING.value, note, None, datetime.now(UTC))]
+        return self.lines
+
+
+def _size(line: LogLine) -> int:
+    _, message, details, _ = line
+    return len(message.encode()) + len((details or "").encode())
+
+
+class ImportContext:
+    """Database access, logging and the surroundings of one item, or of one batch hook.
+
+    Attributes:
+        batch: The batch.
+        item: The item; None in a batch hook.
+        metadata: What the creator of the batch gave along; read-only, see `set_metadata`.
+        shared: What the processor's `resources` yielded.
+        dry_run: Whether everything will be rolled back in the end.
+        changes: What `set_metadata` has set in this hook.
+    """
+
+    __slots__ = ("_database", "_log", "batch", "changes", "dry_run", "item", "shared")
+
+    def __init__(
+        self,
+        batch: ImportBatch,
+        database: GuardedConnection | ReadingConnection | None,
+        *,
+        item: ImportBatchItem[Any] | None = None,
+        shared: Any = None,
+        log: LogBuffer | None = None,
+    ) -> None:
+        self.batch = batch
+        self.item = item
+        self.shared = shared
+        self.dry_run = False
+        self._database = database
+        self._log = log if log is not None else LogBuffer()
+        self.changes: dict[str, Any] = {}
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The batch's metadata, including changes made in this hook."""
+        if self.changes:
+            return MappingProxyType({**self.batch.metadata, **self.changes})
+        return self.batch.metadata
+
+    def set_metadata(self, **values: Any) -> None:
+        """Add to the batch's metadata, in the transaction of this batch hook.
+
+        Raises:
+            ProcessorError: Called for an item; items run concurrently and must not share state.
+        """
+        if self.item is not None:
+            raise ProcessorError(
+                "set_metadata belongs into on_batch_start or on_batch_complete.",
+                hint="return processed_data for what concerns one item.",
+            )
+        self.changes.update(values)
+
+    @property
+    def connection(self) -> GuardedConnection:
+        """The item's asyncpg connection, inside its transaction.
+
+        Raises:
+            ProcessorError: There is no transaction yet (in validate_item and prepare_item).
+            ContextClosed: The item has settled.
+        """
+        match self._session:
+            case GuardedConnection() as guarded:
+                return guarded
+            case ReadingConnection():
+                raise ProcessorError(
+                    "There is no item transaction here.",
+                    hint="use ctx.fetch and its like for reading; write in process_item.",
+                )
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        """Run a statement; return PostgreSQL's command tag, such as ``UPDATE 1``."""
+        return await self._session.execute(sql, *args)
+
+    async def executemany(self, sql: str, args: Sequence[Sequence[Any]]) -> None:
+        """Run a statement once for each sequence of arguments."""
+        await self._session.executemany(sql, args)
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        """Run a query and return its rows."""
+        return await self._session.fetch(sql, *args)
+
+    async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
+        """Run a query and return its first row, or None."""
+        return await self._session.fetchrow(sql, *args)
+
+    execute_one = fetchrow
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        """Run a query and return the first value of its first row, or None."""
+        return await self._session.fetchval(sql, *args)
+
+    async def upsert(
+        self, table: str, values: Mapping[str, Any], *, key: str | Sequence[str]
+    ) -> asyncpg.Record:
+        """Insert one row, or update the row with the same key; return it.
+
+        Args:
+            table: The table, optionally with its schema.
+            values: Column names and values.
+            key: The column or columns of a unique constraint, all among `values`.
+        """
+        columns = (key,) if isinstance(key, str) else tuple(key)
+        sql = upsert_statement(table, tuple(values), columns)
+        row = await self._session.fetchrow(sql, *values.values())
+        if row is None:
+            raise ConfigurationError(f"upsert into {table} returned no row.", hint="is it a view?")
+        return row
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """``async with ctx.savepoint():`` undoes what happens inside when it raises."""
+        return self._session.savepoint()
+
+    def debug(self, message: str, **details: Any) -> None:
+        """Add a log line of level debug."""
+        self._write(LogLevel.DEBUG, message, details)
+
+    def info(self, message: str, **details: Any) -> None:
+        """Add a log line of level info."""
+        self._write(LogLevel.INFO, message, details)
+
+    def warning(self, message: str, **details: Any) -> None:
+        """Add a log line of level warning."""
+        self._write(LogLevel.WARNING, message, details)
+
+    def error(self, message: str, **details: Any) -> None:
+        """Add a log line of level error. The item does not fail by it."""
+        self._write(LogLevel.ERROR, message, details)
+
+    @property
+    def _session(self) -> GuardedConnection | ReadingConnection:
+        if self._database is None:
+            raise ContextClosed
+        return self._database
+
+    def _write(self, level: LogLevel, message: str, details: Mapping[str, Any]) -> None:
+        self._log.add(level, message, details)
+        if logger.isEnabledFor(LEVELS[level]):
+            extra = {
+                "batch_id": str(self.batch.id),
+                "item_number": self.item.item_number if self.item is not None else None,
+                "details": self._log.readable(details),
+            }
+            logger.log(LEVELS[level], "%s", self._log.redact(message), extra=extra)
+
+    def _enter(
+        self, database: GuardedConnection | ReadingConnection | None, item: ImportBatchItem[Any]
+    ) -> None:
+        """Go over to the next stage of the same item."""
+        self._database = database
+        self.item = item
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+        self._database = None

@@ -1,0 +1,237 @@
+"""The control statement: once a second it renews leases, writes counts and learns statuses."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TypeVar
+from uuid import UUID
+
+import anyio
+import asyncpg
+import stamina
+from pydantic_core import to_json
+
+from .database import STATEMENT_SECONDS, Database
+from .guarded import Connection, PooledConnection
+from .judgement import is_outage
+from .models import BatchStatus, ItemStatus
+from .settings import Settings
+from .store import ranges
+from .store.ranges import ClaimedRange, Counts, RunningCounts
+
+logger = logging.getLogger("reliable_imports_async")
+
+R = TypeVar("R")
+
+BEAT_SECONDS = 1.0
+LONGEST_WAIT = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class HeldRange:
+    """A range this process works on, with what has been settled in it."""
+
+    claimed: ClaimedRange
+    counts: Counts
+    valid_until: float  # by the local monotonic clock; no item starts later
+    unsettled: int = 0  # items read and not yet settled
+    lost: bool = False  # somebody else has claimed it
+    progressed: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def open(self) -> bool:
+        """Whether a further item may start."""
+        return not self.lost and monotonic() < self.valid_until
+
+    def count(self, status: ItemStatus, group: str | None) -> None:
+        """Add a settled item."""
+        match status:
+            case ItemStatus.COMPLETED:
+                self.counts.completed += 1
+            case ItemStatus.SKIPPED:
+                self.counts.skipped += 1
+            case ItemStatus.FAILED:
+                self.counts.failed += 1
+                if group is not None:
+                    self.counts.groups[group] = self.counts.groups.get(group, 0) + 1
+            case ItemStatus.PENDING:
+                pass
+
+    def finish_item(self) -> None:
+        """An item that was read is settled, stored for later, or given up."""
+        self.unsettled -= 1
+        if self.unsettled == 0:
+            self.progressed.set()
+
+    def running_counts(self) -> RunningCounts:
+        """What the control statement writes."""
+        groups = to_json(self.counts.groups).decode()
+        counts = self.counts
+        return RunningCounts(self.claimed, counts.completed, counts.skipped, counts.failed, groups)
+
+
+class Control:
+    """What one process knows about the ranges it holds and the batches it drains.
+
+    Attributes:
+        worker_id: Names this process in the ranges it leases.
+        claiming: Held from a claim until its range is registered; else another drain of this
+            process would take it for a claim whose answer was lost, and claim it once more.
+    """
+
+    def __init__(self, database: Database, settings: Settings, worker_id: UUID) -> None:
+        self._database = database
+        self._settings = settings
+        self._held: dict[tuple[UUID, int], HeldRange] = {}
+        self._watched: dict[UUID, int] = {}
+        self._status: dict[UUID, BatchStatus] = {}
+        self._turn = anyio.Lock()
+        self._kept: PooledConnection | None = None
+        self._kept_lock = anyio.Lock()
+        self.claiming = anyio.Lock()
+        self.worker_id = worker_id
+
+    @property
+    def lease(self) -> float:
+        """Seconds a lease lasts by the server's clock."""
+        return self._settings.lease_seconds
+
+    def hold(self, claimed: ClaimedRange, counts: Counts) -> HeldRange:
+        """Register a claimed range, so that its lease is renewed."""
+        held = HeldRange(claimed, counts, self._valid_until())
+        self._held[claimed.batch_id, claimed.first_item] = held
+        return held
+
+    def let_go(self, held: HeldRange) -> None:
+        """Stop renewing a range."""
+        key = (held.claimed.batch_id, held.claimed.first_item)
+        if self._held.get(key) is held:
+            del self._held[key]
+
+    def held_firsts(self, batch_id: UUID) -> list[int]:
+        """The first items of the ranges held of a batch."""
+        return [first for (batch, first) in self._held if batch == batch_id]
+
+    def status(self, batch_id: UUID) -> BatchStatus:
+        """The status of a watched batch, at most about a second old."""
+        return self._status.get(batch_id, BatchStatus.PROCESSING)
+
+    def note_status(self, batch_id: UUID, status: BatchStatus) -> None:
+        """Learn a status from another statement."""
+        if batch_id in self._watched:
+            self._status[batch_id] = status
+
+    async def beat(self, batch_id: UUID) -> None:
+        """Watch a batch until cancelled. Of all drains of a process, one beats for all."""
+        self._watched[batch_id] = self._watched.get(batch_id, 0) + 1
+        try:
+            async with self._turn:
+                while True:
+                    await anyio.sleep(BEAT_SECONDS)
+                    await self._beat_once()
+        finally:
+            self._watched[batch_id] -= 1
+            if not self._watched[batch_id]:
+                del self._watched[batch_id]
+                self._status.pop(batch_id, None)
+            if not self._watched:
+                with anyio.CancelScope(shield=True):
+                    async with self._kept_lock:
+                        await self._release_kept()
+
+    async def insist(
+        self, statement: Callable[[Connection], Awaitable[R]], *, apart: bool = False
+    ) -> R:
+        """Run a control statement, again after each outage until it is answered.
+
+        Only for statements that may be repeated when their answer was lost.
+
+        Args:
+            apart: Use a connection of its own: the statement may have to wait for a lock.
+        """
+        try:
+            return await self._once(statement, apart=apart)
+        except Exception as exc:
+            if not is_outage(exc):
+                raise
+        async for attempt in stamina.retry_context(
+            on=is_outage, attempts=None, timeout=None, wait_initial=0.1, wait_max=LONGEST_WAIT
+        ):
+            with attempt:
+                return await self._once(statement, apart=apart)
+        raise AssertionError  # pragma: no cover - the loop above never ends by itself
+
+    async def _once(self, statement: Callable[[Connection], Awaitable[R]], *, apart: bool) -> R:
+        """Run a control statement on the connection that is kept while batches are drained."""
+        if apart or not self._watched:
+            async with self._database.connection() as conn:
+                return await statement(conn)
+        async with self._kept_lock:
+            with anyio.fail_after(STATEMENT_SECONDS):
+                conn = self._kept = self._kept or await self._database.take()
+                try:
+                    return await statement(conn)
+                except asyncpg.PostgresError:
+                    if conn.is_closed():
+                        await self._drop_kept()
+                    raise
+                except BaseException:
+                    await self._drop_kept()
+                    raise
+
+    async def _drop_kept(self) -> None:
+        """Terminate the kept connection: something interrupted it."""
+        conn, self._kept = self._kept, None
+        if conn is not None:
+            conn.terminate()
+            await self._database.give_back(conn)
+
+    async def _release_kept(self) -> None:
+        """Return the kept connection, once nothing is drained any more."""
+        conn, self._kept = self._kept, None
+        if conn is not None:
+            await self._database.give_back(conn)
+
+    async def probe(self) -> bool:
+        """Whether the server answers on a new connection right now, and takes writes."""
+        try:
+            async with self._database.connection(seconds=self._settings.connect_timeout) as conn:
+                return bool(await conn.fetchval(ranges.WRITABLE))
+        except Exception as exc:
+            if is_outage(exc):
+                return False
+            raise
+
+    async def _beat_once(self) -> None:
+        held = list(self._held.values())
+        began = monotonic()
+        try:
+            async with self._database.connection(seconds=self._settings.connect_timeout) as conn:
+                renewals = await ranges.renew(
+                    conn, [one.running_counts() for one in held], self.lease, list(self._watched)
+                )
+        except Exception as exc:
+            if not is_outage(exc):
+                raise
+            logger.warning("leases could not be renewed: %s", self._database.redact(str(exc)))
+            return
+        self._learn(held, renewals, began)
+
+    def _learn(self, held: list[HeldRange], renewals: list[ranges.Renewal], began: float) -> None:
+        still_held = {(one.batch_id, first) for one in renewals for first in one.still_held}
+        for renewal in renewals:
+            self.note_status(renewal.batch_id, renewal.status)
+        for one in held:
+            if (one.claimed.batch_id, one.claimed.first_item) in still_held:
+                one.valid_until = self._valid_until(began)
+            else:
+                one.lost = True
+
+    def _valid_until(self, began: float | None = None) -> float:
+        """When a lease claimed or renewed at `began` has certainly not run out yet.
+
+        At least a second, so that a worker with leases shorter than its beat still gets on; the
+        fence, not the lease, keeps that correct.
+        """
+        return (monotonic() if began is None else began) + max(self.lease, BEAT_SECONDS * 1.5)

@@ -1,0 +1,326 @@
+"""One item in one transaction: ready, begin, process, settle, commit; or undo and fail."""
+
+import inspect
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import anyio
+import asyncpg
+
+from .context import ImportContext, LogBuffer
+from .database import Database
+from .errors import TransactionEnded
+from .guarded import Connection, GuardedConnection, ReadingConnection
+from .interruptions import ItemTimeout, must_propagate, undisturbed
+from .judgement import Action, Judgement, describe, judge
+from .models import ImportBatch, ImportBatchItem, ItemStatus
+from .outcomes import Completed, Failed, Failure, FailureKind, Postponed, Skip
+from .processors import BaseProcessor, as_outcome
+from .readiness import NotReady, make_ready
+from .session import Outage, Session
+from .settings import Settings
+from .settling import Settled, Settler, Superseded, Verdict, failed_or_postponed
+from .stopping import Streak
+from .store import items
+
+REPEATS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An item with all that was done for it before its transaction.
+
+    Attributes:
+        item: As it was read.
+        ready: With its data and what was prepared; or why it cannot be processed.
+        mark: How many log lines there were by then; later ones go when the SQL is repeated.
+        seconds: How long that took.
+    """
+
+    item: ImportBatchItem[Any]
+    ready: ImportBatchItem[Any] | Failed | Postponed
+    ctx: ImportContext
+    log: LogBuffer
+    mark: int
+    seconds: float
+
+
+class _FenceLost(Exception):
+    """The settle statement met no pending row of this try."""
+
+
+class _Conflict(Exception):
+    """Another transaction got in the way; the same item again."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Executor:
+    """Executes items of one batch; shared by all its slots.
+
+    Attributes:
+        item_timeout: Seconds for validating and preparing, and again for processing, an item.
+    """
+
+    def __init__(
+        self,
+        batch: ImportBatch,
+        processor: BaseProcessor[Any],
+        database: Database,
+        settings: Settings,
+        *,
+        shared: Any,
+        streak: Streak,
+    ) -> None:
+        self._settler = Settler(database, settings, streak)
+        self._batch = batch
+        self._processor = processor
+        self._database = database
+        self._settings = settings
+        self._shared = shared
+        self.item_timeout = processor.item_timeout or settings.item_timeout
+        self._always_ready = processor.model() is None and not (
+            processor.overrides("validate_item") or processor.overrides("prepare_item")
+        )
+
+    @property
+    def waits(self) -> bool:
+        """Whether an item may have to wait before its transaction, so that it is prepared apart."""
+        return any(
+            self._processor.overrides(hook)
+            and inspect.iscoroutinefunction(getattr(self._processor, hook))
+            for hook in ("validate_item", "prepare_item")
+        )
+
+    @property
+    def preparers(self) -> int:
+        """How many items to prepare at once, apart from the slots."""
+        if not self.waits:
+            return 0
+        if self._processor.overrides("prepare_item"):
+            return self._processor.prepare_concurrency
+        return self._database.concurrency
+
+    def session(self, more: Callable[[], bool]) -> Session:
+        """A new session for a slot; `more` says whether a further item is waiting for it."""
+        return Session(self._database, self._processor, self.item_timeout, more)
+
+    async def prepare(self, item: ImportBatchItem[Any]) -> Prepared:
+        """Validate and prepare an item, with no connection held.
+
+        Raises:
+            Outage: The server failed under a query of validate_item or prepare_item.
+        """
+        log = LogBuffer(self._settings.log_level, self._database.redact)
+        ctx = ImportContext(self._batch, None, item=item, shared=self._shared, log=log)
+        started = perf_counter()
+        ready = await self._ready(item, ctx)
+        return Prepared(item, ready, ctx, log, len(log.lines), perf_counter() - started)
+
+    async def execute(self, prepared: Prepared, session: Session) -> Verdict:
+        """Take a prepared item to its outcome.
+
+        Raises:
+            Outage: The server failed; the outcome is unknown until somebody asks under the lock.
+        """
+        started = perf_counter() - prepared.seconds
+        try:
+            outcome = await self._outcome(prepared, session)
+        except _FenceLost:
+            return Superseded()
+        finally:
+            prepared.ctx._close()  # noqa: SLF001 - the context belongs to this module while it lives
+        match outcome:
+            case Completed():
+                return Settled(ItemStatus.COMPLETED)
+            case Skip():
+                return Settled(ItemStatus.SKIPPED)
+            case Failed() | Postponed():
+                seconds = perf_counter() - started
+                item, log = prepared.item, prepared.log
+                return await self._settler.settle(item, outcome, log, session, seconds)
+
+    async def give_up(
+        self, item: ImportBatchItem[Any], failure: Failure, session: Session
+    ) -> Verdict:
+        """Fail an item under which connections keep breaking while the server is well."""
+        log = LogBuffer(self._settings.log_level, self._database.redact)
+        return await self._settler.settle(item, Failed(failure), log, session, 0.0)
+
+    async def _outcome(
+        self, prepared: Prepared, session: Session
+    ) -> Completed | Skip | Failed | Postponed:
+        """Transact; repeated in place while other transactions are in the way."""
+        ready, ctx, log = prepared.ready, prepared.ctx, prepared.log
+        if not isinstance(ready, ImportBatchItem):
+            return ready
+        repeats = 0
+        while True:
+            log.truncate(prepared.mark)
+            try:
+                return await self._transact(ready, ctx, log, session)
+            except _Conflict as conflict:
+                if repeats == REPEATS:
+                    return Failed(conflict.failure)
+            repeats += 1
+            await anyio.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
+
+    async def _ready(
+        self, item: ImportBatchItem[Any], ctx: ImportContext
+    ) -> ImportBatchItem[Any] | Failed | Postponed:
+        """The item with its data and what was prepared, or why it has none."""
+        if self._always_ready:
+            return item
+        reader = ReadingConnection(self._database.reading)
+        ctx._enter(reader, item)  # noqa: SLF001
+        try:
+            with anyio.move_on_after(self.item_timeout):
+                return await make_ready(self._processor, item, ctx)
+            raise NotReady(self._too_slow(), FailureKind.TIMEOUT)
+        except BaseException as exc:  # noqa: BLE001 - judged; what is not ours is raised again
+            return self._not_ready(exc, item, reader)
+        finally:
+            reader.close()
+
+    def _not_ready(
+        self, exc: BaseException, item: ImportBatchItem[Any], reader: ReadingConnection
+    ) -> Failed | Postponed:
+        """What an exception before the transaction means."""
+        cause, kind = (
+            (exc.cause, exc.kind) if isinstance(exc, NotReady) else (exc, FailureKind.EXCEPTION)
+        )
+        if must_propagate(cause):
+            raise exc
+        own = tuple(reader.errors)
+        judgement = self._judge(cause, own=own, broken=reader.lost, default=kind)
+        if judgement.action is Action.WAIT:
+            raise Outage(judgement.failure, lost=reader.lost) from cause
+        return failed_or_postponed(self._processor, item, cause, judgement.failure)
+
+    async def _transact(
+        self, item: ImportBatchItem[Any], ctx: ImportContext, log: LogBuffer, session: Session
+    ) -> Completed | Skip | Failed | Postponed:
+        """The item's transaction, from BEGIN to COMMIT."""
+        conn = await session.begin()
+        guarded = GuardedConnection(conn)
+        ctx._enter(guarded, item)  # noqa: SLF001
+        try:
+            outcome = await self._process(item, ctx, conn)
+            guarded.close()
+            if not conn.is_in_transaction():
+                raise TransactionEnded
+            await self._settle(conn, item, outcome, log)
+        except BaseException as exc:  # noqa: BLE001 - judged; what is not ours is raised again
+            own = await guarded.own_errors(exc)
+            guarded.close()
+            return await self._undo(exc, item, own, session)
+        chain = not guarded.changed_transaction and session.more()
+        return await self._commit(item, outcome, session, chain=chain)
+
+    async def _process(
+        self, item: ImportBatchItem[Any], ctx: ImportContext, conn: Connection
+    ) -> Completed | Skip:
+        """The developer's code, for at most `item_timeout`."""
+        if self._database.pooled:
+            await self._database.configure_transaction(conn, self.item_timeout)
+        with anyio.CancelScope(deadline=anyio.current_time() + self.item_timeout) as scope:
+            try:
+                return as_outcome(await self._processor.process_item(item, ctx))
+            except Exception as exc:
+                if scope.cancel_called:  # what its own clean-up raised on the way out
+                    raise self._too_slow() from exc
+                raise
+        raise self._too_slow()
+
+    async def _settle(
+        self,
+        conn: Connection,
+        item: ImportBatchItem[Any],
+        outcome: Completed | Skip,
+        log: LogBuffer,
+    ) -> None:
+        """The last statement before COMMIT, fenced: exactly one row, or the try is rolled back."""
+        try:
+            settled = await items.settle(
+                conn, item, outcome, log.finished(), timeout=self._settings.commit_timeout
+            )
+        except TimeoutError as exc:
+            raise self._outage(exc) from exc
+        if not settled:
+            raise _FenceLost
+
+    async def _undo(
+        self,
+        exc: BaseException,
+        item: ImportBatchItem[Any],
+        own: tuple[BaseException, ...],
+        session: Session,
+    ) -> Failed | Postponed:
+        """Roll back, and decide what the exception means."""
+        plain = undisturbed((*own, exc))
+        lost = session.lost or (plain and not await session.rollback())
+        if lost or not plain:
+            await session.discard()
+        if must_propagate(exc) or isinstance(exc, _FenceLost | Outage):
+            raise exc
+        judgement = self._judge(exc, own=own, broken=lost)
+        if judgement.action is Action.WAIT:
+            await session.discard()
+            raise Outage(judgement.failure, lost=lost) from exc
+        if judgement.action is Action.REPEAT:
+            raise _Conflict(judgement.failure) from exc
+        return failed_or_postponed(self._processor, item, exc, judgement.failure)
+
+    async def _commit(
+        self,
+        item: ImportBatchItem[Any],
+        outcome: Completed | Skip,
+        session: Session,
+        *,
+        chain: bool,
+    ) -> Completed | Skip | Failed | Postponed:
+        """COMMIT, shielded and bounded. An answer that never comes leaves the outcome in doubt."""
+        try:
+            with anyio.fail_after(self._settings.commit_timeout, shield=True):
+                await session.commit(chain=chain)
+        except BaseException as exc:
+            judgement = self._judge(exc, own=(exc,), broken=session.lost)
+            refused = isinstance(exc, asyncpg.PostgresError | TransactionEnded) and not session.lost
+            if refused and judgement.action is not Action.WAIT:
+                if not await session.rollback():
+                    await session.discard()
+                if judgement.action is Action.REPEAT:
+                    raise _Conflict(judgement.failure) from exc
+                # such as a deferred constraint
+                return failed_or_postponed(self._processor, item, exc, judgement.failure)
+            await session.discard()
+            if not isinstance(exc, Exception):
+                raise
+            raise Outage(judgement.failure, lost=True) from exc
+        return outcome
+
+    def _judge(
+        self,
+        exc: BaseException,
+        *,
+        own: tuple[BaseException, ...] = (),
+        broken: bool = False,
+        default: FailureKind = FailureKind.EXCEPTION,
+    ) -> Judgement:
+        if isinstance(exc, ItemTimeout):
+            default = FailureKind.TIMEOUT
+            broken = False
+        return judge(exc, own=own, broken=broken, default=default, redact=self._database.redact)
+
+    def _outage(self, exc: Exception) -> Outage:
+        """One of our own statements was not answered."""
+        kind = FailureKind.CONNECTION_LOST
+        return Outage(describe(exc, kind=kind, redact=self._database.redact), lost=True)
+
+    def _too_slow(self) -> ItemTimeout:
+        return ItemTimeout(f"the item took longer than item_timeout ({self.item_timeout:g} s)")

@@ -1,0 +1,249 @@
+"""The connections a processor meets: the item's own, guarded, and a reserved one for reading."""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+import anyio
+import asyncpg
+
+from .errors import ContextClosed, ProcessorError
+from .transaction_control import changes_transaction, refuse_transaction_control
+
+if TYPE_CHECKING:  # asyncpg's classes are generic in its stubs only
+    PooledConnection: TypeAlias = asyncpg.pool.PoolConnectionProxy[Any]
+    Connection: TypeAlias = asyncpg.Connection[Any] | PooledConnection
+else:
+    Connection = asyncpg.Connection
+    PooledConnection = asyncpg.pool.PoolConnectionProxy
+Reserve = Callable[[], AbstractAsyncContextManager[Connection]]
+
+
+def is_lost(connection: Connection) -> bool:
+    """Whether a connection is broken. A pool's proxy that lost its own will not even be asked."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def drop(connection: Connection) -> None:
+    """Terminate a connection, whatever state it is in."""
+    with suppress(asyncpg.InterfaceError):  # the pool has let go of it already
+        connection.terminate()
+
+
+PROBE_SECONDS = 5.0
+_REFUSED = frozenset({"close", "terminate", "reset", "is_closed", "reload_schema_state"})
+
+
+class GuardedConnection:
+    """The item's connection, for as long as its transaction lasts.
+
+    It has asyncpg's methods, refuses SQL that would end the transaction, remembers the errors it
+    raised (so that an outage can be told from an error of the processor's own making), and raises
+    `ContextClosed` once the item has settled.
+    """
+
+    __slots__ = ("_connection", "changed_transaction", "errors")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection: Connection | None = connection
+        self.changed_transaction = False  # such as its isolation level, which a chain would keep
+        self.errors: list[BaseException] = []
+
+    def close(self) -> None:
+        """Detach from the connection; every later use raises `ContextClosed`."""
+        self._connection = None
+
+    async def own_errors(self, exc: BaseException) -> tuple[BaseException, ...]:
+        """The errors of this connection; `exc` may be of another one that the processor uses.
+
+        A prepared statement, a cursor or a COPY raises unwatched. But an SQL error leaves the
+        transaction aborted, and one from elsewhere does not. After `close`, `exc` is ours.
+        """
+        if self._connection is None:
+            return (*self.errors, exc)
+        unwatched = all(exc is not known for known in self.errors)
+        if unwatched and isinstance(exc, asyncpg.PostgresError) and not is_lost(self._connection):
+            with anyio.move_on_after(PROBE_SECONDS, shield=True):
+                try:
+                    await self._connection.execute("SELECT 1")
+                except asyncpg.InFailedSQLTransactionError:
+                    return (*self.errors, exc)
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    pass  # it broke, and whoever uses it next will see
+        return tuple(self.errors)
+
+    async def execute(self, sql: str, *args: Any, timeout: float | None = None) -> str:
+        """Run a statement, or several without arguments; return PostgreSQL's command tag."""
+        connection = self._usable(sql)
+        try:
+            return await connection.execute(sql, *args, timeout=timeout)
+        except BaseException as exc:
+            self._remember(exc, args)
+            raise
+
+    async def executemany(
+        self, sql: str, args: Iterable[Any], *, timeout: float | None = None
+    ) -> None:
+        """Run a statement once for each sequence of arguments."""
+        connection = self._usable(sql)
+        try:
+            await connection.executemany(sql, args, timeout=timeout)
+        except BaseException as exc:
+            self._remember(exc, ())
+            raise
+
+    async def fetch(
+        self, sql: str, *args: Any, timeout: float | None = None
+    ) -> list[asyncpg.Record]:
+        """Run a query and return its rows."""
+        connection = self._usable(sql)
+        try:
+            return await connection.fetch(sql, *args, timeout=timeout)
+        except BaseException as exc:
+            self._remember(exc, args)
+            raise
+
+    async def fetchrow(
+        self, sql: str, *args: Any, timeout: float | None = None
+    ) -> asyncpg.Record | None:
+        """Run a query and return its first row, or None."""
+        connection = self._usable(sql)
+        try:
+            return await connection.fetchrow(sql, *args, timeout=timeout)
+        except BaseException as exc:
+            self._remember(exc, args)
+            raise
+
+    async def fetchval(
+        self, sql: str, *args: Any, column: int = 0, timeout: float | None = None
+    ) -> Any:
+        """Run a query and return one value of its first row, or None."""
+        connection = self._usable(sql)
+        try:
+            return await connection.fetchval(sql, *args, column=column, timeout=timeout)
+        except BaseException as exc:
+            self._remember(exc, args)
+            raise
+
+    async def prepare(self, sql: str, **options: Any) -> Any:
+        """asyncpg's `prepare`, with the same check of the SQL text."""
+        return await self._usable(sql).prepare(sql, **options)
+
+    def cursor(self, sql: str, *args: Any, **options: Any) -> Any:
+        """asyncpg's `cursor`, with the same check of the SQL text."""
+        return self._usable(sql).cursor(sql, *args, **options)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Undo what happens inside when it raises, and only that."""
+        async with self._open().transaction():
+            yield
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _REFUSED:
+            raise ProcessorError(
+                f"connection.{name}() is refused: the connection belongs to the library.",
+                hint="open a connection of your own for work outside the item's transaction.",
+            )
+        return getattr(self._open(), name)
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            raise ContextClosed
+        return self._connection
+
+    def _usable(self, sql: str) -> Connection:
+        refuse_transaction_control(sql)
+        self.changed_transaction = self.changed_transaction or changes_transaction(sql)
+        return self._open()
+
+    def _remember(self, exc: BaseException, args: tuple[Any, ...]) -> None:
+        self.errors.append(exc)
+        packed = len(args) == 1 and isinstance(args[0], tuple | list)
+        if packed and isinstance(exc, asyncpg.InterfaceError):
+            exc.add_note("pass the arguments one by one (sql, a, b), not as a tuple or list.")
+
+
+class ReadingConnection:
+    """What validate_item and prepare_item read through: a reserved connection, read-only.
+
+    Each call is a transaction of its own, on a connection that item slots never hold; so waiting
+    for it cannot deadlock with them.
+    """
+
+    __slots__ = ("_reserve", "errors", "lost")
+
+    def __init__(self, reserve: Reserve) -> None:
+        self._reserve: Reserve | None = reserve
+        self.errors: list[BaseException] = []
+        self.lost = False  # the connection broke, or none could be had
+
+    def close(self) -> None:
+        """Every later use raises `ContextClosed`."""
+        self._reserve = None
+
+    async def execute(self, sql: str, *args: Any, timeout: float | None = None) -> str:
+        """Run a statement that writes nothing."""
+        async with self._transaction(sql) as connection:
+            return await connection.execute(sql, *args, timeout=timeout)
+
+    async def fetch(
+        self, sql: str, *args: Any, timeout: float | None = None
+    ) -> list[asyncpg.Record]:
+        """Run a query and return its rows."""
+        async with self._transaction(sql) as connection:
+            return await connection.fetch(sql, *args, timeout=timeout)
+
+    async def fetchrow(
+        self, sql: str, *args: Any, timeout: float | None = None
+    ) -> asyncpg.Record | None:
+        """Run a query and return its first row, or None."""
+        async with self._transaction(sql) as connection:
+            return await connection.fetchrow(sql, *args, timeout=timeout)
+
+    async def fetchval(
+        self, sql: str, *args: Any, column: int = 0, timeout: float | None = None
+    ) -> Any:
+        """Run a query and return one value of its first row, or None."""
+        async with self._transaction(sql) as connection:
+            return await connection.fetchval(sql, *args, column=column, timeout=timeout)
+
+    async def executemany(self, *_args: Any, **_options: Any) -> NoReturn:
+        """Refused: there is nothing to write here."""
+        raise _only_reading()
+
+    def savepoint(self) -> NoReturn:
+        """Refused: there is no item transaction yet."""
+        raise _only_reading()
+
+    @asynccontextmanager
+    async def _transaction(self, sql: str) -> AsyncIterator[Connection]:
+        refuse_transaction_control(sql)
+        if changes_transaction(sql):
+            raise _only_reading()
+        if self._reserve is None:
+            raise ContextClosed
+        closed = True
+        try:
+            async with self._reserve() as connection:
+                try:
+                    async with connection.transaction(readonly=True):
+                        yield connection
+                finally:
+                    closed = is_lost(connection)
+        except asyncpg.ReadOnlySQLTransactionError as exc:
+            raise _only_reading() from exc
+        except Exception as exc:
+            self.errors.append(exc)
+            self.lost = self.lost or closed
+            raise
+
+
+def _only_reading() -> ProcessorError:
+    return ProcessorError(
+        "Here the database can only be read: the item's transaction has not begun.",
+        hint="write in process_item.",
+    )

@@ -1,0 +1,333 @@
+"""From a source to a batch: one COPY in one transaction; the batch exists whole or not at all."""
+
+import hashlib
+import struct
+import tempfile
+from array import array
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal
+from uuid import UUID
+
+import anyio
+import stamina
+from pydantic_core import to_json
+from uuid_utils.compat import uuid7
+
+from .database import Database
+from .errors import ConfigurationError, IdempotencyConflict, SameFile
+from .guarded import Connection
+from .judgement import is_outage, parse_failure
+from .models import LogLevel
+from .records import Limits, StoredRecord
+from .safe_text import storable_json
+from .sources import OpenedSource, Source
+from .store import batches, logs, ranges
+from .store.batches import NewBatch
+
+OnSameFile = Literal["refuse", "skip", "force"]
+Progress = Callable[[int, int, int | None], None]
+"""Called while loading with: records so far, bytes read, bytes in all (None when unknown)."""
+
+LARGEST_RANGE = 500
+SMALLEST_RANGE = 20
+RANGES_PER_BATCH = 64
+SPOOL_IN_MEMORY = 8 * 1024 * 1024
+ANALYZE_ABOVE = 10_000
+ASK_SECONDS = 30.0
+
+_COLUMNS = (
+    "batch_id",
+    "item_number",
+    "status",
+    "source_data",
+    "raw",
+    "source_line",
+    "error_kind",
+    "error_type",
+    "error_message",
+    "error_group",
+)
+_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+_TRAILER = struct.pack(">h", -1)
+_NULL = struct.pack(">i", -1)
+_START = struct.Struct(">hi16sii")  # number of fields, batch_id, item_number
+_LENGTH = struct.Struct(">i")
+_LINE = struct.Struct(">iq")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the caller of `create_batch` asked for."""
+
+    batch_type: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    created_by: str | None = None
+    idempotency_key: str | None = None
+    on_same_file: OnSameFile = "refuse"
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What is known once every record was read."""
+
+    total: int = 0
+    unreadable: "array[int]" = field(default_factory=lambda: array("i"))
+    sha256: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+
+async def load(
+    database: Database,
+    source: Source,
+    request: Request,
+    limits: Limits,
+    *,
+    connection: Connection | None = None,
+    progress: Progress | None = None,
+) -> UUID:
+    """Create a batch from a source; its id, or that of the batch that is already there.
+
+    Args:
+        connection: Joins the caller's transaction instead of opening one.
+        progress: Called after each chunk of records.
+
+    Raises:
+        SameFile: The file was imported before for this batch type.
+        IdempotencyConflict: The key was used with other content.
+        SourceError: The source as a whole cannot be read.
+    """
+    metadata = _json_object(request.metadata, "metadata")
+    options = _json_object(request.options, "options")
+    batch_id = uuid7()
+    async with source.open() as opened:
+        new = _new_batch(batch_id, request, opened)
+        loaded = Loaded()
+        rows = _rows(batch_id, opened, limits, loaded, progress)
+        if source.at_hand:
+            return await _create(
+                database, connection, new, (metadata, options), rows, loaded, request
+            )
+        async with _spooled(rows) as spooled:  # nobody's slowness may hold a transaction open
+            return await _create(
+                database, connection, new, (metadata, options), spooled, loaded, request
+            )
+
+
+async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
+    database: Database,
+    connection: Connection | None,
+    new: NewBatch,
+    texts: tuple[str, str],
+    rows: AsyncIterator[bytes],
+    loaded: Loaded,
+    request: Request,
+) -> UUID:
+    if connection is not None:
+        if not connection.is_in_transaction():
+            raise ConfigurationError(
+                "create_batch was given a connection that is in no transaction.",
+                hint="wrap the call in `async with connection.transaction():`.",
+            )
+        return await _insert(connection, new, texts, rows, loaded, request)
+    try:
+        async with database.connection(seconds=None) as conn:
+            async with conn.transaction():
+                batch_id = await _insert(conn, new, texts, rows, loaded, request)
+            if loaded.total > ANALYZE_ABOVE:
+                await conn.execute("ANALYZE reliable_imports.import_batch_items")
+            return batch_id
+    except Exception as exc:
+        # A lost connection says nothing about the COMMIT: ask, on a new one.
+        if is_outage(exc) and await _committed(database, new.id):
+            return new.id
+        raise
+
+
+async def _committed(database: Database, batch_id: UUID) -> bool:
+    """Whether a creation whose answer was lost has committed after all."""
+    async for attempt in stamina.retry_context(
+        on=is_outage, attempts=None, timeout=ASK_SECONDS, wait_initial=0.1, wait_max=2.0
+    ):
+        with attempt:
+            async with database.connection() as conn:
+                return await batches.creation_committed(conn, batch_id)
+    raise AssertionError  # pragma: no cover - the loop above never ends by itself
+
+
+async def _insert(
+    conn: Connection,
+    new: NewBatch,
+    texts: tuple[str, str],
+    rows: AsyncIterator[bytes],
+    loaded: Loaded,
+    request: Request,
+) -> UUID:
+    """Everything that creates a batch, inside one transaction."""
+    if new.source_sha256 is not None and request.on_same_file != "force":
+        earlier = await _same_file(conn, new, request.on_same_file)
+        if earlier is not None:
+            return earlier
+    if not await batches.insert(conn, new, *texts):
+        return await _same_request(conn, new, rows, loaded)
+    await _copy(conn, rows)
+    await batches.complete_creation(conn, new.id, loaded.total, loaded.sha256.digest())
+    if loaded.total:
+        size, failures = range_size(loaded.total), bool(loaded.unreadable)
+        await ranges.insert(conn, new.id, loaded.total, size, with_failures=failures)
+    details = {
+        "actor": new.created_by,
+        "items": loaded.total,
+        "unreadable": len(loaded.unreadable),
+        "source": new.source_name,
+    }
+    await logs.insert(conn, new.id, LogLevel.INFO, "batch created", details)
+    return new.id
+
+
+def range_size(total: int) -> int:
+    """Items in a range of a batch of `total`."""
+    return max(SMALLEST_RANGE, min(LARGEST_RANGE, total // RANGES_PER_BATCH))
+
+
+async def _same_file(conn: Connection, new: NewBatch, on_same_file: OnSameFile) -> UUID | None:
+    """The earlier batch made from this file, when it is to be used instead."""
+    assert new.source_sha256 is not None  # noqa: S101 - checked by the caller
+    await batches.lock_file(conn, new.batch_type, new.source_sha256)
+    earlier = await batches.find_same_file(conn, new.batch_type, new.source_sha256)
+    if earlier is None:
+        return None
+    if on_same_file == "skip":
+        return earlier[0]
+    raise SameFile(new.source_name or "This file", earlier[0], f"{earlier[1]:%Y-%m-%d %H:%M}")
+
+
+async def _same_request(
+    conn: Connection, new: NewBatch, rows: AsyncIterator[bytes], loaded: Loaded
+) -> UUID:
+    """The batch behind an idempotency key, if this request has the same content."""
+    async for _ in rows:  # reads the source to its end, for the hash
+        pass
+    assert new.idempotency_key is not None  # noqa: S101 - only a key can be taken
+    found = await batches.find_idempotent(conn, new.created_by, new.idempotency_key)
+    assert found is not None  # noqa: S101 - the insert has just met it
+    batch_id, sha256, batch_type = found
+    if sha256 != loaded.sha256.digest() or batch_type != new.batch_type:
+        raise IdempotencyConflict(new.idempotency_key, batch_id)
+    return batch_id
+
+
+async def _copy(conn: Connection, rows: AsyncIterator[bytes]) -> None:
+    await conn.copy_to_table(
+        "import_batch_items",
+        schema_name="reliable_imports",
+        columns=_COLUMNS,
+        source=rows,
+        format="binary",
+    )
+
+
+async def _rows(
+    batch_id: UUID,
+    opened: OpenedSource,
+    limits: Limits,
+    loaded: Loaded,
+    progress: Progress | None,
+) -> AsyncIterator[bytes]:
+    """The records as PostgreSQL's binary COPY format.
+
+    Encoded here and not by the driver, so that codecs of the caller's own pool play no part.
+    """
+    yield _HEADER
+    async for records in opened.chunks(limits):
+        yield _encode(batch_id, records, loaded)
+        if progress is not None:
+            progress(loaded.total, opened.bytes_read, opened.info.size)
+    yield _TRAILER
+
+
+def _encode(batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded) -> bytes:
+    """One chunk of records as COPY rows; counts and hashes them on the way."""
+    parts: list[bytes] = []
+    number = loaded.total
+    identity = batch_id.bytes
+    fields = len(_COLUMNS)
+    for record in records:
+        number += 1
+        parts.append(_START.pack(fields, 16, identity, 4, number))
+        line = _NULL if record.line is None else _LINE.pack(8, record.line)
+        text = record.text
+        if text is not None:
+            parts += (
+                b"\0\0\0\x07pending",
+                _LENGTH.pack(len(text) + 1),
+                b"\x01",  # version of the binary format of jsonb
+                text,
+                _NULL,
+                line,
+                _NULL * 4,
+            )
+            loaded.sha256.update(text)
+        else:
+            parts.append(_unreadable(record, line))
+            loaded.unreadable.append(number)
+            loaded.sha256.update(record.raw or b"")
+        loaded.sha256.update(b"\n")
+    loaded.total = number
+    return b"".join(parts)
+
+
+def _unreadable(record: StoredRecord, line: bytes) -> bytes:
+    """The fields of a record that failed at parse, from its status on."""
+    failure = parse_failure(record.reason or "the record cannot be stored")
+    fields = (failure.kind.value, failure.type, failure.message, failure.group)
+    raw = _field(record.raw or b"")
+    error = b"".join(_field(value.encode()) for value in fields)
+    return b"\0\0\0\x06failed" + _NULL + raw + line + error
+
+
+def _field(data: bytes) -> bytes:
+    return _LENGTH.pack(len(data)) + data
+
+
+@asynccontextmanager
+async def _spooled(rows: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The same rows from an unlinked temporary file, once the source has ended."""
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL_IN_MEMORY) as file:
+        async for chunk in rows:
+            if file.tell() > SPOOL_IN_MEMORY:
+                await anyio.to_thread.run_sync(file.write, chunk)
+            else:
+                file.write(chunk)
+        file.seek(0)
+        yield _read(file)
+
+
+async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
+    while chunk := await anyio.to_thread.run_sync(file.read, 1 << 18):
+        yield chunk
+
+
+def _new_batch(batch_id: UUID, request: Request, opened: OpenedSource) -> NewBatch:
+    info = opened.info
+    return NewBatch(
+        id=batch_id,
+        batch_type=request.batch_type,
+        created_by=request.created_by,
+        idempotency_key=request.idempotency_key,
+        source_name=info.name,
+        source_format=info.format,
+        source_size=info.size,
+        source_sha256=info.sha256,
+        source_columns=info.columns,
+    )
+
+
+def _json_object(values: Mapping[str, Any], name: str) -> str:
+    try:
+        return storable_json(to_json(dict(values), inf_nan_mode="strings").decode())
+    except Exception as exc:
+        raise ConfigurationError(
+            f"{name} cannot be stored as JSON: {exc}", hint="use plain values."
+        ) from exc

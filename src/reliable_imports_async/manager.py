@@ -1,0 +1,319 @@
+"""BatchManager: the public face; it wires the parts together and decides nothing."""
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+from uuid import UUID
+
+import asyncpg
+from pydantic import SecretStr
+
+from . import loading, schema
+from .database import Database
+from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
+from .guarded import Connection
+from .loading import OnSameFile, Progress, Request
+from .models import BatchSummary, LogLevel
+from .processing import Processing
+from .purging import purge_batch, purge_finished
+from .queries import BatchQueries
+from .records import Limits
+from .registry import Registry
+from .reprocessing import Selection, Transform, create_child
+from .settings import Settings
+from .sources import Source, as_source, read_file
+from .store import batches, logs
+
+READ_OPTIONS = ("name", "format", "delimiter", "encoding", "columns")
+
+Items = Iterable[Any] | AsyncIterable[Any] | Source
+
+
+class BatchManager(BatchQueries):
+    """Creates batches, processes them, and says what became of them.
+
+    Args:
+        database_url: ``postgresql://…``, or ``embedded:`` for a PostgreSQL that this library
+            starts itself. Without it the setting RELIABLE_IMPORTS_DATABASE_URL is used.
+        pool: A pool of the caller's instead of a URL; it is neither changed nor closed.
+        concurrency: Items at once over all batches of this manager; by default 10, or with a
+            pool as many as it allows.
+        settings: All settings; by default from the environment.
+
+    Attributes:
+        registry: The processors: ``manager.registry.discover("myapp.processors")``.
+        settings: The settings in force.
+    """
+
+    def __init__(
+        self,
+        database_url: str | None = None,
+        *,
+        pool: "asyncpg.Pool[Any] | None" = None,
+        concurrency: int | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        if database_url is not None and pool is not None:
+            raise ConfigurationError("Pass a URL or a pool, not both.")
+        self.settings = _settings(settings, database_url, concurrency)
+        self.registry = Registry()
+        self._database = Database(self.settings, pool=pool)
+        self._processing: Processing | None = None
+
+    @classmethod
+    def embedded(cls, database: str = "imports", **options: Any) -> Self:
+        """A manager on the embedded PostgreSQL, in the database of this name."""
+        return cls(f"embedded:{database}", **options)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Connect, verify the schema, and discover the processors that the settings name.
+
+        Raises:
+            DatabaseUrlMissing: No database is configured.
+            DatabaseUnavailable: The server cannot be reached.
+            SchemaMissing, SchemaOutdated, SchemaTooNew: The database needs `migrate`.
+        """
+        await self._database.open()
+        try:
+            async with self._database.connection(seconds=None) as conn:
+                if self._database.embedded:  # made by us, so migrated by us
+                    await schema.migrate(conn)
+                await schema.verify(conn)
+            for package in self.settings.processors:
+                self.registry.discover(package)
+        except BaseException:
+            await self._database.close()
+            raise
+        self._processing = Processing(self._database, self.settings, self.registry)
+
+    async def close(self) -> None:
+        """Close the pool this manager opened, and leave the embedded server."""
+        self._processing = None
+        await self._database.close()
+
+    async def migrate(self) -> tuple[str, ...]:
+        """Bring the schema up to date; the names of the migrations applied. Works unopened."""
+        opened_here = not self._database.is_open
+        if opened_here:
+            await self._database.open()
+        try:
+            async with self._database.connection(seconds=None) as conn:
+                return await schema.migrate(conn)
+        finally:
+            if opened_here:
+                await self._database.close()
+
+    async def create_batch(
+        self,
+        batch_type: str,
+        items: Items,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        created_by: str | None = None,
+        idempotency_key: str | None = None,
+        connection: Connection | None = None,
+        on_same_file: OnSameFile = "refuse",
+        progress: Progress | None = None,
+    ) -> UUID:
+        """Store records as a new batch, whole or not at all, and return its id.
+
+        Args:
+            batch_type: Names the processor.
+            items: Dicts, models or dataclasses, from an iterable or async iterable; or a file
+                (`read_file`). A record that cannot be stored becomes a failed item.
+            metadata: The caller's own; processors read it as ``ctx.metadata``.
+            created_by: Who asks; owner of the idempotency key.
+            idempotency_key: The same key with the same records gives the same batch.
+            connection: Joins the transaction that is open on this connection.
+            on_same_file: What to do when this very file was imported before for this batch
+                type: "refuse", "skip" (return that batch) or "force".
+            progress: Called while loading with records, bytes read and bytes in all.
+
+        Raises:
+            UnknownBatchType: No processor is registered for `batch_type`.
+            SameFile: The file was imported before.
+            IdempotencyConflict: The key was used with other records.
+            SourceError: The source as a whole cannot be read.
+        """
+        self.registry.get(batch_type)
+        request = Request(
+            batch_type=batch_type,
+            metadata=metadata or {},
+            created_by=created_by,
+            idempotency_key=idempotency_key,
+            on_same_file=on_same_file,
+        )
+        return await loading.load(
+            self._database,
+            as_source(items),
+            request,
+            self._limits,
+            connection=connection,
+            progress=progress,
+        )
+
+    async def import_file(
+        self, file: Any, batch_type: str, *, progress: Progress | None = None, **options: Any
+    ) -> BatchSummary:
+        """Create a batch from a file and process it; the final summary.
+
+        Args:
+            file: A path, a binary file, an async iterable of bytes, or what `read_file` returned.
+            batch_type: Names the processor.
+            progress: Called while loading.
+            options: Those of `read_file` and of `create_batch`.
+        """
+        reading = {name: options.pop(name) for name in READ_OPTIONS if name in options}
+        source = file if isinstance(file, Source) else read_file(file, **reading)
+        batch_id = await self.create_batch(batch_type, source, progress=progress, **options)
+        return await self.process_batch(batch_id)
+
+    async def process_batch(self, batch_id: UUID) -> BatchSummary:
+        """Process a batch here, beside others who do, until it ends; return the summary.
+
+        Failed items raise nothing. After a crash, calling it again resumes; a finished batch is
+        returned as it is. When the batch is paused meanwhile, the summary says so.
+
+        Raises:
+            BatchNotFound: There is no such batch.
+            BatchPaused, BatchCancelled: It was so before the call.
+            UnknownBatchType: Its processor is not registered here.
+        """
+        return await self._open_processing().process(batch_id)
+
+    async def reprocess_batch(
+        self,
+        batch_id: UUID,
+        failed_items_only: bool = True,  # noqa: FBT001, FBT002 - the public signature
+        *,
+        group: str | None = None,
+        item_numbers: Sequence[int] | None = None,
+        transform: Transform | None = None,
+        actor: str | None = None,
+    ) -> BatchSummary:
+        """Run again what failed, in a new batch linked to this one; return the new summary.
+
+        What succeeded never runs again, however often and concurrently this is called: eligible
+        is what failed anywhere in the lineage and nobody has taken up since, and what was left
+        pending in a cancelled batch. When nothing is eligible, a reprocessing that is under way
+        is joined; otherwise the summary of the lineage's latest batch is returned.
+
+        Args:
+            batch_id: Any batch of the lineage; it has come to an end.
+            failed_items_only: False deliberately runs every item of this batch again.
+            group: Only failures of this group.
+            item_numbers: Only these items of this batch.
+            transform: Makes the new record from the old one.
+            actor: Who asks, for the log.
+
+        Raises:
+            WrongBatchStatus: The batch is still pending or processing.
+            ReprocessRefused: Items were named that cannot run again.
+        """
+        selection = Selection(
+            failed_items_only=failed_items_only,
+            group=group,
+            item_numbers=None if item_numbers is None else tuple(item_numbers),
+            transform=transform,
+        )
+        child = await create_child(self._database, batch_id, selection, self._limits, actor)
+        return await self.process_batch(child or batch_id)
+
+    async def pause_batch(
+        self, batch_id: UUID, *, reason: str = "paused on request", actor: str | None = None
+    ) -> None:
+        """Start no further item of a batch; running ones settle. Takes effect within seconds."""
+        await self._change(
+            batch_id, lambda conn: batches.pause(conn, batch_id, reason), "paused", actor, reason
+        )
+
+    async def resume_batch(self, batch_id: UUID, *, actor: str | None = None) -> None:
+        """Undo a pause; `process_batch` then continues."""
+        await self._change(
+            batch_id, lambda conn: batches.resume(conn, batch_id), "resumed", actor, None
+        )
+
+    async def cancel_batch(
+        self, batch_id: UUID, *, reason: str | None = None, actor: str | None = None
+    ) -> None:
+        """End a batch for good; what has not started stays pending, for `reprocess_batch`."""
+        await self._change(
+            batch_id, lambda conn: batches.cancel(conn, batch_id), "cancelled", actor, reason
+        )
+
+    async def purge(
+        self,
+        batch_id: UUID | None = None,
+        *,
+        older_than: timedelta | None = None,
+        batch_type: str | None = None,
+        actor: str | None = None,
+    ) -> int:
+        """Delete finished batches with everything about them; how many.
+
+        A batch is deleted with its whole lineage. What processors wrote stays.
+
+        Args:
+            batch_id: One batch.
+            older_than: Or all whose lineage finished so long ago.
+            batch_type: With `older_than`, only of this type.
+            actor: Who asks, for the log.
+        """
+        if (batch_id is None) == (older_than is None):
+            raise ConfigurationError("purge needs a batch or older_than, and not both.")
+        if batch_id is not None:
+            return await purge_batch(self._database, batch_id, actor)
+        assert older_than is not None  # noqa: S101 - checked above
+        before = datetime.now(UTC) - older_than
+        return await purge_finished(self._database, before, batch_type, actor)
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.settings.max_record_bytes, self.settings.max_record_depth)
+
+    def _open_processing(self) -> Processing:
+        if self._processing is None:
+            raise ConfigurationError(
+                "The manager is not open.", hint="use `async with BatchManager(…) as manager:`."
+            )
+        return self._processing
+
+    async def _change(
+        self,
+        batch_id: UUID,
+        statement: Callable[[Connection], Awaitable[bool]],
+        verb: str,
+        actor: str | None,
+        reason: str | None,
+    ) -> None:
+        """A change of status and its log line, in one transaction."""
+        async with self._database.connection() as conn, conn.transaction():
+            if await statement(conn):
+                details = {"actor": actor, "reason": reason}
+                await logs.insert(conn, batch_id, LogLevel.INFO, f"batch {verb}", details)
+                return
+            batch = await batches.get(conn, batch_id)
+        if batch is None:
+            raise BatchNotFound(batch_id)
+        raise WrongBatchStatus(batch_id, batch.status, verb)
+
+
+def _settings(
+    given: Settings | None, database_url: str | None, concurrency: int | None
+) -> Settings:
+    """The given settings, or those of the environment, with the arguments that were passed."""
+    changes: dict[str, Any] = {}
+    if database_url is not None:
+        changes["database_url"] = SecretStr(database_url)
+    if concurrency is not None:
+        changes["concurrency"] = concurrency
+    if given is None:
+        return Settings(**changes)
+    return given.model_copy(update=changes)

@@ -1,0 +1,267 @@
+"""What the database says: batches, items, log lines and summaries, all frozen."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Generic, cast
+from uuid import UUID
+
+from typing_extensions import TypeVar
+
+from .errors import BatchNotCompleted
+from .outcomes import Failure
+
+T = TypeVar("T", default=dict[str, Any])
+
+
+class BatchStatus(StrEnum):
+    """The status of a batch, spelled as in the database."""
+
+    PENDING = "pending"  # created, nothing has started
+    PROCESSING = "processing"  # on_batch_start has committed
+    COMPLETED = "completed"  # every item completed or skipped
+    PARTIAL = "partial"  # finished, some items failed
+    FAILED = "failed"  # finished and none completed, or a batch hook failed
+    PAUSED = "paused"  # its pending items wait for resume
+    CANCELLED = "cancelled"  # its pending items stay pending
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self not in (BatchStatus.PENDING, BatchStatus.PROCESSING)
+
+
+class ItemStatus(StrEnum):
+    """The status of an item. There is no "processing": an item is pending until it commits."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class LogLevel(StrEnum):
+    """The level of a log line, lowest first."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportBatch:
+    """A batch as its row says. Counts are in `BatchSummary`."""
+
+    id: UUID
+    batch_type: str
+    status: BatchStatus
+    parent_batch_id: UUID | None
+    root_batch_id: UUID
+    created_by: str | None
+    metadata: Mapping[str, Any]
+    options: Mapping[str, Any]
+    source_name: str | None
+    source_columns: tuple[str, ...] | None
+    total_items: int
+    pause_reason: str | None
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportBatchItem(Generic[T]):
+    """One record of a batch, as a processor sees it and as it is stored.
+
+    Attributes:
+        batch_id: Its batch.
+        item_number: 1-based, in the order of the source.
+        source_data: The record as it came; None for a record that could not be stored as JSON.
+        data: The record as the processor's model, or `source_data` where there is none.
+        prepared: What `prepare_item` returned.
+        attempts: Stored tries so far.
+        source_line: The line of the file on which the record starts.
+        raw: A record that JSON cannot hold, as it came.
+        failure: Why it failed.
+        target_table: Where the processor says it wrote.
+        target_id: The key of what it wrote.
+        processed_data: What else the processor reported.
+        skip_reason: Why it was skipped.
+        reprocessed_by: The batch that tries this record again.
+    """
+
+    batch_id: UUID
+    item_number: int
+    source_data: dict[str, Any] = field(default_factory=dict)
+    data: T = cast("T", None)  # noqa: RUF009 - a constant, typed
+    prepared: Any = None
+    status: ItemStatus = ItemStatus.PENDING
+    attempts: int = 0
+    root_batch_id: UUID | None = None
+    root_item_number: int | None = None
+    source_line: int | None = None
+    item_key: str | None = None
+    raw: bytes | None = None
+    due_at: datetime | None = None
+    target_table: str | None = None
+    target_id: str | None = None
+    processed_data: Any = None
+    skip_reason: str | None = None
+    failure: Failure | None = None
+    reprocessed_by: UUID | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def attempt(self) -> int:
+        """The number of the try that is running now, from 1."""
+        return self.attempts + 1
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key for calls to other systems: the same over retries and reprocessing."""
+        return f"{self.root_batch_id or self.batch_id}:{self.root_item_number or self.item_number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """One stored log line; `item_number` is None for a line about the batch."""
+
+    log_id: int
+    batch_id: UUID
+    item_number: int | None
+    level: LogLevel
+    message: str
+    details: Mapping[str, Any] | None
+    logged_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureGroup:
+    """Failed items of a batch that share a cause.
+
+    Attributes:
+        group: The stable name of the cause, the same across batches.
+        count: How many items failed with it.
+        values: The offending values PostgreSQL named, most frequent first, where asked for.
+        sample_items: The lowest item numbers, where asked for.
+    """
+
+    group: str
+    count: int
+    kind: str
+    type: str
+    message: str
+    sqlstate: str | None = None
+    constraint: str | None = None
+    table: str | None = None
+    column: str | None = None
+    hint: str | None = None
+    values: tuple[tuple[str, int], ...] = ()
+    sample_items: tuple[int, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The cause in a few words."""
+        code = f" {self.sqlstate}" if self.sqlstate else ""
+        where = f" {self.constraint}" if self.constraint else ""
+        return f"{self.type}{code}{where}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSummary:
+    """Where a batch stands.
+
+    Attributes:
+        outstanding_items: Failed here, and completed by no later batch of the lineage.
+        groups: The failed items by cause, largest first.
+    """
+
+    batch_id: UUID
+    batch_type: str
+    status: BatchStatus
+    parent_batch_id: UUID | None
+    root_batch_id: UUID
+    total_items: int
+    completed_items: int
+    skipped_items: int
+    failed_items: int
+    outstanding_items: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    read_at: datetime
+    pause_reason: str | None = None
+    error: str | None = None
+    source_name: str | None = None
+    created_by: str | None = None
+    groups: tuple[FailureGroup, ...] = ()
+
+    @property
+    def pending_items(self) -> int:
+        """Items without an outcome."""
+        return self.total_items - self.settled_items
+
+    @property
+    def settled_items(self) -> int:
+        """Items with an outcome."""
+        return self.completed_items + self.skipped_items + self.failed_items
+
+    @property
+    def success_rate(self) -> float:
+        """Completed and skipped items in percent (0-100) of the items with an outcome."""
+        if not self.settled_items:
+            return 0.0 if self.total_items else 100.0
+        return round(100 * (self.completed_items + self.skipped_items) / self.settled_items, 2)
+
+    @property
+    def duration(self) -> timedelta | None:
+        """From the start to the end, or until now; None before the start."""
+        if self.started_at is None:
+            return None
+        return (self.finished_at or self.read_at) - self.started_at
+
+    @property
+    def items_per_second(self) -> float | None:
+        """Settled items a second since the start; None before it."""
+        seconds = self.duration.total_seconds() if self.duration else 0.0
+        return round(self.settled_items / seconds, 1) if seconds > 0 else None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every item completed or was skipped, and the batch is finished."""
+        return self.status is BatchStatus.COMPLETED
+
+    def raise_for_status(self) -> None:
+        """Raise `BatchNotCompleted` unless `ok`."""
+        if not self.ok:
+            raise BatchNotCompleted(self.batch_id, self.status, self.failed_items, self.total_items)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields and rates, with JSON-ready values."""
+        plain = asdict(self)
+        plain.pop("read_at")
+        plain |= {
+            "pending_items": self.pending_items,
+            "success_rate": self.success_rate,
+            "items_per_second": self.items_per_second,
+            "duration": self.duration.total_seconds() if self.duration else None,
+            "ok": self.ok,
+        }
+        return {name: _json_ready(value) for name, value in plain.items()}
+
+
+def _json_ready(value: object) -> object:
+    match value:
+        case UUID():
+            return str(value)
+        case datetime():
+            return value.isoformat()
+        case list() | tuple():
+            return [_json_ready(element) for element in value]
+        case dict():
+            return {key: _json_ready(element) for key, element in value.items()}
+    return value

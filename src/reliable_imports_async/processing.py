@@ -1,0 +1,93 @@
+"""From a batch to its end: start it, drain it here, finish it, tell the hooks."""
+
+from uuid import UUID, uuid4
+
+import anyio
+
+from .context import ImportContext
+from .control import Control
+from .database import Database
+from .errors import BatchCancelled, BatchNotFound, BatchPaused
+from .execution import Executor
+from .guarded import ReadingConnection
+from .lifecycle import Lifecycle, in_child_task
+from .models import BatchStatus, BatchSummary, ImportBatch
+from .processors import BaseProcessor
+from .registry import Registry
+from .runner import Drain
+from .settings import Settings
+from .stopping import Streak
+from .store import batches, summaries
+
+
+class Processing:
+    """Processes batches in this process; one limiter bounds the items of all of them."""
+
+    def __init__(self, database: Database, settings: Settings, registry: Registry) -> None:
+        self._database = database
+        self._settings = settings
+        self._registry = registry
+        self._lifecycle = Lifecycle(database, settings)
+        self._control = Control(database, settings, uuid4())
+        self._limiter = anyio.CapacityLimiter(database.concurrency)
+
+    async def process(self, batch_id: UUID) -> BatchSummary:
+        """Drain a batch, beside others who drain it, until it has come to an end.
+
+        Raises:
+            BatchNotFound, BatchPaused, BatchCancelled, UnknownBatchType.
+        """
+        summary: BatchSummary = await in_child_task(lambda: self._process(batch_id))
+        return summary
+
+    async def _process(self, batch_id: UUID) -> BatchSummary:
+        batch = await self._batch(batch_id)
+        processor = self._registry.get(batch.batch_type)
+        _refuse(batch)
+        if batch.finished_at is None:
+            batch = await self._lifecycle.start(batch_id, processor)
+            if batch.started_at is not None and batch.status is BatchStatus.PROCESSING:
+                await self._drain(batch, processor)
+            await self._lifecycle.finish(batch_id, processor)
+            batch = await self._batch(batch_id)
+        summary = await self._summary(batch_id)
+        if batch.finished_at is not None:
+            await self._lifecycle.notify(batch, summary, processor)
+        return summary
+
+    async def _drain(self, batch: ImportBatch, processor: BaseProcessor) -> None:
+        """Run what there is to run, with the processor's resources around it."""
+        streak = Streak(self._pause_after(processor))
+        reader = ReadingConnection(self._database.reading)
+        async with processor.resources(ImportContext(batch, reader)) as shared:
+            executor = Executor(
+                batch, processor, self._database, self._settings, shared=shared, streak=streak
+            )
+            concurrency = min(
+                processor.concurrency or self._database.concurrency, self._database.concurrency
+            )
+            drain = Drain(batch, executor, self._control, self._limiter, streak, concurrency)
+            await drain.run()
+
+    def _pause_after(self, processor: BaseProcessor) -> int | None:
+        own = processor.pause_after
+        return own if own is None or isinstance(own, int) else self._settings.pause_after
+
+    async def _batch(self, batch_id: UUID) -> ImportBatch:
+        batch = await self._control.insist(lambda conn: batches.get(conn, batch_id))
+        if batch is None:
+            raise BatchNotFound(batch_id)
+        return batch
+
+    async def _summary(self, batch_id: UUID) -> BatchSummary:
+        summary = await self._control.insist(lambda conn: summaries.get(conn, batch_id))
+        if summary is None:
+            raise BatchNotFound(batch_id)
+        return summary
+
+
+def _refuse(batch: ImportBatch) -> None:
+    if batch.status is BatchStatus.PAUSED:
+        raise BatchPaused(batch.id, batch.pause_reason)
+    if batch.status is BatchStatus.CANCELLED:
+        raise BatchCancelled(batch.id)

@@ -1,0 +1,204 @@
+"""BaseProcessor: the class a developer writes."""
+
+import inspect
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, ClassVar, Generic, get_args, get_origin
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from .context import ImportContext
+from .errors import NotAProcessor, ProcessorResultError
+from .guarded import Connection
+from .models import BatchSummary, ImportBatchItem, T
+from .outcomes import Completed, Skip
+from .safe_text import storable, storable_json
+
+RESULT_KEYS = frozenset({"target_table", "target_id", "processed_data"})
+
+
+class BaseProcessor(Generic[T]):
+    """Business logic for one batch type.
+
+    ``class CustomerDataProcessor(BaseProcessor[Customer])`` handles batch type ``customer_data``.
+    The type parameter is anything a pydantic TypeAdapter takes; each record is validated into
+    ``item.data`` before anything else happens. Without it ``item.data`` is ``item.source_data``.
+
+    Only `process_item` is required. One instance serves all items of all batches of its type,
+    concurrently: keep no state on it.
+
+    Attributes:
+        batch_type: The batch type; derived from the class name when empty.
+        null_values: Strings that the model sees as None; `source_data` stays as it is.
+        item_timeout: Seconds for validating and preparing, and again for processing, an item;
+            None takes the setting (60).
+        concurrency: Items at once in one process; None takes the manager's.
+        prepare_concurrency: `prepare_item` calls at once in one process.
+        max_attempts: Stored tries after which `Retry` and `retry_on` fail the item.
+        retry_on: Exceptions that mean the same as raising `Retry`.
+        pause_after: Consecutive exceptions of one group that pause the batch: an int, None for
+            never, or "setting" for the setting (50).
+    """
+
+    batch_type: ClassVar[str] = ""
+    null_values: ClassVar[tuple[str, ...]] = ()
+    item_timeout: ClassVar[float | None] = None
+    concurrency: ClassVar[int | None] = None
+    prepare_concurrency: ClassVar[int] = 100
+    max_attempts: ClassVar[int] = 5
+    retry_on: ClassVar[tuple[type[BaseException], ...]] = ()
+    pause_after: ClassVar[int | str | None] = "setting"
+
+    _adapter: ClassVar[TypeAdapter[Any] | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        model = _declared_model(cls)
+        if model is not None:
+            cls._adapter = TypeAdapter(model)
+
+    def validate_item(self, item: ImportBatchItem[T], ctx: ImportContext) -> object:
+        """Say whether the item may be processed; plain or async.
+
+        A falsy value fails the item with kind validation, and so does any exception, whose
+        message becomes the reason. Database methods of `ctx` only read here.
+        """
+        return True
+
+    async def prepare_item(self, item: ImportBatchItem[T], ctx: ImportContext) -> Any:
+        """Do what needs no transaction: call other systems, parse, compute.
+
+        Runs with no connection held; many items can wait here at once. What it returns is
+        ``item.prepared`` in `process_item`, also when that is repeated.
+        """
+        return None
+
+    async def process_item(
+        self, item: ImportBatchItem[T], ctx: ImportContext
+    ) -> Mapping[str, Any] | Skip | None:
+        """Write the item's effects through `ctx`, inside the item's own transaction.
+
+        Return a dict with any of target_table, target_id and processed_data, or `Skip(reason)`,
+        or None. What was written commits together with the outcome. Raising anything rolls it
+        back and fails the item; `Retry` tries again later. It may run more than once for an
+        item, so calls to other systems belong into `prepare_item`, with
+        ``item.idempotency_key``.
+        """
+        raise NotImplementedError
+
+    async def on_batch_start(self, ctx: ImportContext) -> None:
+        """Run once per batch, before its first item, in a transaction of its own."""
+
+    def resources(self, ctx: ImportContext) -> AbstractAsyncContextManager[Any]:
+        """What items share in one process: an HTTP client, a lookup table.
+
+        Entered once per draining process, also on resume; what it yields is ``ctx.shared``.
+        """
+        return nullcontext()
+
+    async def on_connection(self, connection: Connection) -> None:
+        """Set up a connection taken for items: temporary tables, SET. Must be repeatable."""
+
+    async def on_batch_complete(self, summary: BatchSummary, ctx: ImportContext) -> None:
+        """Run in the transaction that finishes the batch: its effects happen exactly once.
+
+        When it raises, the batch is failed with that error and stays unfinished;
+        `process_batch` then runs only this hook again.
+        """
+
+    async def after_batch_complete(self, summary: BatchSummary, ctx: ImportContext) -> None:
+        """Run after the batch has finished, at least once: for notifications."""
+
+    @classmethod
+    def overrides(cls, hook: str) -> bool:
+        """Whether a subclass defines this hook."""
+        return getattr(cls, hook) is not getattr(BaseProcessor, hook)
+
+    @classmethod
+    def model(cls) -> TypeAdapter[Any] | None:
+        """The adapter of the declared model, if there is one."""
+        return cls._adapter
+
+
+def _declared_model(cls: type[Any]) -> Any | None:
+    """The type argument of the nearest ``BaseProcessor[…]`` among the direct bases."""
+    for base in getattr(cls, "__orig_bases__", ()):
+        if isinstance(get_origin(base), type) and issubclass(get_origin(base), BaseProcessor):
+            (model,) = get_args(base)[:1] or (None,)
+            return None if model is None or hasattr(model, "__bound__") else model
+    return None
+
+
+def check_processor(processor: BaseProcessor[Any]) -> None:
+    """Refuse a processor that could never process an item.
+
+    Raises:
+        NotAProcessor: `process_item` is missing or not async, or a hook has the wrong shape.
+    """
+    cls = type(processor)
+    where = f"{cls.__module__}.{cls.__qualname__}"
+    if not cls.overrides("process_item"):
+        raise NotAProcessor(
+            f"{where} defines no process_item.",
+            hint="write `async def process_item(self, item, ctx)`.",
+        )
+    for name in (
+        "process_item",
+        "prepare_item",
+        "on_batch_start",
+        "on_connection",
+        "on_batch_complete",
+        "after_batch_complete",
+    ):
+        if not inspect.iscoroutinefunction(getattr(cls, name)):
+            raise NotAProcessor(f"{where}.{name} must be `async def`.")
+    if inspect.iscoroutinefunction(cls.resources) or inspect.isasyncgenfunction(cls.resources):
+        raise NotAProcessor(
+            f"{where}.resources must return an async context manager.",
+            hint="decorate an async generator with contextlib.asynccontextmanager.",
+        )
+
+
+def as_outcome(result: object) -> Completed | Skip:
+    """What `process_item` returned, checked.
+
+    Raises:
+        ProcessorResultError: It is neither a dict of the known keys, nor Skip, nor None.
+    """
+    if result is None:
+        return Completed()
+    if isinstance(result, Skip):
+        return Skip(storable(str(result.reason), 2_048))
+    if not isinstance(result, Mapping):
+        raise ProcessorResultError(
+            f"process_item returned {type(result).__name__}.",
+            hint="return a dict, Skip('reason') or None.",
+        )
+    if unknown := [key for key in result if key not in RESULT_KEYS]:
+        raise ProcessorResultError(
+            f"process_item returned unknown keys: {', '.join(map(repr, unknown))}.",
+            hint="the keys are target_table, target_id and processed_data; "
+            "put everything else into processed_data.",
+        )
+    return Completed(
+        _name(result.get("target_table")), _name(result.get("target_id")), _json(result)
+    )
+
+
+def _name(value: object) -> str | None:
+    return None if value is None else storable(str(value), 1_024)
+
+
+def _json(result: Mapping[str, Any]) -> str | None:
+    value = result.get("processed_data")
+    if value is None:
+        return None
+    try:
+        text = to_json(value, inf_nan_mode="strings").decode()
+    except Exception as exc:
+        raise ProcessorResultError(
+            f"processed_data cannot be stored as JSON: {exc}",
+            hint="use plain values, pydantic models or dataclasses.",
+        ) from exc
+    return storable_json(text)

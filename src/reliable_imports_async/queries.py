@@ -1,0 +1,226 @@
+"""Everything that can be asked about batches, items and log lines."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import anyio
+
+from .database import Database
+from .errors import BatchNotFound, ItemNotFound
+from .models import (
+    BatchStatus,
+    BatchSummary,
+    FailureGroup,
+    ImportBatch,
+    ImportBatchItem,
+    ItemStatus,
+    LogEntry,
+    LogLevel,
+)
+from .store import batches, items, logs, summaries
+
+PAGE = 500
+WATCH_SECONDS = 0.5
+
+
+class BatchQueries:
+    """The reading half of `BatchManager`."""
+
+    _database: Database
+
+    async def get_batch(self, batch_id: UUID) -> ImportBatch:
+        """A batch as its row says; raises `BatchNotFound`."""
+        async with self._database.connection() as conn:
+            batch = await batches.get(conn, batch_id)
+        if batch is None:
+            raise BatchNotFound(batch_id)
+        return batch
+
+    async def get_batch_summary(self, batch_id: UUID) -> BatchSummary:
+        """Where a batch stands: counts, rates and failure groups; raises `BatchNotFound`.
+
+        Costs O(ranges). While a batch runs, its counts are about a second old.
+        """
+        async with self._database.connection() as conn:
+            summary = await summaries.get(conn, batch_id)
+        if summary is None:
+            raise BatchNotFound(batch_id)
+        return summary
+
+    async def failure_groups(self, batch_id: UUID, *, values: int = 10) -> tuple[FailureGroup, ...]:
+        """The failed items by cause, largest first, with offending values and first items.
+
+        Args:
+            values: How many values and item numbers to show a group.
+        """
+        async with self._database.connection() as conn:
+            if await batches.get(conn, batch_id) is None:
+                raise BatchNotFound(batch_id)
+            found = await summaries.groups(conn, batch_id)
+            return await summaries.with_values(conn, batch_id, found, values)
+
+    async def lineage(self, batch_id: UUID) -> tuple[BatchSummary, ...]:
+        """The root batch and everything that came of reprocessing it, oldest first."""
+        root = (await self.get_batch(batch_id)).root_batch_id
+        async with self._database.connection() as conn:
+            family = await batches.lineage(conn, root)
+        return tuple([await self.get_batch_summary(batch.id) for batch in family])
+
+    async def list_batches(
+        self,
+        *,
+        batch_type: str | None = None,
+        status: BatchStatus | None = None,
+        root_batch_id: UUID | None = None,
+        created_since: datetime | None = None,
+        before: UUID | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[ImportBatch]:
+        """Batches, newest first, read in pages.
+
+        Args:
+            before: Only batches older than this one.
+            limit: At most so many; None for all.
+        """
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            async with self._database.connection() as conn:
+                page = await batches.page(
+                    conn,
+                    batch_type=batch_type,
+                    status=status,
+                    root_batch_id=root_batch_id,
+                    created_since=created_since,
+                    before=before,
+                    limit=size,
+                )
+            for batch in page:
+                yield batch
+            if len(page) < size:
+                return
+            before = page[-1].id
+            left = None if left is None else left - len(page)
+
+    async def list_items(
+        self,
+        batch_id: UUID,
+        *,
+        status: ItemStatus | None = None,
+        group: str | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> AsyncIterator[ImportBatchItem]:
+        """Items in the order of their numbers, read in pages.
+
+        Args:
+            status: Only items in this status.
+            group: Only failed items of this failure group.
+            after: Only items with a higher number.
+            limit: At most so many; None for all.
+        """
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            async with self._database.connection() as conn:
+                page = await items.page(
+                    conn, batch_id, status=status, group=group, after=after, limit=size
+                )
+            for item in page:
+                yield item
+            if len(page) < size:
+                return
+            after = page[-1].item_number
+            left = None if left is None else left - len(page)
+
+    async def get_item(self, batch_id: UUID, item_number: int) -> ImportBatchItem:
+        """One item with everything stored about it; raises `ItemNotFound`."""
+        async with self._database.connection() as conn:
+            item = await items.get(conn, batch_id, item_number)
+        if item is None:
+            await self.get_batch(batch_id)
+            raise ItemNotFound(batch_id, item_number)
+        return item
+
+    async def get_logs(
+        self,
+        batch_id: UUID,
+        *,
+        item_number: int | None = None,
+        levels: Sequence[LogLevel] | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> AsyncIterator[LogEntry]:
+        """Log lines in the order of writing, read in pages.
+
+        Args:
+            item_number: Only lines of this item.
+            levels: Only lines of these levels.
+            after: Only lines with a higher log_id.
+            limit: At most so many; None for all.
+        """
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            async with self._database.connection() as conn:
+                page = await logs.page(
+                    conn,
+                    batch_id,
+                    item_number=item_number,
+                    levels=levels,
+                    after=after,
+                    limit=size,
+                )
+            for line in page:
+                yield line
+            if len(page) < size:
+                return
+            after = page[-1].log_id
+            left = None if left is None else left - len(page)
+
+    async def watch(
+        self, batch_id: UUID, *, interval: float = WATCH_SECONDS
+    ) -> AsyncIterator[BatchSummary]:
+        """Summaries of a batch until nothing more happens by itself; the last one is final.
+
+        Args:
+            interval: Seconds between two looks.
+        """
+        while True:
+            summary = await self.get_batch_summary(batch_id)
+            yield summary
+            if summary.status.settled:
+                return
+            await anyio.sleep(interval)
+
+    async def wait_for_batch(self, batch_id: UUID, *, timeout: float | None = None) -> BatchSummary:
+        """The summary of a batch once it is finished, failed, paused or cancelled.
+
+        Args:
+            timeout: Seconds after which TimeoutError is raised; None waits for ever.
+        """
+        with anyio.fail_after(timeout):
+            while not (await self.get_batch(batch_id)).status.settled:
+                await anyio.sleep(WATCH_SECONDS)
+            return await self.get_batch_summary(batch_id)
+
+    async def find_batch(self, name: str) -> UUID:
+        """A batch by its id, by a unique tail of it, or by ``latest`` or ``latest:batch_type``.
+
+        Raises:
+            BatchNotFound: None, or more than one, has this name.
+        """
+        word, _, batch_type = name.partition(":")
+        if word == "latest":
+            async for batch in self.list_batches(batch_type=batch_type or None, limit=1):
+                return batch.id
+            raise BatchNotFound(name)
+        digits = name.replace("-", "").lower()
+        if not digits or set(digits) - set("0123456789abcdef"):
+            raise BatchNotFound(name)
+        async with self._database.connection() as conn:
+            found = await batches.find_by_tail(conn, digits)
+        if len(found) != 1:
+            raise BatchNotFound(f"{name} (several end like this)" if found else name)
+        return found[0]

@@ -1,0 +1,71 @@
+"""What happens to an item before its transaction: the model, validate_item, prepare_item."""
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+from .context import ImportContext
+from .errors import Rejected
+from .models import ImportBatchItem
+from .outcomes import FailureKind
+from .processors import BaseProcessor
+
+
+class NotReady(Exception):
+    """An exception on the way to the transaction, with the kind of failure it makes by default."""
+
+    def __init__(self, cause: BaseException, kind: FailureKind) -> None:
+        super().__init__(type(cause).__name__)
+        self.cause = cause
+        self.kind = kind
+
+
+async def make_ready(
+    processor: BaseProcessor[Any], item: ImportBatchItem[Any], ctx: ImportContext
+) -> ImportBatchItem[Any]:
+    """Validate and prepare an item, with no transaction and no item connection held.
+
+    Raises:
+        NotReady: The record was rejected, or the processor raised.
+    """
+    kind = FailureKind.VALIDATION
+    try:
+        item = with_data(processor, item)
+        ctx.item = item
+        if processor.overrides("validate_item"):
+            await _validate(processor, item, ctx)
+        if processor.overrides("prepare_item"):
+            kind = FailureKind.EXCEPTION
+            item = replace(item, prepared=await processor.prepare_item(item, ctx))
+    except Exception as exc:
+        raise NotReady(exc, kind) from exc
+    return item
+
+
+def with_data(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> ImportBatchItem[Any]:
+    """The item with its record read into the processor's model."""
+    adapter = processor.model()
+    if adapter is None:
+        return item
+    source = item.source_data
+    if processor.null_values:
+        nulls = processor.null_values
+        source = {
+            name: None if isinstance(value, str) and value in nulls else value
+            for name, value in source.items()
+        }
+    return replace(item, data=adapter.validate_python(source))
+
+
+async def _validate(
+    processor: BaseProcessor[Any], item: ImportBatchItem[Any], ctx: ImportContext
+) -> None:
+    verdict = processor.validate_item(item, ctx)
+    if inspect.isawaitable(verdict):
+        verdict = await verdict
+    if not verdict:
+        raise Rejected(
+            f"validate_item returned {verdict!r}.",
+            hint="raise ValueError('why') in validate_item to store a reason"
+            + ("; return True for a valid item." if verdict is None else "."),
+        )

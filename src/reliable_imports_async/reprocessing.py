@@ -1,0 +1,225 @@
+"""What may run again, and the new batch it runs in; never unasked what succeeded."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from .database import Database
+from .errors import BatchNotFound, ReprocessRefused, WrongBatchStatus
+from .guarded import Connection
+from .loading import range_size
+from .models import BatchStatus, ImportBatch, LogLevel
+from .records import Limits, from_value
+from .store import batches, lineage, logs, ranges
+from .store.batches import NewBatch
+from .store.lineage import EligibleItem
+
+Transform = Callable[[Any], Mapping[str, Any]]
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which items to run again.
+
+    Attributes:
+        failed_items_only: False runs every item of the batch again, also those that succeeded.
+        group: Only failures of this group.
+        item_numbers: Only these items of the batch.
+        transform: Makes the new record from the old one. A record that failed at parse takes part
+            only when `group` or `item_numbers` select it; then `transform` gets its raw bytes.
+    """
+
+    failed_items_only: bool = True
+    group: str | None = None
+    item_numbers: tuple[int, ...] | None = None
+    transform: Transform | None = None
+
+
+async def create_child(
+    database: Database, batch_id: UUID, selection: Selection, limits: Limits, actor: str | None
+) -> UUID | None:
+    """The batch that runs the selected items again; an unfinished one when nothing is left to take.
+
+    Returns:
+        The new batch; or the lineage's unfinished or newest reprocessing when nothing is eligible
+        any more; or None when there is none either.
+
+    Raises:
+        BatchNotFound: There is no such batch.
+        WrongBatchStatus: The batch has not come to an end yet.
+        ReprocessRefused: Items were named that cannot run again.
+    """
+    child_id = uuid7()
+    async with database.connection(seconds=None) as conn, conn.transaction():
+        batch = await batches.get(conn, batch_id)
+        if batch is None:
+            raise BatchNotFound(batch_id)
+        await lineage.lock_root(conn, batch.root_batch_id)
+        batch = await _ended(conn, batch_id)
+        count = await _fill(conn, batch, child_id, selection, limits)
+        if not count:
+            return await _existing(conn, batch, selection)
+        await _insert(conn, batch, child_id, count, selection, actor)
+    return child_id
+
+
+async def _ended(conn: Connection, batch_id: UUID) -> ImportBatch:
+    """The batch as it is under the root's lock."""
+    batch = await batches.get(conn, batch_id)
+    if batch is None:
+        raise BatchNotFound(batch_id)
+    if batch.status in (BatchStatus.PENDING, BatchStatus.PROCESSING):
+        raise WrongBatchStatus(batch_id, batch.status, "reprocessed before it has been processed")
+    return batch
+
+
+async def _fill(
+    conn: Connection, batch: ImportBatch, child_id: UUID, selection: Selection, limits: Limits
+) -> int:
+    """Write the child's items and mark their origins; how many."""
+    if not selection.failed_items_only:
+        if selection.group or selection.item_numbers or selection.transform:
+            raise ReprocessRefused(
+                "failed_items_only=False runs every item; group, item_numbers and transform "
+                "select among the failed ones.",
+                hint="pass the one or the other.",
+            )
+        return await lineage.take_all(conn, batch.id, child_id, batch.root_batch_id)
+    numbers = await _root_numbers(conn, batch, selection)
+    if selection.transform is not None:
+        return await _take_transformed(conn, batch, child_id, selection, numbers, limits)
+    if numbers is not None:
+        await _check_named(conn, batch, selection, numbers, unreadable=False)
+    return await lineage.take_over(
+        conn, batch.root_batch_id, child_id, group=selection.group, numbers=numbers
+    )
+
+
+async def _root_numbers(
+    conn: Connection, batch: ImportBatch, selection: Selection
+) -> list[int] | None:
+    if selection.item_numbers is None:
+        return None
+    found = await lineage.root_numbers(conn, batch.id, selection.item_numbers)
+    if unknown := sorted(set(selection.item_numbers) - set(found)):
+        raise ReprocessRefused(f"Batch {batch.id} has no items {_listed(unknown)}.")
+    return list(found.values())
+
+
+async def _check_named(
+    conn: Connection,
+    batch: ImportBatch,
+    selection: Selection,
+    numbers: Sequence[int],
+    *,
+    unreadable: bool,
+) -> None:
+    """Refuse when an item was named that cannot run again, before anything is marked."""
+    able = await lineage.eligible(
+        conn,
+        batch.root_batch_id,
+        group=selection.group,
+        numbers=numbers,
+        unreadable=unreadable,
+        limit=len(numbers),
+    )
+    if len(able) == len(set(numbers)):
+        return
+    refused = sorted(set(numbers) - {item.root_number for item in able})
+    raise ReprocessRefused(
+        f"Items {_listed(refused)} (numbers in the root batch) cannot be reprocessed: "
+        "they have not failed, are being reprocessed already, or could not be read.",
+        hint="a record that could not be read takes part only with new data (transform=…).",
+    )
+
+
+async def _take_transformed(
+    conn: Connection,
+    batch: ImportBatch,
+    child_id: UUID,
+    selection: Selection,
+    numbers: list[int] | None,
+    limits: Limits,
+) -> int:
+    """The same with new records, page by page, all in the one transaction."""
+    named = selection.group is not None or numbers is not None
+    if numbers is not None:
+        await _check_named(conn, batch, selection, numbers, unreadable=True)
+    count = after = 0
+    while page := await lineage.eligible(
+        conn,
+        batch.root_batch_id,
+        group=selection.group,
+        numbers=numbers,
+        unreadable=named,
+        after=after,
+        limit=PAGE,
+    ):
+        texts = [_transformed(item, selection.transform, limits) for item in page]
+        count += await lineage.take_over_changed(conn, child_id, page, texts, count)
+        after = page[-1].root_number
+    return count
+
+
+def _transformed(item: EligibleItem, transform: Transform | None, limits: Limits) -> str:
+    assert transform is not None  # noqa: S101 - only called with one
+    source = item.raw if item.text is None else json.loads(item.text)
+    record = from_value(transform(source), limits=limits)
+    if record.text is None:
+        raise ReprocessRefused(
+            f"transform made a record that cannot be stored from item {item.item_number}: "
+            f"{record.reason}",
+            hint="nothing was changed; correct the transform and call again.",
+        )
+    return record.text.decode()
+
+
+async def _existing(conn: Connection, batch: ImportBatch, selection: Selection) -> UUID | None:
+    """Nothing is eligible: the reprocessing that is under way, or the last one there was."""
+    if not selection.failed_items_only:
+        return None
+    unfinished = await lineage.unfinished_child(conn, batch.root_batch_id)
+    return unfinished or await lineage.newest_child(conn, batch.root_batch_id)
+
+
+async def _insert(
+    conn: Connection,
+    batch: ImportBatch,
+    child_id: UUID,
+    count: int,
+    selection: Selection,
+    actor: str | None,
+) -> None:
+    new = NewBatch(
+        id=child_id,
+        batch_type=batch.batch_type,
+        parent_batch_id=batch.id,
+        root_batch_id=batch.root_batch_id,
+        reprocesses_all=not selection.failed_items_only,
+        created_by=actor,
+        source_name=batch.source_name,
+        source_columns=batch.source_columns,
+    )
+    metadata, options = json.dumps(dict(batch.metadata)), json.dumps(dict(batch.options))
+    await batches.insert(conn, new, metadata, options)
+    await batches.complete_creation(conn, child_id, count, b"")
+    await ranges.insert(conn, child_id, count, range_size(count), with_failures=False)
+    details = {
+        "actor": actor,
+        "items": count,
+        "reprocesses": batch.id,
+        "group": selection.group,
+        "all": not selection.failed_items_only,
+    }
+    await logs.insert(conn, child_id, LogLevel.INFO, "batch created", details)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:10]))
+    return f"{shown} and {len(numbers) - 10} more" if len(numbers) > 10 else shown

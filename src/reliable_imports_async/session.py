@@ -1,0 +1,182 @@
+"""The connection a slot keeps across items; dropped when anything but a plain failure happens."""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import asyncpg
+
+from .database import Database
+from .errors import PoolerUnsupported, TransactionEnded
+from .guarded import Connection, PooledConnection, drop, is_lost
+from .judgement import describe, is_outage
+from .outcomes import Failure, FailureKind
+from .processors import BaseProcessor
+
+ROUND_TRIP_SECONDS = 10.0
+
+
+class Outage(Exception):
+    """The server, or the way to it, failed under an item; its outcome may be unknown.
+
+    Attributes:
+        failure: What was seen.
+        lost: Whether the item's connection broke (and not the server refused politely).
+    """
+
+    def __init__(self, failure: Failure, *, lost: bool) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.lost = lost
+
+
+class Session:
+    """One connection for one item at a time, taken when first needed.
+
+    Between two items that follow each other closely the transaction is chained: COMMIT AND CHAIN
+    ends one and begins the next in the same round trip.
+
+    Args:
+        more: Whether a further item is waiting, so that chaining pays.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        processor: BaseProcessor[Any],
+        item_timeout: float,
+        more: Callable[[], bool],
+    ) -> None:
+        self._database = database
+        self._processor = processor
+        self._item_timeout = item_timeout
+        self._connection: PooledConnection | None = None
+        self._transaction: asyncpg.transaction.Transaction | None = None
+        self.more = more
+
+    async def begin(self) -> PooledConnection:
+        """A connection in a transaction in which nothing has happened.
+
+        Raises:
+            Outage: None can be had now.
+        """
+        if self.lost:
+            await self.discard()
+        connection = self._connection or await self._take()
+        if connection.is_in_transaction() is not (self._transaction is not None):
+            # A trace of a cancelled BEGIN, or of a transaction that somebody else has ended:
+            # asyncpg and the server disagree, and what is sent next may silently be lost.
+            await self.discard()
+            connection = await self._take()
+        if self._transaction is None:
+            transaction = connection.transaction()
+            try:
+                with anyio.fail_after(ROUND_TRIP_SECONDS):
+                    await transaction.start()
+            except BaseException as exc:
+                await self.discard()
+                if isinstance(exc, Exception):
+                    raise self._outage(exc) from exc
+                raise
+            self._transaction = transaction
+        return connection
+
+    async def commit(self, *, chain: bool) -> None:
+        """COMMIT, and begin the next transaction in the same round trip if asked."""
+        connection, transaction = self._connection, self._transaction
+        if connection is None or transaction is None:
+            raise TransactionEnded
+        if not chain:
+            self._transaction = None
+            await transaction.commit()
+        elif await connection.execute("COMMIT AND CHAIN") != "COMMIT":
+            raise TransactionEnded  # the server has rolled back, and says so only in its tag
+
+    async def rollback(self) -> bool:
+        """Roll back whatever happens to the caller; False when the connection did not answer."""
+        transaction, self._transaction = self._transaction, None
+        if transaction is None:
+            return True
+        with anyio.move_on_after(ROUND_TRIP_SECONDS, shield=True):
+            try:
+                await transaction.rollback()
+            except (
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+            ):
+                return False
+            else:
+                return True
+        return False
+
+    async def idle(self) -> PooledConnection:
+        """The connection outside of any transaction, for a statement that commits by itself.
+
+        Raises:
+            Outage: None can be had now.
+        """
+        if self._transaction is not None and not await self.rollback():
+            await self.discard()
+        if self.lost:
+            await self.discard()
+        return self._connection or await self._take()
+
+    async def discard(self) -> None:
+        """Terminate the connection: nobody knows what state it is in."""
+        self._transaction = None
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            drop(connection)
+            await self._database.give_back(connection)
+
+    async def close(self) -> None:
+        """Return the connection to the pool."""
+        if not await self.rollback():
+            await self.discard()
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await self._database.give_back(connection)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be broken."""
+        return self._connection is None or is_lost(self._connection)
+
+    async def _take(self) -> PooledConnection:
+        """A new connection, set up for items."""
+        try:
+            connection = await self._database.take()
+        except Exception as exc:
+            raise self._outage(exc) from exc
+        try:
+            with anyio.fail_after(self._item_timeout):
+                await self._database.configure(connection, self._item_timeout)
+                await self._set_up(connection)
+        except BaseException as exc:
+            drop(connection)
+            await self._database.give_back(connection)
+            if isinstance(exc, Exception):
+                raise self._outage(exc) from exc
+            raise
+        self._connection = connection
+        return connection
+
+    async def _set_up(self, connection: Connection) -> None:
+        """Run the processor's on_connection."""
+        if not self._processor.overrides("on_connection"):
+            return
+        if self._database.pooled:
+            raise PoolerUnsupported(
+                "on_connection cannot work through a transaction pooler: "
+                "sessions are not ours to set up.",
+                hint="connect to PostgreSQL directly, or set up inside process_item.",
+            )
+        await self._processor.on_connection(connection)
+
+    def _outage(self, exc: Exception) -> Outage:
+        if not is_outage(exc):
+            raise exc
+        kind = FailureKind.CONNECTION_LOST
+        return Outage(describe(exc, kind=kind, redact=self._database.redact), lost=False)

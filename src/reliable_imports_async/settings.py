@@ -1,0 +1,69 @@
+"""Settings, from arguments or from environment variables that start with RELIABLE_IMPORTS_."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .models import LogLevel
+
+
+class Settings(BaseSettings):
+    """How a manager behaves. Each field is read from RELIABLE_IMPORTS_<FIELD NAME>."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RELIABLE_IMPORTS_",
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,
+        env_parse_none_str="none",
+    )
+
+    database_url: SecretStr | None = Field(
+        default=None, description="PostgreSQL URL, or `embedded:` for the embedded server."
+    )
+    processors: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Packages to discover processors in, separated by commas."
+    )
+    concurrency: int | None = Field(
+        default=None, ge=1, le=1000, description="Items at once; default 10, or what a pool allows."
+    )
+    lease_seconds: float = Field(
+        default=15.0,
+        description="Seconds a silent worker keeps its ranges; recovery from a kill waits for it.",
+    )
+    item_timeout: float = Field(
+        default=60.0, gt=0, description="Seconds an item may take, unless its processor says more."
+    )
+    commit_timeout: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds to wait for a COMMIT before asking what became of it.",
+    )
+    pause_after: int | None = Field(
+        default=50,
+        description="Consecutive exceptions of one group that pause a batch; `none` for never.",
+    )
+    max_record_bytes: int = Field(
+        default=1_048_576, ge=1024, description="The largest record, as JSON text."
+    )
+    max_record_depth: int = Field(default=64, ge=1, le=500, description="The deepest nesting.")
+    log_level: LogLevel = Field(
+        default=LogLevel.INFO, description="The lowest level of log lines that are stored."
+    )
+    connect_timeout: float = Field(
+        default=10.0, gt=0, description="Seconds to wait for a new connection."
+    )
+
+    @classmethod
+    def from_environment(cls, **given: Any) -> "Settings":
+        """Settings from the environment; arguments that are not None win."""
+        return cls(**{name: value for name, value in given.items() if value is not None})
+
+    @field_validator("processors", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        """Take a comma-separated list, as a variable gives one."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value

@@ -1,0 +1,128 @@
+"""What is stored about an item that did not commit: its failure or its retry, fenced too."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import asyncpg
+
+from .context import LogBuffer
+from .database import Database
+from .guarded import Connection
+from .judgement import describe, members
+from .models import ImportBatchItem, ItemStatus, LogLevel
+from .outcomes import Failed, Failure, FailureKind, Postponed, Retry
+from .processors import BaseProcessor
+from .session import Outage, Session
+from .settings import Settings
+from .stopping import Streak
+from .store import items
+
+LONGEST_BACKOFF = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The item's outcome is committed; `group` is the failure group, when it failed."""
+
+    status: ItemStatus
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The item stays pending: a retry is stored, or the batch is about to pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Somebody else settled the item first, or it was taken over; this try is rolled back."""
+
+
+Verdict = Settled | Later | Superseded
+
+
+def failed_or_postponed(
+    processor: BaseProcessor[Any],
+    item: ImportBatchItem[Any],
+    exc: BaseException,
+    failure: Failure,
+) -> Failed | Postponed:
+    """A stored retry, if the processor asked for one and has tries left."""
+    wanted: tuple[type[BaseException], ...] = (Retry, *processor.retry_on)
+    signal = next((one for one in members(exc) if isinstance(one, wanted)), None)
+    if signal is None or item.attempt >= processor.max_attempts:
+        return Failed(failure)
+    after = signal.after if isinstance(signal, Retry) else None
+    if after is None:
+        after = min(2.0**item.attempts, LONGEST_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
+    return Postponed(max(0.0, after), failure)
+
+
+class Settler:
+    """Stores failures and retries, each in one statement that commits by itself."""
+
+    def __init__(self, database: Database, settings: Settings, streak: Streak) -> None:
+        self._database = database
+        self._settings = settings
+        self._streak = streak
+
+    async def settle(
+        self,
+        item: ImportBatchItem[Any],
+        outcome: Failed | Postponed,
+        log: LogBuffer,
+        session: Session,
+        seconds: float,
+    ) -> Verdict:
+        """Store the outcome and the log lines, after the rollback.
+
+        Args:
+            seconds: How long the try took.
+
+        Raises:
+            Outage: There was no answer: whether it is stored is unknown.
+        """
+        if isinstance(outcome, Failed) and self._streak.refuses(outcome.failure):
+            return Later()
+        conn = await session.idle()
+        try:
+            with anyio.fail_after(self._settings.commit_timeout, shield=True):
+                match outcome:
+                    case Failed(failure):
+                        stored = await self._store_failure(conn, item, failure, log, seconds)
+                        verdict: Verdict = Settled(ItemStatus.FAILED, failure.group)
+                    case Postponed(after, failure):
+                        again = f"try {item.attempt} failed, the next is due in {after:.1f} s"
+                        log.add(LogLevel.WARNING, again, {"reason": failure.message})
+                        stored = await items.postpone(conn, item, after, log.finished())
+                        verdict = Later()
+        except BaseException as exc:
+            await session.discard()
+            if not isinstance(exc, Exception):
+                raise
+            kind = FailureKind.CONNECTION_LOST
+            seen = describe(exc, kind=kind, redact=self._database.redact)
+            raise Outage(seen, lost=True) from exc
+        return verdict if stored else Superseded()
+
+    async def _store_failure(
+        self,
+        conn: Connection,
+        item: ImportBatchItem[Any],
+        failure: Failure,
+        log: LogBuffer,
+        seconds: float,
+    ) -> bool:
+        """Store a failure; with constant texts when PostgreSQL will not have the real ones."""
+        try:
+            return await items.settle_failed(conn, item, failure, log.finished(), seconds)
+        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
+            bare = Failure(
+                kind=failure.kind,
+                type="Unstorable",
+                message="the error could not be stored as it was",
+                group=failure.group,
+            )
+            return await items.settle_failed(conn, item, bare, [], seconds)

@@ -1,0 +1,147 @@
+"""CSV: physical lines to rows to records, with the line on which each began."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from reliable_imports_async.records import Limits, StoredRecord, from_value, unreadable
+
+from .csv_row import CsvRow
+from .encoding import UTF_8
+from .lines import Lines, without_return
+from .source import Read
+
+MAX_ROW_LINES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How the rows of a CSV file are written.
+
+    Attributes:
+        delimiter: The character between fields.
+        encoding: The codec of its lines, one that extends ASCII.
+        newline: What ends a physical line.
+    """
+
+    delimiter: str
+    encoding: str = UTF_8
+    newline: bytes = b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of a CSV file.
+
+    Attributes:
+        line: The physical line on which it starts.
+        raw: Its bytes, without the last line end.
+        fields: Its values.
+        problem: Why it cannot be read, or None.
+    """
+
+    line: int
+    raw: bytes
+    fields: list[str]
+    problem: str | None = None
+
+
+class CsvReader:
+    """Reads the rows of one CSV file."""
+
+    def __init__(self, read: Read, dialect: Dialect, limits: Limits) -> None:
+        self.lines = Lines(read, longest=limits.record_bytes + 2, newline=dialect.newline)
+        self._dialect = dialect
+        self._limits = limits
+
+    def records(self, columns: tuple[str, ...]) -> Iterator[StoredRecord]:
+        """The rows that are left, as records with these columns; blank lines are no rows."""
+        limits, lines, width = self._limits, self.lines, len(columns)
+        while (line := lines.next()) is not None:
+            raw = line[:-1] if line[-1:] == b"\r" else line
+            fields = self._simple_fields(raw)
+            if len(fields) == width and len(raw) <= limits.record_bytes:
+                value = dict(zip(columns, fields, strict=True))
+                yield from_value(value, line=lines.number, raw=raw, limits=limits)
+            elif row := self._row(line):
+                yield self._record(row, columns)
+
+    def _simple_fields(self, raw: bytes) -> list[str]:
+        """The fields of the usual row, which is one sound line: fast. Of any other row, none."""
+        try:
+            text = raw.decode(self._dialect.encoding)
+            if b'"' not in raw:
+                return text.split(self._dialect.delimiter) if raw else []
+            if text[-1] in "\r\n":  # the csv module would drop it
+                return []
+            return next(csv.reader((text,), delimiter=self._dialect.delimiter, strict=True))
+        except (UnicodeDecodeError, csv.Error):
+            return []
+
+    def row(self) -> Row | None:
+        """The next row that is not blank; None at the end."""
+        while (line := self.lines.next()) is not None:
+            if row := self._row(line):
+                return row
+        return None
+
+    def _record(self, row: Row, columns: tuple[str, ...]) -> StoredRecord:
+        problem, found = row.problem, len(row.fields)
+        if problem is None and found != len(columns):
+            fields = "1 field" if found == 1 else f"{found} fields"
+            problem = f"line {row.line}: {fields}, the header has {len(columns)}"
+        if problem is not None:
+            return unreadable(row.raw, line=row.line, reason=problem, limits=self._limits)
+        value = dict(zip(columns, row.fields, strict=True))
+        return from_value(value, line=row.line, raw=row.raw, limits=self._limits)
+
+    def _row(self, line: bytes) -> Row | None:
+        """The row that begins with a line, which may take more lines; None for a blank line."""
+        number = self.lines.number
+        raw = without_return(line)
+        if not raw:
+            return None
+        if len(raw) > self._limits.record_bytes:
+            return Row(number, raw, [], f"line {number} is longer than a record may be")
+        taken = [line]
+        parsed, problem = self._parse(taken)
+        if parsed.is_never_closed:
+            keep = parsed.opened_in + 1
+            self.lines.give_back(taken[keep:])
+            del taken[keep:]
+            problem = f"line {number + parsed.opened_in}: a quote opened here is never closed"
+        elif parsed.stray:
+            problem = f"line {number + len(taken) - 1}: {parsed.stray}"
+        raw = without_return(self._dialect.newline.join(taken))
+        return Row(number, raw, parsed.fields, problem)
+
+    def _parse(self, taken: list[bytes]) -> tuple[CsvRow, str | None]:
+        """Read a row, adding to `taken` the lines it goes on with; and what does not decode."""
+        row, problem = CsvRow(self._dialect.delimiter), None
+        size, line = 0, taken[0]
+        while True:
+            text, error = self._decode(line)
+            problem = problem or error
+            row.feed(*text)
+            size += len(line) + 1
+            if not row.is_open or size > self._limits.record_bytes or len(taken) >= MAX_ROW_LINES:
+                return row, problem
+            following = self.lines.next()
+            if following is None:
+                return row, problem
+            taken.append(line := following)
+
+    def _decode(self, line: bytes) -> tuple[tuple[str, str], str | None]:
+        """A line and its line end as text, and why that is not faithful."""
+        content = without_return(line)
+        newline = self._dialect.newline.decode()
+        ending = newline if len(content) == len(line) else "\r" + newline
+        try:
+            return (content.decode(self._dialect.encoding), ending), None
+        except UnicodeDecodeError as error:
+            problem = (
+                f"line {self.lines.number}: byte {error.start} (0x{content[error.start]:02x}) is "
+                f"not valid {self._dialect.encoding}; pass encoding= with the file's encoding"
+            )
+            readable = content.decode(self._dialect.encoding, "surrogateescape")
+            return (readable, ending), problem

@@ -1,0 +1,182 @@
+"""A JSON array: its elements are cut out by their boundaries and kept as they are written.
+
+Only brackets, strings and commas are looked at, so that an element that is broken inside costs no
+other element, and none is held in memory beyond the limit of one record.
+"""
+
+import re
+from collections.abc import Iterator
+
+from reliable_imports_async.records import Limits, StoredRecord, from_json, unreadable
+
+from .source import Read
+
+BLOCK = 256 * 1024
+_LOST_DEPTH = 10_000
+_SPACE = re.compile(rb"[ \t\r\n]*+")
+_STRINGS = rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"%b)*'  # complete ones, and what is between them
+_NESTED = re.compile(rb'[^"\[\]{}]*+' + _STRINGS % rb'[^"\[\]{}]*+', re.DOTALL)
+_TOP = re.compile(rb'[^",\[\]{}]*+' + _STRINGS % rb'[^",\[\]{}]*+', re.DOTALL)
+_IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+
+
+def json_array(read: Read, limits: Limits) -> Iterator[StoredRecord]:
+    """One record per element; what follows a boundary that is lost becomes one unreadable record.
+
+    Args:
+        read: Reads the file, whose first character is the opening bracket.
+        limits: The largest size and depth of an element.
+    """
+    scanner = _Scanner(read, limits.record_bytes + 1)
+    scanner.skip_space()
+    scanner.skip_byte()
+    while (byte := scanner.skip_space()) not in {b"]", b""}:
+        line = scanner.line
+        raw = scanner.element()
+        stop = scanner.peek()
+        record = _element(raw, line, limits)
+        if not scanner.is_between or (not stop and record.text is None):
+            yield _last(scanner, raw, line, limits)
+            return
+        yield record
+        if stop != b",":
+            byte = stop
+            break
+        scanner.skip_byte()
+    yield from _after_last(scanner, limits, ended=byte == b"]")
+
+
+def _element(raw: bytes, line: int, limits: Limits) -> StoredRecord:
+    if len(raw) > limits.record_bytes:
+        reason = "the element is longer than a record may be"
+    elif not raw:
+        reason = "an element is missing before this comma"
+    else:
+        return from_json(raw, line=line, limits=limits)
+    return unreadable(raw, line=line, reason=reason, limits=limits)
+
+
+def _last(scanner: "_Scanner", raw: bytes, line: int, limits: Limits) -> StoredRecord:
+    """The record of an element that has no end, with all that follows it."""
+    if scanner.is_lost:
+        reason = "the end of this element and what follows it cannot be found: too many brackets"
+    else:
+        reason = "the file ends inside this element"
+    return unreadable(raw + scanner.rest(), line=line, reason=reason, limits=limits)
+
+
+def _after_last(scanner: "_Scanner", limits: Limits, *, ended: bool) -> Iterator[StoredRecord]:
+    """A record that stands for what is wrong behind the last element, if anything is."""
+    line = scanner.line
+    if not ended:
+        reason = "the file ends without the closing ]; records may be missing from here on"
+        yield unreadable(b"", line=line, reason=reason, limits=limits)
+        return
+    scanner.skip_byte()
+    if scanner.skip_space():
+        line, reason = scanner.line, "something follows the end of the array"
+        yield unreadable(scanner.rest(), line=line, reason=reason, limits=limits)
+
+
+class _Scanner:
+    """A position in the file, its line, and how deep inside an element it is."""
+
+    def __init__(self, read: Read, longest: int) -> None:
+        self.line = 1
+        self._read = read
+        self._longest = longest  # bytes of an element that are kept
+        self._data = b""
+        self._position = 0
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False  # the last byte was a backslash in a string
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the position is inside no object, array or string of an element."""
+        return self._depth == 0 and not self._in_string
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether so many brackets are open that the end of the element is not looked for."""
+        return self._depth >= _LOST_DEPTH
+
+    def peek(self) -> bytes:
+        """The byte at the position; none at the end."""
+        if self._position == len(self._data):
+            self._data, self._position = self._read(BLOCK), 0
+        return self._data[self._position : self._position + 1]
+
+    def skip_byte(self) -> None:
+        self._move(self._position + 1)
+
+    def skip_space(self) -> bytes:
+        """Go to the next byte that is no white space, and peek at it."""
+        while byte := self.peek():
+            self._move(_end(_SPACE, self._data, self._position))
+            if self._position < len(self._data):
+                return self.peek()
+        return byte
+
+    def element(self) -> bytes:
+        """Go to the comma or bracket behind an element; its text, or the beginning of it."""
+        kept = bytearray()
+        while self.peek():
+            end, is_end = self._scan(self._data, self._position)
+            kept += self._data[self._position : min(end, self._position + self._room(kept))]
+            self._move(end)
+            if is_end:
+                break
+        return bytes(kept) if len(kept) >= self._longest else bytes(kept).rstrip(b" \t\r\n")
+
+    def rest(self) -> bytes:
+        """The beginning of everything that is left."""
+        kept = bytearray()
+        while self.peek() and self._room(kept):
+            kept += self._data[self._position : self._position + self._room(kept)]
+            self._position = len(self._data)
+        return bytes(kept)
+
+    def _room(self, kept: bytearray) -> int:
+        return self._longest - len(kept)
+
+    def _move(self, position: int) -> None:
+        self.line += self._data.count(b"\n", self._position, position)
+        self._position = position
+
+    def _scan(self, data: bytes, position: int) -> tuple[int, bool]:
+        """Where the element ends, or the data, and whether to look no further."""
+        size = len(data)
+        while position < size:
+            if self._in_string:
+                position = self._scan_string(data, position)
+                continue
+            position = _end(_NESTED if self._depth else _TOP, data, position)
+            byte = data[position : position + 1]
+            if self._depth == 0 and byte in {b",", b"]"}:
+                return position, True
+            if byte in {b"{", b"["}:
+                self._depth += 1
+                if self.is_lost:
+                    return position, True
+            elif byte in {b"}", b"]"}:
+                self._depth = max(0, self._depth - 1)
+            elif byte:
+                self._in_string = True  # this block has only its beginning
+            position = min(position + 1, size)
+        return position, False
+
+    def _scan_string(self, data: bytes, position: int) -> int:
+        end = _end(_IN_STRING, data, position + self._escaped)
+        self._escaped = False
+        byte = data[end : end + 1]
+        if byte == b"\\":
+            self._escaped = True  # what it escapes is in the next block
+        elif byte:
+            self._in_string = False
+        return min(end + 1, len(data))
+
+
+def _end(pattern: re.Pattern[bytes], data: bytes, position: int) -> int:
+    match = pattern.match(data, position)
+    return match.end() if match else position

@@ -1,0 +1,23 @@
+"""Named SQL statements, one file a table; each block has a name and says what it does."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+
+_NAME = re.compile(r"^-- name: (?P<name>\w+)$", re.MULTILINE)
+
+
+@cache
+def statements(file: str) -> Mapping[str, str]:
+    """The statements of ``<file>.sql`` by name, in the order of the file."""
+    text = resources.files(__package__).joinpath(f"{file}.sql").read_text(encoding="utf-8")
+    parts = _NAME.split(text)[1:]
+    blocks = zip(parts[::2], parts[1::2], strict=True)
+    return MappingProxyType({name: _body(block) for name, block in blocks})
+
+
+def _body(block: str) -> str:
+    lines = [line for line in block.splitlines() if not line.startswith("--")]
+    return "\n".join(lines).strip().removesuffix(";")

@@ -1,0 +1,151 @@
+-- Batches, in the order in which a batch meets the statements.
+
+-- name: insert_batch
+-- Creates the row first, so that a second creation under the same key waits for this one. No row: the key is taken.
+INSERT INTO reliable_imports.import_batches
+       (id, batch_type, parent_batch_id, root_batch_id, reprocesses_all, created_by, idempotency_key, source_name,
+        source_format, source_size, source_sha256, source_columns, options, metadata)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::jsonb, $14::text::jsonb)
+ON CONFLICT (coalesce(created_by, ''), idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+RETURNING id;
+
+-- name: find_idempotent
+-- The batch that owns an idempotency key of a creator.
+SELECT id, content_sha256, batch_type
+  FROM reliable_imports.import_batches
+ WHERE coalesce(created_by, '') = coalesce($1, '') AND idempotency_key = $2;
+
+-- name: lock_file
+-- Two imports of the same file for the same batch type are created one after the other. Ends with the transaction.
+SELECT pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 0));
+
+-- name: find_same_file
+-- The newest batch of a type that was made from this very file.
+SELECT id, created_at
+  FROM reliable_imports.import_batches
+ WHERE batch_type = $1 AND source_sha256 = $2 AND status <> 'cancelled'
+ ORDER BY id DESC
+ LIMIT 1;
+
+-- name: complete_creation
+-- Stores what is known once every record has been read.
+UPDATE reliable_imports.import_batches SET total_items = $2, content_sha256 = $3 WHERE id = $1;
+
+-- name: probe_batch_id
+-- Waits until a creation in doubt has ended: the insert blocks on its key. No row: that creation has committed.
+-- Run in a transaction that is rolled back.
+INSERT INTO reliable_imports.import_batches (id, batch_type, root_batch_id)
+VALUES ($1, 'probe', $1)
+ON CONFLICT (id) DO NOTHING
+RETURNING id;
+
+-- name: get_batch
+-- One batch.
+SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metadata::text AS metadata,
+       options::text AS options, source_name, source_columns, total_items, pause_reason, error, created_at, started_at,
+       finished_at
+  FROM reliable_imports.import_batches
+ WHERE id = $1;
+
+-- name: lock_batch
+-- The same under its row lock: starting and finishing happen one at a time.
+SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metadata::text AS metadata,
+       options::text AS options, source_name, source_columns, total_items, pause_reason, error, created_at, started_at,
+       finished_at
+  FROM reliable_imports.import_batches
+ WHERE id = $1
+   FOR UPDATE;
+
+-- name: list_batches
+-- A page of batches, newest first; $5 is the last id of the page before.
+SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metadata::text AS metadata,
+       options::text AS options, source_name, source_columns, total_items, pause_reason, error, created_at, started_at,
+       finished_at
+  FROM reliable_imports.import_batches
+ WHERE ($1::text IS NULL OR batch_type = $1)
+   AND ($2::text IS NULL OR status = $2)
+   AND ($3::uuid IS NULL OR root_batch_id = $3)
+   AND ($4::timestamptz IS NULL OR created_at >= $4)
+   AND ($5::uuid IS NULL OR id < $5)
+ ORDER BY id DESC
+ LIMIT $6;
+
+-- name: find_by_tail
+-- Batches whose id ends like this; two are enough to know that it is not unique.
+SELECT id FROM reliable_imports.import_batches WHERE replace(id::text, '-', '') LIKE '%' || $1 LIMIT 2;
+
+-- name: lineage
+-- A batch and every batch that came of reprocessing it, oldest first.
+SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metadata::text AS metadata,
+       options::text AS options, source_name, source_columns, total_items, pause_reason, error, created_at, started_at,
+       finished_at
+  FROM reliable_imports.import_batches
+ WHERE root_batch_id = $1
+ ORDER BY id;
+
+-- name: mark_started
+-- Last statement of the transaction that runs on_batch_start.
+UPDATE reliable_imports.import_batches
+   SET status = 'processing', started_at = coalesce(started_at, clock_timestamp()), error = NULL,
+       metadata = metadata || $2::text::jsonb
+ WHERE id = $1 AND started_at IS NULL AND status IN ('pending', 'failed');
+
+-- name: mark_finished
+-- Last statement of the transaction that runs on_batch_complete.
+UPDATE reliable_imports.import_batches
+   SET status = $2, finished_at = clock_timestamp(), completed_items = $3, skipped_items = $4, failed_items = $5,
+       error = NULL, metadata = metadata || $6::text::jsonb, notified_at = CASE WHEN $7 THEN NULL ELSE clock_timestamp() END
+ WHERE id = $1 AND finished_at IS NULL AND status IN ('processing', 'failed');
+
+-- name: mark_hook_failed
+-- A batch hook raised: the batch says so, and stays unfinished.
+UPDATE reliable_imports.import_batches
+   SET status = 'failed', error = $2
+ WHERE id = $1 AND finished_at IS NULL AND status IN ('pending', 'processing', 'failed');
+
+-- name: claim_notification
+-- Who runs after_batch_complete; the claim runs out, so that the hook runs again when its process died.
+UPDATE reliable_imports.import_batches
+   SET notifying_until = clock_timestamp() + make_interval(secs => $2)
+ WHERE id = $1 AND finished_at IS NOT NULL AND status <> 'cancelled' AND notified_at IS NULL
+   AND (notifying_until IS NULL OR notifying_until < clock_timestamp())
+RETURNING id;
+
+-- name: mark_notified
+-- after_batch_complete has run.
+UPDATE reliable_imports.import_batches SET notified_at = clock_timestamp() WHERE id = $1;
+
+-- name: pause_batch
+-- Nothing of it starts any more; what runs settles.
+UPDATE reliable_imports.import_batches
+   SET status = 'paused', pause_reason = $2
+ WHERE id = $1 AND status IN ('pending', 'processing')
+RETURNING id;
+
+-- name: resume_batch
+-- Undoes a pause.
+UPDATE reliable_imports.import_batches
+   SET status = CASE WHEN started_at IS NULL THEN 'pending' ELSE 'processing' END, pause_reason = NULL
+ WHERE id = $1 AND status = 'paused'
+RETURNING id;
+
+-- name: cancel_batch
+-- For good; items that have not started stay pending.
+UPDATE reliable_imports.import_batches
+   SET status = 'cancelled', finished_at = clock_timestamp(), pause_reason = NULL
+ WHERE id = $1 AND finished_at IS NULL
+RETURNING id;
+
+-- name: list_purgeable
+-- Root batches whose whole lineage finished before a time.
+SELECT b.root_batch_id
+  FROM reliable_imports.import_batches b
+ WHERE ($2::text IS NULL OR b.batch_type = $2)
+ GROUP BY b.root_batch_id
+HAVING bool_and(b.finished_at IS NOT NULL AND b.finished_at < $1)
+ ORDER BY b.root_batch_id
+ LIMIT $3;
+
+-- name: delete_batches
+-- The rows of a lineage, after everything that belongs to them.
+DELETE FROM reliable_imports.import_batches WHERE id = ANY($1::uuid[]);

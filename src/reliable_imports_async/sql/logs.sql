@@ -1,0 +1,21 @@
+-- Log lines.
+
+-- name: insert_log
+-- One line about a batch: every verb that changes something leaves one, with its actor.
+INSERT INTO reliable_imports.import_logs (batch_id, level, message, details) VALUES ($1, $2, $3, $4::text::jsonb);
+
+-- name: list_logs
+-- A page of log lines in the order of writing; $4 is the last id of the page before.
+SELECT log_id, batch_id, item_number, level, message, details::text AS details, logged_at
+  FROM reliable_imports.import_logs
+ WHERE batch_id = $1
+   AND ($2::integer IS NULL OR item_number = $2)
+   AND ($3::text[] IS NULL OR level = ANY ($3))
+   AND log_id > $4
+ ORDER BY log_id
+ LIMIT $5;
+
+-- name: delete_logs
+-- A chunk of some batches' log lines.
+DELETE FROM reliable_imports.import_logs
+ WHERE ctid = ANY (ARRAY(SELECT ctid FROM reliable_imports.import_logs WHERE batch_id = ANY ($1::uuid[]) LIMIT $2));

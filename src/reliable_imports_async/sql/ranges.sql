@@ -1,0 +1,112 @@
+-- Ranges: who works on which items.
+
+-- name: insert_ranges
+-- Cuts a new batch into ranges, counting the records that failed at parse.
+INSERT INTO reliable_imports.import_batch_ranges (batch_id, first_item, last_item, failed, groups)
+SELECT $1, s.first_item, least(s.first_item + $3 - 1, $2), parsed.failed, parsed.groups
+  FROM generate_series(1, $2, $3) AS s(first_item)
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(g.items), 0)::integer AS failed,
+              coalesce(jsonb_object_agg(g.error_group, g.items), '{}') AS groups
+         FROM (SELECT i.error_group, count(*) AS items
+                 FROM reliable_imports.import_batch_items i
+                WHERE $4 AND i.batch_id = $1 AND i.error_group IS NOT NULL
+                  AND i.item_number BETWEEN s.first_item AND s.first_item + $3 - 1
+                GROUP BY i.error_group) g) parsed;
+
+-- name: claim_range
+-- Leases one range that is ready, whose lease ran out, or whose claim this worker made without hearing the answer.
+-- A lease that ran out counts as a crash of its holder; the counts of such a range may be out of date.
+-- $4: the ranges this worker knows it holds.
+WITH claimable AS MATERIALIZED (
+    SELECT r.batch_id, r.first_item, r.state = 'leased' AS taken_over
+      FROM reliable_imports.import_batch_ranges r
+     WHERE r.batch_id = $1
+       AND (r.state = 'ready'
+            OR (r.state = 'leased' AND (r.lease_until < clock_timestamp() OR r.worker_id = $2)))
+       AND r.first_item <> ALL ($4::integer[])
+       AND (r.not_before IS NULL OR r.not_before <= clock_timestamp())
+       AND EXISTS (SELECT FROM reliable_imports.import_batches b WHERE b.id = $1 AND b.status = 'processing')
+     ORDER BY r.first_item
+     LIMIT 1
+       FOR UPDATE OF r SKIP LOCKED)
+UPDATE reliable_imports.import_batch_ranges k
+   SET state = 'leased', epoch = k.epoch + 1, worker_id = $2, not_before = NULL,
+       crashes = k.crashes + (k.state = 'leased' AND k.worker_id <> $2)::integer,
+       lease_until = clock_timestamp() + make_interval(secs => $3)
+  FROM claimable c
+ WHERE k.batch_id = c.batch_id AND k.first_item = c.first_item
+RETURNING k.first_item, k.last_item, k.epoch, k.crashes, c.taken_over, k.completed, k.skipped, k.failed,
+          k.groups::text AS groups;
+
+-- name: count_range
+-- What has been settled in a range, counted from its items.
+SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
+       count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
+       count(*) FILTER (WHERE i.status = 'failed') AS failed,
+       (SELECT coalesce(jsonb_object_agg(g.error_group, g.items), '{}')::text
+          FROM (SELECT f.error_group, count(*) AS items
+                  FROM reliable_imports.import_batch_items f
+                 WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.item_number BETWEEN $2 AND $3
+                 GROUP BY f.error_group) g) AS groups
+  FROM reliable_imports.import_batch_items i
+ WHERE i.batch_id = $1 AND i.item_number BETWEEN $2 AND $3;
+
+-- name: renew_leases
+-- The control statement: renews leases, writes running counts, returns each batch's status and which leases still hold.
+WITH renewed AS (
+    UPDATE reliable_imports.import_batch_ranges r
+       SET lease_until = clock_timestamp() + make_interval(secs => $8),
+           completed = u.completed, skipped = u.skipped, failed = u.failed, groups = u.groups::jsonb
+      FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::integer[], $6::integer[], $7::text[])
+           AS u(batch_id, first_item, epoch, completed, skipped, failed, groups)
+     WHERE r.batch_id = u.batch_id AND r.first_item = u.first_item AND r.epoch = u.epoch AND r.state = 'leased'
+    RETURNING r.batch_id, r.first_item)
+SELECT b.id, b.status, ARRAY(SELECT n.first_item FROM renewed n WHERE n.batch_id = b.id) AS renewed
+  FROM reliable_imports.import_batches b
+ WHERE b.id = ANY ($9::uuid[]);
+
+-- name: release_range
+-- Closes a range, or hands it back with what is still pending; its counts are taken from its items. Fenced by the epoch.
+WITH counted AS (
+    SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
+           count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
+           count(*) FILTER (WHERE i.status = 'failed') AS failed,
+           count(*) FILTER (WHERE i.status = 'pending') AS pending,
+           min(coalesce(i.due_at, '-infinity')) FILTER (WHERE i.status = 'pending') AS due_at
+      FROM reliable_imports.import_batch_items i
+     WHERE i.batch_id = $1 AND i.item_number BETWEEN $2 AND $3),
+grouped AS (
+    SELECT coalesce(jsonb_object_agg(g.error_group, g.items), '{}') AS groups
+      FROM (SELECT f.error_group, count(*) AS items
+              FROM reliable_imports.import_batch_items f
+             WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.item_number BETWEEN $2 AND $3
+             GROUP BY f.error_group) g)
+UPDATE reliable_imports.import_batch_ranges r
+   SET state = CASE WHEN counted.pending = 0 THEN 'done' ELSE 'ready' END,
+       not_before = CASE WHEN counted.due_at > clock_timestamp() THEN counted.due_at END,
+       worker_id = NULL, lease_until = NULL,
+       completed = counted.completed, skipped = counted.skipped, failed = counted.failed, groups = grouped.groups
+  FROM counted, grouped
+ WHERE r.batch_id = $1 AND r.first_item = $2 AND r.epoch = $4 AND r.state = 'leased'
+RETURNING r.state;
+
+-- name: outlook
+-- How many ranges are unfinished, and in how many seconds the first of them can be claimed.
+SELECT count(*) AS unfinished,
+       min(extract(epoch FROM CASE r.state WHEN 'leased' THEN r.lease_until ELSE r.not_before END - clock_timestamp()))::float8
+       AS seconds
+  FROM reliable_imports.import_batch_ranges r
+ WHERE r.batch_id = $1 AND r.state <> 'done';
+
+-- name: unfinished
+-- Whether a range of the batch is not done. Asked under the batch's row lock, after the last range has committed.
+SELECT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = $1 AND r.state <> 'done');
+
+-- name: delete_ranges
+-- Everything of some batches.
+DELETE FROM reliable_imports.import_batch_ranges WHERE batch_id = ANY ($1::uuid[]);
+
+-- name: writable
+-- Whether this server takes writes: not a standby, and not read-only by default.
+SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off';

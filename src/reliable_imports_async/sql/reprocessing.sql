@@ -1,0 +1,107 @@
+-- Reprocessing. Every statement runs in one transaction that holds the root batch's row lock.
+
+-- name: lock_root
+-- One reprocessing of a lineage at a time.
+SELECT id FROM reliable_imports.import_batches WHERE id = $1 FOR UPDATE;
+
+-- name: root_numbers
+-- The numbers in the root batch of some items.
+SELECT item_number, coalesce(root_item_number, item_number) AS root_number
+  FROM reliable_imports.import_batch_items
+ WHERE batch_id = $1 AND item_number = ANY ($2::integer[]);
+
+-- name: eligible
+-- What may run again: failed and unclaimed in the whole lineage, or pending in a cancelled batch of it.
+-- $2 a failure group, $3 numbers in the root batch; $4 says whether records that failed at parse take part.
+SELECT e.batch_id, e.item_number, e.root_number, e.source_data::text AS source_data, e.raw
+  FROM (SELECT i.batch_id, i.item_number, coalesce(i.root_item_number, i.item_number) AS root_number,
+               i.source_data, i.raw, i.error_group
+          FROM reliable_imports.import_batches b
+          JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+         WHERE b.root_batch_id = $1 AND i.error_group IS NOT NULL AND i.status = 'failed'
+           AND i.reprocessed_by IS NULL AND ($4 OR i.source_data IS NOT NULL)
+         UNION ALL
+        SELECT i.batch_id, i.item_number, coalesce(i.root_item_number, i.item_number), i.source_data, i.raw, NULL
+          FROM reliable_imports.import_batches b
+          JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+         WHERE b.root_batch_id = $1 AND b.status = 'cancelled' AND i.status = 'pending'
+           AND i.reprocessed_by IS NULL) e
+ WHERE ($2::text IS NULL OR e.error_group = $2)
+   AND ($3::integer[] IS NULL OR e.root_number = ANY ($3))
+   AND e.root_number > $5
+ ORDER BY e.root_number
+ LIMIT $6;
+
+-- name: take_over
+-- Marks what may run again and writes it into the new batch, in one statement.
+WITH eligible AS (
+    SELECT i.batch_id, i.item_number
+      FROM reliable_imports.import_batches b
+      JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+     WHERE b.root_batch_id = $1 AND i.error_group IS NOT NULL AND i.status = 'failed'
+       AND i.reprocessed_by IS NULL AND i.source_data IS NOT NULL
+       AND ($3::text IS NULL OR i.error_group = $3)
+       AND ($4::integer[] IS NULL OR coalesce(i.root_item_number, i.item_number) = ANY ($4))
+     UNION ALL
+    SELECT i.batch_id, i.item_number
+      FROM reliable_imports.import_batches b
+      JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+     WHERE b.root_batch_id = $1 AND b.status = 'cancelled' AND i.status = 'pending' AND i.reprocessed_by IS NULL
+       AND $3::text IS NULL
+       AND ($4::integer[] IS NULL OR coalesce(i.root_item_number, i.item_number) = ANY ($4))),
+taken AS (
+    UPDATE reliable_imports.import_batch_items i
+       SET reprocessed_by = $2
+      FROM eligible e
+     WHERE i.batch_id = e.batch_id AND i.item_number = e.item_number
+       AND i.status IN ('failed', 'pending') AND i.reprocessed_by IS NULL
+    RETURNING i.source_data, i.source_line, i.item_key, coalesce(i.root_item_number, i.item_number) AS root_number)
+INSERT INTO reliable_imports.import_batch_items
+       (batch_id, item_number, source_data, source_line, item_key, root_item_number)
+SELECT $2, row_number() OVER (ORDER BY t.root_number), t.source_data, t.source_line, t.item_key, t.root_number
+  FROM taken t;
+
+-- name: take_over_changed
+-- The same for one page of items whose records were changed: texts of the new records, in the order of the items.
+WITH taken AS (
+    UPDATE reliable_imports.import_batch_items i
+       SET reprocessed_by = $1
+      FROM unnest($2::uuid[], $3::integer[], $4::text[]) WITH ORDINALITY AS e(batch_id, item_number, text, n)
+     WHERE i.batch_id = e.batch_id AND i.item_number = e.item_number
+       AND i.status IN ('failed', 'pending') AND i.reprocessed_by IS NULL
+    RETURNING e.n, e.text, i.source_line, coalesce(i.root_item_number, i.item_number) AS root_number)
+INSERT INTO reliable_imports.import_batch_items (batch_id, item_number, source_data, source_line, root_item_number)
+SELECT $1, $5 + row_number() OVER (ORDER BY t.n), t.text::jsonb, t.source_line, t.root_number
+  FROM taken t;
+
+-- name: take_all
+-- Every item of batch $1 again, whatever its outcome, into batch $2. Failed tries of the same records, anywhere in the
+-- lineage $3, count as taken over, so that no record can be eligible twice.
+WITH again AS (
+    SELECT i.item_number, i.source_data, i.source_line, i.item_key,
+           coalesce(i.root_item_number, i.item_number) AS root_number
+      FROM reliable_imports.import_batch_items i
+     WHERE i.batch_id = $1 AND i.source_data IS NOT NULL),
+taken AS (
+    UPDATE reliable_imports.import_batch_items f
+       SET reprocessed_by = $2
+      FROM reliable_imports.import_batches b, again a
+     WHERE b.root_batch_id = $3 AND f.batch_id = b.id AND f.error_group IS NOT NULL AND f.status = 'failed'
+       AND f.reprocessed_by IS NULL AND coalesce(f.root_item_number, f.item_number) = a.root_number
+    RETURNING f.item_number)
+INSERT INTO reliable_imports.import_batch_items
+       (batch_id, item_number, source_data, source_line, item_key, root_item_number)
+SELECT $2, row_number() OVER (ORDER BY a.item_number), a.source_data, a.source_line, a.item_key, a.root_number
+  FROM again a;
+
+-- name: unfinished_child
+-- The newest batch of the lineage that reprocesses and is not finished.
+SELECT id
+  FROM reliable_imports.import_batches
+ WHERE root_batch_id = $1 AND id <> $1 AND finished_at IS NULL
+ ORDER BY id DESC
+ LIMIT 1;
+
+-- name: newest_child
+-- The newest batch of the lineage that reprocesses.
+SELECT id FROM reliable_imports.import_batches WHERE root_batch_id = $1 AND id <> $1 ORDER BY id DESC LIMIT 1;

@@ -1,0 +1,72 @@
+-- Summaries, in O(ranges): nothing here counts items, except failed ones of a batch that was reprocessed.
+
+-- name: summary
+-- A batch with its counts.
+SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.reprocesses_all, b.total_items, b.pause_reason,
+       b.error, b.source_name, b.created_by, b.created_at, b.started_at, b.finished_at, clock_timestamp() AS read_at,
+       t.completed, t.skipped, t.failed
+  FROM reliable_imports.import_batches b
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(r.completed), 0)::integer AS completed,
+              coalesce(sum(r.skipped), 0)::integer AS skipped,
+              coalesce(sum(r.failed), 0)::integer AS failed
+         FROM reliable_imports.import_batch_ranges r
+        WHERE r.batch_id = b.id) t
+ WHERE b.id = $1;
+
+-- name: groups
+-- A batch's failure groups with their counts from the ranges, each described by its first item.
+SELECT g.error_group, g.items, f.error_kind, f.error_type, f.error_message, f.error_sqlstate, f.error_constraint,
+       f.error_table, f.error_column, f.error_hint
+  FROM (SELECT e.key AS error_group, sum(e.value::integer)::integer AS items
+          FROM reliable_imports.import_batch_ranges r, jsonb_each_text(r.groups) e
+         WHERE r.batch_id = $1 AND r.failed > 0
+         GROUP BY e.key) g
+ CROSS JOIN LATERAL (
+       SELECT i.error_kind, i.error_type, i.error_message, i.error_sqlstate, i.error_constraint, i.error_table,
+              i.error_column, i.error_hint
+         FROM reliable_imports.import_batch_items i
+        WHERE i.batch_id = $1 AND i.error_group = g.error_group
+        ORDER BY i.item_number
+        LIMIT 1) f
+ ORDER BY g.items DESC, g.error_group
+ LIMIT $2;
+
+-- name: group_values
+-- The values that PostgreSQL named for one group, most frequent first: Key (dest)=(SJU) is not present …
+SELECT v.value, count(*)::integer AS items
+  FROM reliable_imports.import_batch_items i,
+       LATERAL (SELECT substring(i.error_detail FROM '\((.*?)\)=\(') || '=' || substring(i.error_detail FROM '\)=\((.*?)\)')
+                       AS value) v
+ WHERE i.batch_id = $1 AND i.error_group = $2 AND i.status = 'failed' AND v.value IS NOT NULL
+ GROUP BY v.value
+ ORDER BY items DESC, v.value
+ LIMIT $3;
+
+-- name: group_samples
+-- The first items of one group.
+SELECT item_number
+  FROM reliable_imports.import_batch_items
+ WHERE batch_id = $1 AND error_group = $2 AND status = 'failed'
+ ORDER BY item_number
+ LIMIT $3;
+
+-- name: repaired
+-- For a root batch: how many of its records its descendants have completed. Valid where each takes only failed items.
+SELECT coalesce(sum(r.completed + r.skipped), 0)::integer AS repaired,
+       bool_or(b.reprocesses_all) AS reprocesses_all
+  FROM reliable_imports.import_batches b
+  JOIN reliable_imports.import_batch_ranges r ON r.batch_id = b.id
+ WHERE b.root_batch_id = $1 AND b.id <> $1;
+
+-- name: outstanding
+-- For any other batch: its failed items that no later batch of the lineage has completed.
+SELECT count(*)::integer
+  FROM reliable_imports.import_batch_items f
+ WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.status = 'failed'
+   AND NOT EXISTS (
+       SELECT FROM reliable_imports.import_batches b
+         JOIN reliable_imports.import_batch_items d ON d.batch_id = b.id
+        WHERE b.root_batch_id = $2 AND b.id > $1
+          AND d.status IN ('completed', 'skipped')
+          AND d.root_item_number = coalesce(f.root_item_number, f.item_number));

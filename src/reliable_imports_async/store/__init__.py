@@ -1,0 +1,1 @@
+"""One function a statement: connection in, model out. Nothing here decides anything."""

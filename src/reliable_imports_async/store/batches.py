@@ -1,0 +1,221 @@
+"""Statements about batches."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from ..guarded import Connection
+from ..models import BatchStatus, BatchSummary, ImportBatch
+from ..sql import statements
+
+_SQL = statements("batches")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBatch:
+    """What is known about a batch before its items are read."""
+
+    id: UUID
+    batch_type: str
+    parent_batch_id: UUID | None = None
+    root_batch_id: UUID | None = None
+    reprocesses_all: bool = False
+    created_by: str | None = None
+    idempotency_key: str | None = None
+    source_name: str | None = None
+    source_format: str | None = None
+    source_size: int | None = None
+    source_sha256: str | None = None
+    source_columns: tuple[str, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def insert(conn: Connection, new: NewBatch, metadata: str, options: str) -> bool:
+    """Create the row; False when the idempotency key is taken."""
+    inserted = await conn.fetchval(
+        _SQL["insert_batch"],
+        new.id,
+        new.batch_type,
+        new.parent_batch_id,
+        new.root_batch_id or new.id,
+        new.reprocesses_all,
+        new.created_by,
+        new.idempotency_key,
+        new.source_name,
+        new.source_format,
+        new.source_size,
+        new.source_sha256,
+        new.source_columns,
+        options,
+        metadata,
+    )
+    return inserted is not None
+
+
+async def find_idempotent(
+    conn: Connection, created_by: str | None, key: str
+) -> tuple[UUID, bytes, str] | None:
+    """The batch, content hash and batch type behind an idempotency key."""
+    row = await conn.fetchrow(_SQL["find_idempotent"], created_by, key)
+    return None if row is None else (row["id"], row["content_sha256"], row["batch_type"])
+
+
+async def lock_file(conn: Connection, batch_type: str, sha256: str) -> None:
+    """Wait for other creations from the same file; held until the transaction ends."""
+    await conn.execute(_SQL["lock_file"], batch_type, sha256)
+
+
+async def find_same_file(
+    conn: Connection, batch_type: str, sha256: str
+) -> tuple[UUID, datetime] | None:
+    """The newest batch made from the same file."""
+    row = await conn.fetchrow(_SQL["find_same_file"], batch_type, sha256)
+    return None if row is None else (row["id"], row["created_at"])
+
+
+async def complete_creation(conn: Connection, batch_id: UUID, total: int, sha256: bytes) -> None:
+    """Store what is known once every record was read."""
+    await conn.execute(_SQL["complete_creation"], batch_id, total, sha256)
+
+
+async def creation_committed(conn: Connection, batch_id: UUID) -> bool:
+    """Whether a creation in doubt has committed; waits until its transaction has ended."""
+    transaction = conn.transaction()
+    await transaction.start()
+    try:
+        return await conn.fetchval(_SQL["probe_batch_id"], batch_id) is None
+    finally:
+        await transaction.rollback()
+
+
+async def get(conn: Connection, batch_id: UUID) -> ImportBatch | None:
+    """One batch."""
+    row = await conn.fetchrow(_SQL["get_batch"], batch_id)
+    return None if row is None else _batch(row)
+
+
+async def lock(conn: Connection, batch_id: UUID) -> ImportBatch | None:
+    """One batch under its row lock."""
+    row = await conn.fetchrow(_SQL["lock_batch"], batch_id)
+    return None if row is None else _batch(row)
+
+
+async def page(
+    conn: Connection,
+    *,
+    batch_type: str | None = None,
+    status: str | None = None,
+    root_batch_id: UUID | None = None,
+    created_since: datetime | None = None,
+    before: UUID | None = None,
+    limit: int = 100,
+) -> list[ImportBatch]:
+    """A page of batches, newest first, below the id `before`."""
+    rows = await conn.fetch(
+        _SQL["list_batches"], batch_type, status, root_batch_id, created_since, before, limit
+    )
+    return [_batch(row) for row in rows]
+
+
+async def find_by_tail(conn: Connection, tail: str) -> list[UUID]:
+    """At most two batches whose id ends with these hexadecimal digits."""
+    return [row["id"] for row in await conn.fetch(_SQL["find_by_tail"], tail)]
+
+
+async def lineage(conn: Connection, root_batch_id: UUID) -> list[ImportBatch]:
+    """A root batch and all its reprocessings, oldest first."""
+    return [_batch(row) for row in await conn.fetch(_SQL["lineage"], root_batch_id)]
+
+
+async def mark_started(conn: Connection, batch_id: UUID, metadata: str) -> bool:
+    """The last statement of the transaction that starts a batch."""
+    return await conn.execute(_SQL["mark_started"], batch_id, metadata) == "UPDATE 1"
+
+
+async def mark_finished(
+    conn: Connection, summary: BatchSummary, status: BatchStatus, metadata: str, *, notify: bool
+) -> bool:
+    """The last statement of the transaction that finishes a batch."""
+    tag = await conn.execute(
+        _SQL["mark_finished"],
+        summary.batch_id,
+        status,
+        summary.completed_items,
+        summary.skipped_items,
+        summary.failed_items,
+        metadata,
+        notify,
+    )
+    return bool(tag == "UPDATE 1")
+
+
+async def mark_hook_failed(conn: Connection, batch_id: UUID, error: str) -> None:
+    """A batch hook raised."""
+    await conn.execute(_SQL["mark_hook_failed"], batch_id, error)
+
+
+async def claim_notification(conn: Connection, batch_id: UUID, seconds: float) -> bool:
+    """Whether after_batch_complete is this process's to run now."""
+    return await conn.fetchval(_SQL["claim_notification"], batch_id, seconds) is not None
+
+
+async def mark_notified(conn: Connection, batch_id: UUID) -> None:
+    """after_batch_complete has run."""
+    await conn.execute(_SQL["mark_notified"], batch_id)
+
+
+async def pause(conn: Connection, batch_id: UUID, reason: str) -> bool:
+    """Pause; False when the batch is in no status to be paused."""
+    return await conn.fetchval(_SQL["pause_batch"], batch_id, reason) is not None
+
+
+async def resume(conn: Connection, batch_id: UUID) -> bool:
+    """Undo a pause; False when the batch is not paused."""
+    return await conn.fetchval(_SQL["resume_batch"], batch_id) is not None
+
+
+async def cancel(conn: Connection, batch_id: UUID) -> bool:
+    """Cancel; False when the batch is finished."""
+    return await conn.fetchval(_SQL["cancel_batch"], batch_id) is not None
+
+
+async def purgeable(
+    conn: Connection, finished_before: datetime, batch_type: str | None, limit: int
+) -> list[UUID]:
+    """Root batches whose whole lineage finished before a time."""
+    rows = await conn.fetch(_SQL["list_purgeable"], finished_before, batch_type, limit)
+    return [row["root_batch_id"] for row in rows]
+
+
+async def delete(conn: Connection, batch_ids: Sequence[UUID]) -> None:
+    """Delete the rows of batches whose items, ranges and log lines are gone."""
+    await conn.execute(_SQL["delete_batches"], batch_ids)
+
+
+def _batch(row: asyncpg.Record) -> ImportBatch:
+    columns = row["source_columns"]
+    return ImportBatch(
+        id=row["id"],
+        batch_type=row["batch_type"],
+        status=BatchStatus(row["status"]),
+        parent_batch_id=row["parent_batch_id"],
+        root_batch_id=row["root_batch_id"],
+        created_by=row["created_by"],
+        metadata=MappingProxyType(json.loads(row["metadata"])),
+        options=MappingProxyType(json.loads(row["options"])),
+        source_name=row["source_name"],
+        source_columns=None if columns is None else tuple(columns),
+        total_items=row["total_items"],
+        pause_reason=row["pause_reason"],
+        error=row["error"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )

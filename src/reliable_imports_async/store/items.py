@@ -1,0 +1,215 @@
+"""Statements about items."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from pydantic_core import from_json, to_json
+
+from ..context import LogLine
+from ..guarded import Connection
+from ..models import ImportBatchItem, ItemStatus
+from ..outcomes import Completed, Failure, FailureKind, Skip
+from ..sql import statements
+
+_SQL = statements("items")
+_SETTLE = _SQL["settle"]
+_SETTLE_WITH_LOGS = _SQL["settle_with_logs"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStatus:
+    """What an item's row says under its lock."""
+
+    status: ItemStatus
+    attempts: int
+    error_group: str | None
+
+
+async def read_pending(
+    conn: Connection, batch_id: UUID, root_batch_id: UUID, first: int, last: int, limit: int
+) -> list[ImportBatchItem[Any]]:
+    """The next due items with numbers from `first` to `last`, at most `limit`."""
+    rows = await conn.fetch(_SQL["read_pending"], batch_id, first, last, limit)
+    return [
+        ImportBatchItem(
+            batch_id=batch_id,
+            item_number=number,
+            source_data=(data := from_json(text)),
+            data=data,
+            attempts=attempts,
+            root_batch_id=root_batch_id,
+            root_item_number=root or number,
+            source_line=line,
+            item_key=key,
+        )
+        for number, attempts, text, line, key, root in rows
+    ]
+
+
+async def settle(
+    conn: Connection,
+    item: ImportBatchItem[Any],
+    outcome: Completed | Skip,
+    logs: Sequence[LogLine],
+    *,
+    timeout: float,
+) -> bool:
+    """The last statement of an item's transaction; False when the fence did not hold.
+
+    Raises:
+        TimeoutError: There was no answer within `timeout` seconds.
+    """
+    key = (item.batch_id, item.item_number, item.attempts)
+    values: tuple[Any, ...]
+    match outcome:
+        case Completed(table, target_id, data):
+            values = (ItemStatus.COMPLETED.value, table, target_id, data, None)
+        case Skip(reason):
+            values = (ItemStatus.SKIPPED.value, None, None, None, reason)
+    if not logs:
+        tag = await conn.execute(_SETTLE, *key, *values, timeout=timeout)
+        return bool(tag == "UPDATE 1")
+    values += tuple(_columns(logs))
+    return bool(await conn.fetchval(_SETTLE_WITH_LOGS, *key, *values, timeout=timeout) == 1)
+
+
+async def settle_failed(
+    conn: Connection,
+    item: ImportBatchItem[Any],
+    failure: Failure,
+    logs: Sequence[LogLine],
+    seconds: float,
+) -> bool:
+    """Store a failure and its log lines; False when the fence did not hold.
+
+    Args:
+        seconds: How long the try took.
+    """
+    settled = await conn.fetchval(
+        _SQL["settle_failed"],
+        item.batch_id,
+        item.item_number,
+        item.attempts,
+        failure.kind.value,
+        failure.type,
+        failure.message,
+        failure.group,
+        failure.sqlstate,
+        failure.constraint,
+        failure.table,
+        failure.column,
+        failure.detail,
+        failure.hint,
+        failure.traceback,
+        to_json(failure.fields).decode() if failure.fields else None,
+        seconds,
+        *_columns(logs),
+    )
+    return bool(settled == 1)
+
+
+async def postpone(
+    conn: Connection, item: ImportBatchItem[Any], after: float, logs: Sequence[LogLine]
+) -> bool:
+    """Store a retry that is due in `after` seconds; False when the fence did not hold."""
+    stored = await conn.fetchval(
+        _SQL["postpone"],
+        item.batch_id,
+        item.item_number,
+        item.attempts,
+        after,
+        *_columns(logs),
+    )
+    return bool(stored == 1)
+
+
+async def ask(conn: Connection, batch_id: UUID, item_number: int) -> StoredStatus:
+    """What became of an item in doubt: waits for its row lock, then reads."""
+    row = await conn.fetchrow(_SQL["ask_item"], batch_id, item_number)
+    if row is None or row["reprocessed_by"] is not None:
+        return StoredStatus(ItemStatus.SKIPPED, 0, None)  # purged, or taken over: not ours
+    return StoredStatus(ItemStatus(row["status"]), row["attempts"], row["error_group"])
+
+
+async def get(conn: Connection, batch_id: UUID, number: int) -> ImportBatchItem[Any] | None:
+    """One item with everything stored about it."""
+    row = await conn.fetchrow(_SQL["get_item"], batch_id, number)
+    return None if row is None else _item(row)
+
+
+async def page(
+    conn: Connection,
+    batch_id: UUID,
+    *,
+    status: str | None,
+    group: str | None,
+    after: int,
+    limit: int,
+) -> list[ImportBatchItem[Any]]:
+    """A page of items above the number `after`, in the order of their numbers."""
+    if group is not None and status in (None, ItemStatus.FAILED):
+        rows = await conn.fetch(_SQL["list_failed_items"], batch_id, group, after, limit)
+    else:
+        rows = await conn.fetch(_SQL["list_items"], batch_id, status, group, after, limit)
+    return [_item(row) for row in rows]
+
+
+async def delete_chunk(conn: Connection, batch_ids: Sequence[UUID], limit: int) -> int:
+    """Delete up to `limit` items of some batches; how many."""
+    tag = await conn.execute(_SQL["delete_items"], batch_ids, limit)
+    return int(tag.split()[1])
+
+
+def _columns(logs: Sequence[LogLine]) -> tuple[list[Any], ...]:
+    """Log lines as one array a column."""
+    return tuple(list(column) for column in zip(*logs, strict=True)) or ([], [], [], [])
+
+
+def _item(row: asyncpg.Record) -> ImportBatchItem[Any]:
+    data: Any = None if row["source_data"] is None else json.loads(row["source_data"])
+    processed = row["processed_data"]
+    return ImportBatchItem(
+        batch_id=row["batch_id"],
+        item_number=row["item_number"],
+        source_data=data,
+        data=data,
+        status=ItemStatus(row["status"]),
+        attempts=row["attempts"],
+        root_batch_id=row["root_batch_id"],
+        root_item_number=row["root_item_number"] or row["item_number"],
+        source_line=row["source_line"],
+        item_key=row["item_key"],
+        raw=row["raw"],
+        due_at=row["due_at"],
+        target_table=row["target_table"],
+        target_id=row["target_id"],
+        processed_data=None if processed is None else json.loads(processed),
+        skip_reason=row["skip_reason"],
+        failure=_failure(row),
+        reprocessed_by=row["reprocessed_by"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
+
+
+def _failure(row: asyncpg.Record) -> Failure | None:
+    if row["error_group"] is None:
+        return None
+    return Failure(
+        kind=FailureKind(row["error_kind"]),
+        type=row["error_type"],
+        message=row["error_message"],
+        group=row["error_group"],
+        sqlstate=row["error_sqlstate"],
+        constraint=row["error_constraint"],
+        table=row["error_table"],
+        column=row["error_column"],
+        detail=row["error_detail"],
+        hint=row["error_hint"],
+        traceback=row["error_traceback"],
+        fields=tuple(json.loads(row["error_fields"])) if row["error_fields"] else (),
+    )

@@ -1,0 +1,105 @@
+"""Statements about reprocessing, all inside the transaction that holds the root batch's lock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from ..guarded import Connection
+from ..sql import statements
+
+_SQL = statements("reprocessing")
+
+
+@dataclass(frozen=True, slots=True)
+class EligibleItem:
+    """An item that may run again; `text` is its record, or None when it failed at parse."""
+
+    batch_id: UUID
+    item_number: int
+    root_number: int
+    text: str | None
+    raw: bytes | None
+
+
+async def lock_root(conn: Connection, root_batch_id: UUID) -> None:
+    """Let one reprocessing of a lineage happen at a time."""
+    await conn.execute(_SQL["lock_root"], root_batch_id)
+
+
+async def root_numbers(
+    conn: Connection, batch_id: UUID, item_numbers: Sequence[int]
+) -> dict[int, int]:
+    """The numbers in the root batch of some items, by their numbers here."""
+    rows = await conn.fetch(_SQL["root_numbers"], batch_id, item_numbers)
+    return {row["item_number"]: row["root_number"] for row in rows}
+
+
+async def eligible(
+    conn: Connection,
+    root_batch_id: UUID,
+    *,
+    group: str | None,
+    numbers: Sequence[int] | None,
+    unreadable: bool,
+    after: int = 0,
+    limit: int = 500,
+) -> list[EligibleItem]:
+    """A page of the items of a lineage that may run again, above the root number `after`.
+
+    Args:
+        unreadable: Whether records that failed at parse are among them.
+    """
+    rows = await conn.fetch(
+        _SQL["eligible"], root_batch_id, group, numbers, unreadable, after, limit
+    )
+    return [EligibleItem(*row) for row in rows]
+
+
+async def take_over(
+    conn: Connection,
+    root_batch_id: UUID,
+    child_id: UUID,
+    *,
+    group: str | None,
+    numbers: Sequence[int] | None,
+) -> int:
+    """Mark what may run again and write it into the child; how many."""
+    tag = await conn.execute(_SQL["take_over"], root_batch_id, child_id, group, numbers)
+    return int(tag.split()[2])
+
+
+async def take_over_changed(
+    conn: Connection,
+    child_id: UUID,
+    items: Sequence[EligibleItem],
+    texts: Sequence[str],
+    offset: int,
+) -> int:
+    """The same for a page of items with new records; numbers continue after `offset`."""
+    tag = await conn.execute(
+        _SQL["take_over_changed"],
+        child_id,
+        [item.batch_id for item in items],
+        [item.item_number for item in items],
+        texts,
+        offset,
+    )
+    return int(tag.split()[2])
+
+
+async def take_all(conn: Connection, batch_id: UUID, child_id: UUID, root_id: UUID) -> int:
+    """Write every item of a batch into the child, whatever its outcome; how many."""
+    tag = await conn.execute(_SQL["take_all"], batch_id, child_id, root_id)
+    return int(tag.split()[2])
+
+
+async def unfinished_child(conn: Connection, root_batch_id: UUID) -> UUID | None:
+    """The newest reprocessing of the lineage that is not finished."""
+    child: UUID | None = await conn.fetchval(_SQL["unfinished_child"], root_batch_id)
+    return child
+
+
+async def newest_child(conn: Connection, root_batch_id: UUID) -> UUID | None:
+    """The newest reprocessing of the lineage."""
+    child: UUID | None = await conn.fetchval(_SQL["newest_child"], root_batch_id)
+    return child

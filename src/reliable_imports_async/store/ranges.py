@@ -1,0 +1,154 @@
+"""Statements about ranges."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from pydantic_core import from_json
+
+from ..guarded import Connection
+from ..models import BatchStatus
+from ..sql import statements
+
+_SQL = statements("ranges")
+WRITABLE = _SQL["writable"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRange:
+    """A leased run of item numbers; the epoch fences every statement about it."""
+
+    batch_id: UUID
+    first_item: int
+    last_item: int
+    epoch: int
+    crashes: int
+
+
+@dataclass(slots=True)
+class Counts:
+    """Settled items of a range, by outcome and failure group."""
+
+    completed: int
+    skipped: int
+    failed: int
+    groups: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCounts:
+    """What the control statement writes about one held range."""
+
+    claimed: ClaimedRange
+    completed: int
+    skipped: int
+    failed: int
+    groups: str  # JSON text
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What the control statement says about one batch."""
+
+    batch_id: UUID
+    status: BatchStatus
+    still_held: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is left of a batch.
+
+    Attributes:
+        unfinished: Ranges that are not done.
+        seconds: Until the first of them can be claimed, by the server's clock; None when there is
+            one now or none at all.
+    """
+
+    unfinished: int
+    seconds: float | None
+
+
+async def insert(
+    conn: Connection, batch_id: UUID, total: int, size: int, *, with_failures: bool
+) -> None:
+    """Cut a new batch of `total` items into ranges of `size`."""
+    await conn.execute(_SQL["insert_ranges"], batch_id, total, size, with_failures)
+
+
+async def claim(
+    conn: Connection, batch_id: UUID, worker_id: UUID, lease: float, held: Sequence[int]
+) -> tuple[ClaimedRange, Counts] | None:
+    """Lease a range for `lease` seconds, if one can be claimed; with what is settled in it.
+
+    Args:
+        held: First items of the ranges this worker holds; a range leased to it that is not among
+            them was claimed by a statement whose answer was lost.
+    """
+    row = await conn.fetchrow(_SQL["claim_range"], batch_id, worker_id, lease, held)
+    if row is None:
+        return None
+    first, last, epoch, crashes, taken_over, completed, skipped, failed, groups = row
+    claimed = ClaimedRange(batch_id, first, last, epoch, crashes)
+    if taken_over:
+        return claimed, await count(conn, claimed)
+    return claimed, Counts(completed, skipped, failed, from_json(groups))
+
+
+async def count(conn: Connection, claimed: ClaimedRange) -> Counts:
+    """Count a range's settled items."""
+    row = await conn.fetchrow(
+        _SQL["count_range"], claimed.batch_id, claimed.first_item, claimed.last_item
+    )
+    assert row is not None  # noqa: S101 - an aggregate always returns a row
+    return Counts(row["completed"], row["skipped"], row["failed"], from_json(row["groups"]))
+
+
+async def renew(
+    conn: Connection, held: Sequence[RunningCounts], lease: float, batches: Sequence[UUID]
+) -> list[Renewal]:
+    """Renew leases, write running counts, and learn what became of the batches."""
+    rows = await conn.fetch(
+        _SQL["renew_leases"],
+        [one.claimed.batch_id for one in held],
+        [one.claimed.first_item for one in held],
+        [one.claimed.epoch for one in held],
+        [one.completed for one in held],
+        [one.skipped for one in held],
+        [one.failed for one in held],
+        [one.groups for one in held],
+        lease,
+        batches,
+    )
+    return [
+        Renewal(row["id"], BatchStatus(row["status"]), frozenset(row["renewed"])) for row in rows
+    ]
+
+
+async def release(conn: Connection, claimed: ClaimedRange) -> str | None:
+    """Close a range, or hand it back; the new state, or None when it is somebody else's now."""
+    state: str | None = await conn.fetchval(
+        _SQL["release_range"],
+        claimed.batch_id,
+        claimed.first_item,
+        claimed.last_item,
+        claimed.epoch,
+    )
+    return state
+
+
+async def outlook(conn: Connection, batch_id: UUID) -> Outlook:
+    """What is left of a batch, and when it can be claimed."""
+    row = await conn.fetchrow(_SQL["outlook"], batch_id)
+    assert row is not None  # noqa: S101 - an aggregate always returns a row
+    return Outlook(row["unfinished"], row["seconds"])
+
+
+async def any_unfinished(conn: Connection, batch_id: UUID) -> bool:
+    """Whether a range of the batch is not done."""
+    return bool(await conn.fetchval(_SQL["unfinished"], batch_id))
+
+
+async def delete(conn: Connection, batch_ids: Sequence[UUID]) -> None:
+    """Delete all ranges of some batches."""
+    await conn.execute(_SQL["delete_ranges"], batch_ids)

@@ -1,0 +1,94 @@
+"""Statements that sum up a batch."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
+
+import asyncpg
+
+from ..guarded import Connection
+from ..models import BatchStatus, BatchSummary, FailureGroup
+from ..sql import statements
+
+_SQL = statements("summaries")
+GROUPS_SHOWN = 50
+
+
+async def get(conn: Connection, batch_id: UUID) -> BatchSummary | None:
+    """Where a batch stands, with its failure groups."""
+    row = await conn.fetchrow(_SQL["summary"], batch_id)
+    if row is None:
+        return None
+    failed = row["failed"]
+    return BatchSummary(
+        batch_id=row["id"],
+        batch_type=row["batch_type"],
+        status=BatchStatus(row["status"]),
+        parent_batch_id=row["parent_batch_id"],
+        root_batch_id=row["root_batch_id"],
+        total_items=row["total_items"],
+        completed_items=row["completed"],
+        skipped_items=row["skipped"],
+        failed_items=failed,
+        outstanding_items=await _outstanding(conn, row) if failed else 0,
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        read_at=row["read_at"],
+        pause_reason=row["pause_reason"],
+        error=row["error"],
+        source_name=row["source_name"],
+        created_by=row["created_by"],
+        groups=await groups(conn, batch_id) if failed else (),
+    )
+
+
+async def groups(
+    conn: Connection, batch_id: UUID, limit: int = GROUPS_SHOWN
+) -> tuple[FailureGroup, ...]:
+    """The failure groups of a batch, largest first, without values and samples."""
+    rows = await conn.fetch(_SQL["groups"], batch_id, limit)
+    return tuple(_group(row) for row in rows)
+
+
+async def with_values(
+    conn: Connection, batch_id: UUID, found: Sequence[FailureGroup], limit: int
+) -> tuple[FailureGroup, ...]:
+    """The same groups with their most frequent offending values and first items."""
+    detailed = []
+    for group in found:
+        values = await conn.fetch(_SQL["group_values"], batch_id, group.group, limit)
+        samples = await conn.fetch(_SQL["group_samples"], batch_id, group.group, limit)
+        detailed.append(
+            replace(
+                group,
+                values=tuple((row["value"], row["items"]) for row in values),
+                sample_items=tuple(row["item_number"] for row in samples),
+            )
+        )
+    return tuple(detailed)
+
+
+async def _outstanding(conn: Connection, row: asyncpg.Record) -> int:
+    """Failed items that nothing later in the lineage has completed."""
+    batch_id, root_id, failed = row["id"], row["root_batch_id"], row["failed"]
+    if batch_id == root_id and row["status"] != BatchStatus.CANCELLED:
+        later = await conn.fetchrow(_SQL["repaired"], root_id)
+        if later is not None and not later["reprocesses_all"]:
+            return int(failed - later["repaired"])
+    return int(await conn.fetchval(_SQL["outstanding"], batch_id, root_id))
+
+
+def _group(row: asyncpg.Record) -> FailureGroup:
+    return FailureGroup(
+        group=row["error_group"],
+        count=row["items"],
+        kind=row["error_kind"],
+        type=row["error_type"],
+        message=row["error_message"],
+        sqlstate=row["error_sqlstate"],
+        constraint=row["error_constraint"],
+        table=row["error_table"],
+        column=row["error_column"],
+        hint=row["error_hint"],
+    )

@@ -1,0 +1,1 @@
+"""Broken protocols, each of which the suite must notice: `make mutants`."""

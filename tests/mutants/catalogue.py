@@ -1,0 +1,125 @@
+"""The mutants: what is broken, by an exact replacement, and which tests must turn red."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One way to break the protocol.
+
+    Attributes:
+        name: What is broken.
+        file: In the package.
+        old: Text that occurs exactly once there, or `times` times.
+        new: What replaces it.
+        tests: Arguments for pytest; at least one of these tests must fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    times: int = 1
+
+
+_FENCE = " AND status = 'pending' AND attempts = $3 AND reprocessed_by IS NULL"
+
+MUTANTS = (
+    Mutant(
+        "no fence",
+        "sql/items.sql",
+        _FENCE,
+        " AND $3::integer >= 0",
+        ("tests/test_processes.py::test_two_processes_drain_one_batch_together[no_lease]",),
+        times=4,
+    ),
+    Mutant(
+        "two transactions",
+        "execution.py",
+        "            await self._settle(conn, item, outcome, log)\n",
+        "            await session.commit(chain=True)\n"
+        "            await self._settle(conn, item, outcome, log)\n",
+        (
+            "tests/test_processes.py::test_kill_9_in_the_middle_of_a_batch_loses_and_doubles_nothing",
+            "tests/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",
+            "tests/test_reliability.py::test_a_swallowed_sql_error_fails_the_item",
+        ),
+    ),
+    Mutant(
+        "settle first",
+        "execution.py",
+        "            outcome = await self._process(item, ctx, conn)\n",
+        "            await self._settle(conn, item, Completed(), log)\n"
+        "            outcome = await self._process(item, ctx, conn)\n"
+        "            return await self._commit(item, outcome, session, chain=False)\n",
+        ("tests/test_reliability.py::test_a_swallowed_sql_error_fails_the_item",),
+    ),
+    Mutant(
+        "in doubt counted as failed",
+        "execution.py",
+        "            raise Outage(judgement.failure, lost=True) from exc\n        return outcome",
+        "            return Failed(judgement.failure)\n        return outcome",
+        ("tests/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",),
+    ),
+    Mutant(
+        "plain SELECT when in doubt",
+        "sql/items.sql",
+        " WHERE batch_id = $1 AND item_number = $2\n   FOR UPDATE;",
+        " WHERE batch_id = $1 AND item_number = $2;",
+        ("tests/test_processes.py::test_an_outcome_in_doubt_is_read_under_the_row_lock",),
+    ),
+    Mutant(
+        "connection reused after a cancellation",
+        "session.py",
+        "            drop(connection)\n            await self._database.give_back(connection)\n\n"
+        "    async def close",
+        "            self._connection = connection\n\n    async def close",
+        ("tests/test_reliability.py", "tests/test_cancellation.py"),
+    ),
+    Mutant(
+        "batch finished without looking again",
+        "lifecycle.py",
+        "            if await ranges.any_unfinished(conn, batch_id):\n                return batch\n",
+        "",
+        ("tests/test_ending.py::test_a_finish_waits_for_a_range_that_is_still_leased",),
+    ),
+    Mutant(
+        "batch finished inside the range's transaction",
+        "sql/ranges.sql",
+        "SELECT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r "
+        "WHERE r.batch_id = $1 AND r.state <> 'done');",
+        "SELECT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r "
+        "WHERE r.batch_id = $1 AND (r.state <> 'done' OR r.xmin::text::bigint >= "
+        "pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 8));",
+        ("tests/test_ending.py",),
+    ),
+    Mutant(
+        "errors stored unsanitised",
+        "safe_text.py",
+        '    clean = text[:limit].replace("\\x00", "\\\\x00")\n',
+        "    clean = text[:limit]\n",
+        ("tests/test_ending.py",),
+    ),
+    Mutant(
+        "leases taken from the living",
+        "sql/ranges.sql",
+        "(r.lease_until < clock_timestamp() OR r.worker_id = $2)",
+        "true",
+        ("tests/test_processes.py::test_two_processes_drain_one_batch_together[lease]",),
+    ),
+    Mutant(
+        "reprocessing without its mark",
+        "sql/reprocessing.sql",
+        "       SET reprocessed_by = $2\n      FROM eligible e\n",
+        "       SET reprocessed_by = NULL\n      FROM eligible e\n",
+        ("tests/test_lineage.py",),
+    ),
+    Mutant(
+        "failures stored although the batch pauses",
+        "settling.py",
+        "            return Later()\n        conn = await session.idle()",
+        "            pass\n        conn = await session.idle()",
+        ("tests/test_reliability.py::test_a_missing_table_pauses_the_batch_with_its_reason",),
+    ),
+)

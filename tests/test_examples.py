@@ -1,0 +1,114 @@
+"""Every example runs, and prints exactly what its reader is promised."""
+
+import gzip
+from itertools import islice
+
+import asyncpg
+import pytest
+from examples import customer_import_example, products_csv_example
+from examples.flights import check, demo
+
+CUSTOMERS = """\
+3 completed, 2 failed
+2 failed: validate_item returned False. - items 3 5
+reprocessed: 1 completed, 1 failed
+"""
+
+PRODUCTS = """\
+4 of 5 products imported
+1 failed: price: Input should be a valid decimal - items 3
+"""
+
+FLIGHTS = """\
+airlines.csv: 16 of 16 completed, 0 failed.
+airports.csv: 1,458 of 1,458 completed, 0 failed.
+planes.csv: 3,322 of 3,322 completed, 0 failed.
+flights-2013-01.csv.gz: 26,324 of 27,004 completed, 680 failed.
+   680  ForeignKeyViolationError 23503 flights_dest_fkey
+           486  dest=SJU
+            93  dest=BQN
+            70  dest=STT
+            31  dest=PSE
+The cause is known, so it can be removed:
+missing_airports.csv: 4 of 4 completed, 0 failed.
+Reprocessed: 680 of 680 completed; nothing that had succeeded ran again.
+Checked: 27,004 flights, every value as in flights-2013-01.csv.gz; sum of distance 27,188,805.
+"""
+
+
+async def test_customers_are_imported_corrected_and_reprocessed(dsn: str, conn, capsys) -> None:
+    await customer_import_example.main(dsn)
+    assert capsys.readouterr().out == CUSTOMERS
+    first = await conn.fetch("SELECT id, email, name FROM customers ORDER BY email")
+    assert [row["name"] for row in first] == ["Ada", "Alan", "Edsger", "Grace"]
+
+    await customer_import_example.main(dsn)  # again: the same customers are updated
+    assert capsys.readouterr().out == CUSTOMERS
+    assert await conn.fetch("SELECT id, email, name FROM customers ORDER BY email") == first
+
+
+async def test_products_are_imported_from_csv(dsn: str, conn, capsys) -> None:
+    for _ in range(2):
+        await products_csv_example.main(dsn)
+        assert capsys.readouterr().out == PRODUCTS
+    rows = await conn.fetch("SELECT sku, price::text, stock FROM products ORDER BY sku")
+    assert [tuple(row) for row in rows] == [
+        ("A-100", "7.50", 120),
+        ("A-200", "24.90", 35),
+        ("A-400", "18.00", None),
+        ("A-500", "9.90", 64),
+    ]
+
+
+async def test_the_demo_imports_january(dsn: str, conn, capsys) -> None:
+    await demo.main(dsn)
+
+    lines = capsys.readouterr().out.splitlines(keepends=True)
+    changing = ("PostgreSQL is ready", "Reading", "Processing", "Batch ", "\n")
+    assert "".join(line for line in lines if not line.startswith(changing)) == FLIGHTS
+    (batch,) = (line for line in lines if line.startswith("Batch "))
+    assert " is partial: 26,324 completed, 680 failed (" in batch
+    stored = await conn.fetchrow("SELECT count(*), sum(distance) FROM flights_demo.flights")
+    assert tuple(stored) == (27_004, 27_188_805)
+
+
+async def test_the_demo_may_be_repeated_with_any_file(dsn: str, conn, capsys, tmp_path) -> None:
+    for name, rows in (("first.csv", 100), ("second.csv", 200)):
+        with gzip.open(demo.JANUARY, "rt", encoding="utf-8") as january:
+            (tmp_path / name).write_text("".join(islice(january, rows + 1)))
+        await demo.main(dsn, tmp_path / name)
+        assert f"Checked: {rows} flights, every value as in {name}" in capsys.readouterr().out
+    assert await conn.fetchval("SELECT count(*) FROM flights_demo.flights") == 200
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        ("DELETE FROM flights WHERE flight = 5", "1 flights instead of 2"),
+        ("UPDATE flights SET tailnum = 'N1' WHERE flight = 5", r"such as 5\|NA\|100"),
+    ],
+)
+async def test_the_check_notices_every_difference(
+    empty_dsn: str, tmp_path, harm: str, complaint: str
+) -> None:
+    file = tmp_path / "flights.csv"
+    file.write_text(
+        "flight,tailnum,distance,time_hour\n"
+        "5,NA,100,2013-01-01T10:00:00Z\n"
+        "6,N14228,200,2013-01-01T11:00:00Z\n"
+    )
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        await connection.execute(
+            "CREATE SCHEMA flights_demo; SET search_path = flights_demo;"
+            "CREATE TABLE flights (flight int, tailnum text, distance int, time_hour timestamptz);"
+            "INSERT INTO flights VALUES (5, NULL, 100, '2013-01-01 10:00Z'),"
+            " (6, 'N14228', 200, '2013-01-01 11:00Z')"
+        )
+        same = await check.compare(connection, file)
+        assert same == "2 flights, every value as in flights.csv; sum of distance 300"
+        await connection.execute(harm)
+        with pytest.raises(SystemExit, match=complaint):
+            await check.compare(connection, file)
+    finally:
+        await connection.close()

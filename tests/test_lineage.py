@@ -1,0 +1,200 @@
+"""Reprocessing: what succeeded never runs again, however often and concurrently it is asked."""
+
+import random
+from collections import Counter
+
+import anyio
+import pytest
+
+from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, ItemStatus
+from reliable_imports_async.errors import ReprocessRefused, WrongBatchStatus
+
+LEDGER = "CREATE TABLE ledger (n integer NOT NULL)"
+
+
+class NumberProcessor(BaseProcessor):
+    """Writes each number; refuses those in `refused`."""
+
+    def __init__(self) -> None:
+        self.refused: set[int] = set()
+        self.runs: Counter[int] = Counter()
+
+    async def process_item(self, item, ctx):
+        number = item.source_data["n"]
+        self.runs[number] += 1
+        await ctx.execute("INSERT INTO ledger VALUES ($1)", number)
+        if number in self.refused:
+            raise ValueError(f"not {number}" if number % 2 else "not an even one")
+
+
+@pytest.fixture
+async def processor(manager: BatchManager, conn) -> NumberProcessor:
+    await conn.execute(LEDGER)
+    made = NumberProcessor()
+    manager.registry.register(made)
+    return made
+
+
+async def import_numbers(manager: BatchManager, count: int):
+    batch_id = await manager.create_batch("number", [{"n": n} for n in range(1, count + 1)])
+    return await manager.process_batch(batch_id)
+
+
+async def ledger(conn) -> Counter[int]:
+    return Counter(row["n"] for row in await conn.fetch("SELECT n FROM ledger"))
+
+
+async def test_a_chain_ends_with_every_record_in_exactly_once(manager, conn, processor):
+    processor.refused = {3, 4, 7, 8, 9}
+    first = await import_numbers(manager, 30)
+    processor.refused = {8, 9}
+    second = await manager.reprocess_batch(first.batch_id)
+    assert (second.total_items, second.completed_items, second.failed_items) == (5, 3, 2)
+    assert (second.parent_batch_id, second.root_batch_id) == (first.batch_id, first.batch_id)
+    processor.refused = set()
+    third = await manager.reprocess_batch(first.batch_id)
+    assert (third.total_items, third.status) == (2, BatchStatus.COMPLETED)
+    again = await manager.reprocess_batch(second.batch_id)
+    assert again.batch_id == third.batch_id, "nothing is eligible: no new batch"
+    assert await ledger(conn) == Counter(range(1, 31))
+    outstanding = [one.outstanding_items for one in await manager.lineage(third.batch_id)]
+    assert outstanding == [0, 0, 0]
+
+
+async def test_twenty_calls_at_once_make_one_batch(manager, conn, processor):
+    processor.refused = set(range(1, 51))
+    first = await import_numbers(manager, 60)
+    processor.refused = set()
+    summaries = []
+
+    async def reprocess() -> None:
+        summaries.append(await manager.reprocess_batch(first.batch_id))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(reprocess)
+
+    assert {one.batch_id for one in summaries} == {summaries[0].batch_id}
+    assert {one.completed_items for one in summaries} == {50}
+    assert await ledger(conn) == Counter(range(1, 61))
+
+
+async def test_a_group_or_numbers_select(manager, conn, processor):
+    processor.refused = {2, 3, 4, 6}
+    first = await import_numbers(manager, 10)
+    even = next(g for g in await manager.failure_groups(first.batch_id) if g.count == 3)
+    processor.refused = set()
+    assert (await manager.reprocess_batch(first.batch_id, group=even.group)).completed_items == 3
+    assert (await manager.reprocess_batch(first.batch_id, item_numbers=[3])).completed_items == 1
+    assert await ledger(conn) == Counter(range(1, 11))
+
+
+@pytest.mark.parametrize("numbers", [[1], [2, 1], [99]])
+async def test_named_items_that_cannot_run_are_refused_and_nothing_is_marked(
+    manager, conn, processor, numbers
+):
+    processor.refused = {2}
+    first = await import_numbers(manager, 3)
+    with pytest.raises(ReprocessRefused):
+        await manager.reprocess_batch(first.batch_id, item_numbers=numbers)
+    processor.refused = set()
+    assert (await manager.reprocess_batch(first.batch_id)).completed_items == 1
+    assert await ledger(conn) == Counter([1, 2, 3])
+
+
+async def test_transform_makes_new_records_and_a_raising_one_leaves_nothing(
+    manager, conn, processor
+):
+    processor.refused = {2, 3}
+    first = await import_numbers(manager, 3)
+    with pytest.raises(ZeroDivisionError):
+        await manager.reprocess_batch(first.batch_id, transform=lambda record: record["n"] / 0)
+    assert len(await manager.lineage(first.batch_id)) == 1
+    child = await manager.reprocess_batch(
+        first.batch_id, transform=lambda record: {"n": record["n"] + 100}
+    )
+    assert child.completed_items == 2
+    assert await ledger(conn) == Counter([1, 102, 103])
+    original = await manager.get_item(first.batch_id, 2)
+    assert original.source_data == {"n": 2}
+
+
+async def test_unreadable_records_take_part_only_with_new_data(manager, conn, processor):
+    batch_id = await manager.create_batch("number", [{"n": 1}, {"n": float("nan")}])
+    first = await manager.process_batch(batch_id)
+    assert (first.completed_items, first.failed_items) == (1, 1)
+    assert (await manager.reprocess_batch(batch_id)).batch_id == batch_id
+    child = await manager.reprocess_batch(
+        batch_id, item_numbers=[2], transform=lambda _raw: {"n": 2}
+    )
+    assert child.completed_items == 1
+    assert (await manager.get_batch_summary(batch_id)).outstanding_items == 0
+
+
+async def test_every_item_again_only_when_asked(manager, conn, processor):
+    processor.refused = {2}
+    first = await import_numbers(manager, 3)
+    processor.refused = set()
+    every = await manager.reprocess_batch(first.batch_id, failed_items_only=False)
+    assert (every.total_items, every.completed_items) == (3, 3)
+    assert await ledger(conn) == Counter([1, 1, 2, 3, 3])
+    assert (await manager.get_batch_summary(first.batch_id)).outstanding_items == 0
+    assert (await manager.reprocess_batch(first.batch_id)).batch_id == every.batch_id
+
+
+async def test_what_a_cancelled_batch_left_pending_runs_in_its_child(manager, conn, processor):
+    batch_id = await manager.create_batch("number", [{"n": n} for n in range(5)])
+    await manager.cancel_batch(batch_id, actor="tester")
+    child = await manager.reprocess_batch(batch_id)
+    assert child.completed_items == 5
+    states = [item.status async for item in manager.list_items(batch_id)]
+    assert states == [ItemStatus.PENDING] * 5
+    assert (await manager.reprocess_batch(batch_id)).batch_id == child.batch_id
+    assert await ledger(conn) == Counter(range(5))
+
+
+async def test_a_batch_that_has_not_run_yet_cannot_be_reprocessed(manager, processor):
+    batch_id = await manager.create_batch("number", [{"n": 1}])
+    with pytest.raises(WrongBatchStatus, match="pending"):
+        await manager.reprocess_batch(batch_id)
+
+
+async def test_outstanding_items_agree_with_a_recount(manager, conn, processor):
+    """Random lineages; a record is outstanding in a batch until something later completes it."""
+    chance = random.Random(7)
+    for _ in range(4):
+        processor.refused = set(chance.sample(range(1, 21), 8))
+        family = [await import_numbers(manager, 20)]
+        for _ in range(5):
+            processor.refused = set(chance.sample(range(1, 21), chance.randint(0, 8)))
+            only = chance.random() < 0.7
+            origin = chance.choice(family).batch_id
+            family.append(await manager.reprocess_batch(origin, failed_items_only=only))
+        for summary in await manager.lineage(family[0].batch_id):
+            assert summary.outstanding_items == await recount(conn, summary)
+
+
+async def recount(conn, summary) -> int:
+    rows = await conn.fetch(
+        "SELECT i.batch_id, coalesce(i.root_item_number, i.item_number) AS root, i.status "
+        "FROM reliable_imports.import_batch_items i "
+        "JOIN reliable_imports.import_batches b ON b.id = i.batch_id WHERE b.root_batch_id = $1",
+        summary.root_batch_id,
+    )
+    completed_later = {
+        row["root"]
+        for row in rows
+        if row["status"] == "completed" and row["batch_id"] > summary.batch_id
+    }
+    failed = {
+        row["root"]
+        for row in rows
+        if row["status"] == "failed" and row["batch_id"] == summary.batch_id
+    }
+    return len(failed - completed_later)
+
+
+async def test_all_and_a_selection_contradict_each_other(manager, conn, processor):
+    first = await import_numbers(manager, 2)
+    with pytest.raises(ReprocessRefused, match="runs every item"):
+        await manager.reprocess_batch(first.batch_id, failed_items_only=False, item_numbers=[1])

@@ -1,0 +1,1 @@
+"""Torture: real worker processes, a seeded nemesis, invariants checked in the data."""

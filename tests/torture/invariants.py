@@ -1,0 +1,124 @@
+"""What must be true of the data once everything has come to rest."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import asyncpg
+
+from reliable_imports_async import BatchManager
+
+from .processor import OUTCOMES
+
+EXPECTED = "CASE i.item_number % 100 {} ELSE 'completed' END".format(
+    " ".join(f"WHEN {number} THEN '{outcome}'" for number, outcome in OUTCOMES.items())
+)
+COUNTS = f"""
+WITH applied AS (SELECT batch_id, number, count(*) AS times FROM ledger GROUP BY 1, 2),
+flown AS (SELECT batch_id, number, count(*) AS times FROM flights GROUP BY 1, 2),
+logged AS (
+    SELECT batch_id, item_number AS number, count(*) AS times
+      FROM reliable_imports.import_logs WHERE item_number IS NOT NULL GROUP BY 1, 2),
+judged AS (
+    SELECT i.status, i.attempts, i.item_number, coalesce(a.times, 0) AS applied,
+           coalesce(f.times, 0) AS flown, coalesce(l.times, 0) AS logged,
+           i.status IN ('completed', 'skipped') AS good, {EXPECTED} AS expected,
+           CASE i.status WHEN 'failed' THEN i.error_kind ELSE i.status END AS verdict
+      FROM reliable_imports.import_batch_items i
+      LEFT JOIN applied a ON (a.batch_id, a.number) = (i.batch_id, i.item_number)
+      LEFT JOIN flown f ON (f.batch_id, f.number) = (i.batch_id, i.item_number)
+      LEFT JOIN logged l ON (l.batch_id, l.number) = (i.batch_id, i.item_number))
+SELECT count(*) AS items,
+       count(*) FILTER (WHERE status = 'pending') AS pending,
+       count(*) FILTER (WHERE good AND (applied = 0 OR flown = 0)) AS lost,
+       count(*) FILTER (WHERE applied > 1 OR flown > 1 OR logged > 1) AS doubled,
+       count(*) FILTER (WHERE NOT good AND applied + flown > 0) AS torn,
+       count(*) FILTER (WHERE verdict <> expected) AS wrong_verdicts,
+       count(*) FILTER (WHERE attempts <> 1 AND status <> 'pending') AS wrong_attempts,
+       count(*) FILTER (WHERE good AND item_number % 10 = 0 AND logged <> 1) AS wrong_logs
+  FROM judged
+"""
+WRONG = f"""
+SELECT i.item_number, i.status, i.error_kind, i.error_message, {EXPECTED} AS expected
+  FROM reliable_imports.import_batch_items i
+ WHERE CASE i.status WHEN 'failed' THEN i.error_kind ELSE i.status END <> {EXPECTED} LIMIT 5
+"""
+STATUSES = """
+SELECT batch_id, count(*) FILTER (WHERE status = 'completed'),
+       count(*) FILTER (WHERE status = 'skipped'),
+       count(*) FILTER (WHERE status = 'failed')
+  FROM reliable_imports.import_batch_items GROUP BY batch_id
+"""
+LEFTOVERS = """
+SELECT (SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()
+           AND backend_type = 'client backend'),
+       (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')
+"""
+
+
+async def unsettled(conn: asyncpg.Connection) -> int:
+    """How many batches have not finished."""
+    return await conn.fetchval(
+        "SELECT count(*) FROM reliable_imports.import_batches WHERE finished_at IS NULL"
+    )
+
+
+async def check(conn: asyncpg.Connection, dsn: str, history: Path) -> tuple[dict, list[str]]:
+    """The counts, and every violated invariant in words."""
+    counts = dict(await conn.fetchrow(COUNTS))
+    violations = [f"{name}: {count}" for name, count in counts.items() if name != "items" and count]
+    violations += [f"wrong verdict: {dict(row)}" for row in await conn.fetch(WRONG)]
+    if total := await conn.fetchval("SELECT sum(balance) FROM accounts"):
+        violations.append(f"the balances add up to {total}")
+    violations += await _batches(conn, dsn)
+    counts["acknowledged"], wrong = await _acknowledged(conn, history)
+    counts["taken_over"] = await conn.fetchval(
+        "SELECT sum(crashes) FROM reliable_imports.import_batch_ranges"
+    )
+    for _ in range(100):  # a backend notices within seconds that its client is gone
+        sessions, locks = await conn.fetchrow(LEFTOVERS)
+        if not sessions + locks:
+            break
+        await asyncio.sleep(0.1)
+    if sessions or locks:
+        violations.append(f"{sessions} sessions and {locks} advisory locks are left")
+    return counts, violations + wrong
+
+
+async def _batches(conn: asyncpg.Connection, dsn: str) -> list[str]:
+    """Each batch has finished once, with the numbers that its items have."""
+    wrong = []
+    hooks = Counter(tuple(row) for row in await conn.fetch("SELECT batch_id, hook FROM hooks"))
+    told = {
+        row["batch_id"]: tuple(row)[1:]
+        for row in await conn.fetch(
+            "SELECT batch_id, completed, skipped, failed FROM hooks WHERE hook = 'complete'"
+        )
+    }
+    async with BatchManager(dsn, concurrency=1) as manager:
+        for batch_id, *counted in await conn.fetch(STATUSES):
+            if (hooks[batch_id, "start"], hooks[batch_id, "complete"]) != (1, 1):
+                wrong.append(f"the hooks of batch {batch_id} did not run once each")
+            summary = await manager.get_batch_summary(batch_id)
+            shown = (summary.completed_items, summary.skipped_items, summary.failed_items)
+            if not shown == tuple(counted) == told.get(batch_id):
+                wrong.append(f"batch {batch_id}: {counted} items, {shown} in its summary")
+            if sum(group.count for group in summary.groups) != counted[2]:
+                wrong.append(f"batch {batch_id}: its groups do not add up to {counted[2]}")
+    return wrong
+
+
+async def _acknowledged(conn: asyncpg.Connection, history: Path) -> tuple[int, list[str]]:
+    """What workers were told is what is stored; and nothing was acknowledged twice."""
+    lines = await asyncio.to_thread(lambda: history.read_text().splitlines())
+    told = Counter(line for line in lines if not line.startswith("after "))
+    stored = {
+        f"{row['status']} {row['batch_id']} {row['item_number']}"
+        for row in await conn.fetch(
+            "SELECT status, batch_id, item_number FROM reliable_imports.import_batch_items"
+        )
+    }
+    wrong = [f"acknowledged, but not so stored: {line}" for line in told.keys() - stored]
+    wrong += [f"acknowledged {times} times: {line}" for line, times in told.items() if times > 1]
+    return len(told), wrong[:10]

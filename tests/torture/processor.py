@@ -1,0 +1,90 @@
+"""The processor under test: each item leaves traces that show a loss, a double and a torn write."""
+
+import contextlib
+import csv
+import gzip
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+
+from reliable_imports_async import BaseProcessor, Skip
+
+FLIGHTS = Path(__file__).parents[2] / "examples/data/flights-2013-01.csv.gz"
+ACCOUNTS = 10_000  # so many that a frozen worker's locks do not stop the others as well
+HOT = 10  # and so few for some items that they deadlock
+OUTCOMES = {
+    7: "exception",
+    27: "data",
+    57: "transaction",
+    77: "skipped",
+}  # by the number modulo 100
+
+LEDGER = "INSERT INTO ledger (batch_id, number, worker) VALUES ($1, $2, $3)"
+MOVE = "UPDATE accounts SET balance = balance + $2 WHERE id = $1"
+FLIGHT = "INSERT INTO flights VALUES ($1, $2, $3, $4, $5, $6, $7)"
+
+
+def records(count: int, offset: int) -> Iterator[dict[str, str]]:
+    """Real flights, over and over."""
+    with gzip.open(FLIGHTS, "rt") as file:
+        rows = list(csv.DictReader(line for _, line in zip(range(5_001), file, strict=False)))
+    for number in range(offset, offset + count):
+        yield rows[number % len(rows)]
+
+
+def expected(number: int) -> str:
+    """What must become of an item: completed, skipped, or the kind of its failure."""
+    return OUTCOMES.get(number % 100, "completed")
+
+
+class TortureProcessor(BaseProcessor):
+    """Moves one from an account to another around everything else that can go wrong."""
+
+    batch_type = "torture"
+
+    async def process_item(self, item, ctx):
+        number, row = item.item_number, item.source_data
+        source, target = random.sample(range(HOT if random.random() < 0.02 else ACCOUNTS), 2)
+        await ctx.execute(LEDGER, item.batch_id, number, os.getpid())
+        await ctx.execute(MOVE, source, 1)
+        match expected(number):
+            case "exception":
+                raise ValueError("this item always fails")
+            case "data":
+                await ctx.execute("SELECT (2147483647 + $1::integer)::integer", number)
+            case "transaction":
+                with contextlib.suppress(asyncpg.DivisionByZeroError):
+                    await ctx.execute("SELECT 1 / 0")
+                return None
+        await ctx.execute(MOVE, target, -1)
+        if number % 10 == 0:
+            ctx.info("moved", source=source, target=target)
+        flight = (row["carrier"], int(row["flight"]), row["origin"], row["dest"])
+        await ctx.execute(FLIGHT, item.batch_id, number, *flight, int(row["distance"]))
+        return Skip("as expected") if expected(number) == "skipped" else None
+
+    async def on_batch_start(self, ctx):
+        await ctx.execute("INSERT INTO hooks VALUES ($1, 'start')", ctx.batch.id)
+
+    async def on_batch_complete(self, summary, ctx):
+        counts = (summary.completed_items, summary.skipped_items, summary.failed_items)
+        await ctx.execute(
+            "INSERT INTO hooks VALUES ($1, 'complete', $2, $3, $4)", ctx.batch.id, *counts
+        )
+
+    async def after_batch_complete(self, summary, ctx):
+        Acknowledged.write(f"after {summary.batch_id}")
+
+
+class Acknowledged:
+    """What this process was told is true, appended line by line: the history of the clients."""
+
+    path: Path
+
+    @classmethod
+    def write(cls, line: str) -> None:
+        with cls.path.open("a") as file:
+            file.write(f"{line}\n")

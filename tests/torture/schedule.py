@@ -1,0 +1,54 @@
+"""What is going to happen, decided by the seed alone before anything starts."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Kinds of faults and how often each comes, per second and on average. Two tempers take turns: where
+# everything is torn down all the time, no frozen worker keeps its transaction until it wakes, and
+# a protocol that cannot bear zombies would pass.
+STEALTH = {"freeze": 0.6, "lose_answer": 1.2, "lose_commit": 0.5}
+FURY = {
+    "kill": 1.5,
+    "terminate": 1.5,
+    "restart": 0.2,
+    "silence": 0.15,
+    "lose_answer": 1.5,
+    "lose_commit": 0.5,
+    "cut_request": 1.0,
+    "cut_reply": 1.0,
+}
+TURN_SECONDS = 7.0
+FIRST = {0.0: "freeze", TURN_SECONDS: "restart", TURN_SECONDS + 2.0: "kill"}
+"""So that the shortest run has met the worst."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One fault.
+
+    Attributes:
+        at: Seconds after the start.
+        choice: Between 0 and 1: picks the victim, and how long it is frozen or silent.
+    """
+
+    at: float
+    kind: str
+    choice: float
+
+
+def schedule(seed: int, seconds: float) -> list[Event]:
+    """The faults of a run in the order of their time."""
+    decide = random.Random(seed)
+    events = [Event(at, kind, decide.random()) for at, kind in FIRST.items()]
+    events += _random(decide, seconds)
+    return sorted((one for one in events if one.at < seconds), key=lambda event: event.at)
+
+
+def _random(decide: random.Random, seconds: float) -> Iterator[Event]:
+    at = 0.0
+    while at < seconds:
+        rates = FURY if int(at / TURN_SECONDS) % 2 else STEALTH
+        at += decide.expovariate(sum(rates.values()))
+        kind = decide.choices(list(rates), list(rates.values()))[0]
+        yield Event(at, kind, decide.random())

@@ -1,0 +1,52 @@
+"""What many tests need: a processor made from a function, run over a few records."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from reliable_imports_async import BaseProcessor, BatchManager, BatchSummary, ImportBatchItem
+from reliable_imports_async.guarded import Connection
+
+LEDGER = "CREATE TABLE ledger (n integer, note text)"
+INSERT = "INSERT INTO ledger (n) VALUES ($1)"
+PER_ITEM = "SELECT n, count(*)::integer AS times FROM ledger GROUP BY n ORDER BY n"
+
+
+def processor(process_item: Any, **attributes: Any) -> type[BaseProcessor[Any]]:
+    """A processor for batch type ``tried``; functions take (item, ctx), without self."""
+    members = {"process_item": process_item, **attributes}
+    plain = {
+        name: staticmethod(member) if inspect.isfunction(member) else member
+        for name, member in members.items()
+    }
+    return type("TriedProcessor", (BaseProcessor,), plain)
+
+
+def records(count: int) -> list[dict[str, int]]:
+    """``{"n": 1}`` and so on."""
+    return [{"n": number} for number in range(1, count + 1)]
+
+
+async def run(
+    manager: BatchManager, process_item: Any, items: int | Sequence[Any] = 1, **attributes: Any
+) -> BatchSummary:
+    """Create and process a batch with a new processor of type ``tried``."""
+    manager.registry.__init__()
+    manager.registry.register(processor(process_item, **attributes))
+    given = records(items) if isinstance(items, int) else items
+    return await manager.process_batch(await manager.create_batch("tried", given))
+
+
+async def only_item(manager: BatchManager, summary: BatchSummary) -> ImportBatchItem[Any]:
+    """The item of a batch of one."""
+    return await manager.get_item(summary.batch_id, 1)
+
+
+async def insert(item: ImportBatchItem[Any], ctx: Any) -> None:
+    """The plainest process_item: a row in the ledger."""
+    await ctx.execute(INSERT, item.source_data["n"])
+
+
+async def written(conn: Connection) -> list[int]:
+    """The numbers in the ledger, each as often as it was committed."""
+    return [row["n"] for row in await conn.fetch("SELECT n FROM ledger ORDER BY n")]
