@@ -504,7 +504,7 @@ async def test_gzip_is_recognised_without_its_name_and_may_have_several_members(
 
 
 rows = "".join(f"{number},{random.Random(number).random()}\n" for number in range(40_000))
-zipped_rows = gzip.compress(b"a,b\n" + rows.encode())
+zipped_rows = gzip.compress(b"a,b\n" + rows.encode(), mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -518,6 +518,16 @@ zipped_rows = gzip.compress(b"a,b\n" + rows.encode())
         (zipped_rows[:-6] + b"xy" + zipped_rows[-4:], "The gzip data is corrupt within the"),
         (zipped_rows + b"garbage", "The gzip data is corrupt within the"),
         (gzip.compress(b"a\n" + b"0" * 40_000_000), "The gzip data unfolds to more than 200 times"),
+    ],
+    ids=[
+        "renamed",
+        "empty",
+        "one-byte-less",
+        "hundred-bytes",
+        "header",
+        "checksum",
+        "garbage",
+        "bomb",
     ],
 )
 async def test_broken_gzip_is_refused_as_a_whole(data, message):
