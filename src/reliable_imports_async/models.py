@@ -1,7 +1,8 @@
 """What the database says: batches, items, log lines and summaries, all frozen."""
 
+from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, cast
@@ -71,6 +72,10 @@ class ImportBatch:
     started_at: datetime | None
     finished_at: datetime | None
 
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, with JSON-ready values."""
+        return _json_ready_fields(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportBatchItem(Generic[T]):
@@ -125,6 +130,12 @@ class ImportBatchItem(Generic[T]):
         """A key for calls to other systems: the same over retries and reprocessing."""
         return f"{self.root_batch_id or self.batch_id}:{self.root_item_number or self.item_number}"
 
+    def as_dict(self) -> dict[str, Any]:
+        """What is stored, with JSON-ready values; `raw` as base64 in ``raw_base64``."""
+        plain = _json_ready_fields(self, "data", "prepared")
+        plain["raw_base64"] = plain.pop("raw")
+        return plain | {"idempotency_key": self.idempotency_key}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
@@ -137,6 +148,10 @@ class LogEntry:
     message: str
     details: Mapping[str, Any] | None
     logged_at: datetime
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, with JSON-ready values."""
+        return _json_ready_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +184,10 @@ class FailureGroup:
         code = f" {self.sqlstate}" if self.sqlstate else ""
         where = f" {self.constraint}" if self.constraint else ""
         return f"{self.type}{code}{where}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, with JSON-ready values."""
+        return _json_ready_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,26 +261,35 @@ class BatchSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields and rates, with JSON-ready values."""
-        plain = asdict(self)
-        plain.pop("read_at")
-        plain |= {
+        return _json_ready_fields(self, "read_at") | {
             "pending_items": self.pending_items,
             "success_rate": self.success_rate,
             "items_per_second": self.items_per_second,
             "duration": self.duration.total_seconds() if self.duration else None,
             "ok": self.ok,
         }
-        return {name: _json_ready(value) for name, value in plain.items()}
+
+
+def _json_ready_fields(value: Any, *without: str) -> dict[str, Any]:
+    names = [each.name for each in fields(value) if each.name not in without]
+    return {name: _json_ready(getattr(value, name)) for name in names}
 
 
 def _json_ready(value: object) -> object:
+    ready: object = value
     match value:
+        case StrEnum():
+            ready = value.value
+        case bytes():
+            ready = b64encode(value).decode()
         case UUID():
-            return str(value)
+            ready = str(value)
         case datetime():
-            return value.isoformat()
+            ready = value.isoformat()
         case list() | tuple():
-            return [_json_ready(element) for element in value]
-        case dict():
-            return {key: _json_ready(element) for key, element in value.items()}
-    return value
+            ready = [_json_ready(element) for element in value]
+        case Mapping():
+            ready = {key: _json_ready(element) for key, element in value.items()}
+        case _ if is_dataclass(value):
+            ready = _json_ready_fields(value)
+    return ready

@@ -16,7 +16,6 @@ from .invocation import Invocation, make_working_directory_importable
 from .options import LARGEST_NUMBER, BatchName, BatchType, Group, ItemNumber
 from .running import show_summary
 from .tables import TypeRow, batches_table, item_view, items_table, log_line, types_table
-from .text import item_as_dict, log_as_dict
 
 ALL_GROUPS = 50
 ITEMS_SHOWN = 50
@@ -91,7 +90,7 @@ async def items(
         found = manager.list_items(batch_id, status=status, group=group, after=after, limit=limit)
         if cli.output.json:
             async for item in found:
-                cli.output.record(item_as_dict(item))
+                cli.output.record(item.as_dict())
             return
         rows = [item async for item in found]
     if not rows:
@@ -109,8 +108,8 @@ async def item(cli: Invocation, *, batch: BatchName, item_number: ItemNumber) ->
         found = await manager.get_item(batch_id, item_number)
         lines = [line async for line in manager.get_logs(batch_id, item_number=item_number)]
     if cli.output.json:
-        logged = [log_as_dict(line) for line in lines]
-        cli.output.record(item_as_dict(found) | {"logs": logged})
+        logged = [line.as_dict() for line in lines]
+        cli.output.record(found.as_dict() | {"logs": logged})
         return
     cli.output.show(*item_view(found))
     cli.output.lines(log_line(line) for line in lines)
@@ -136,7 +135,7 @@ async def logs(
         await manager.get_batch(batch_id)
         async for line in manager.get_logs(batch_id, item_number=item, levels=levels, limit=limit):
             if cli.output.json:
-                cli.output.record(log_as_dict(line))
+                cli.output.record(line.as_dict())
             else:
                 cli.output.lines([log_line(line)])
 

@@ -162,7 +162,7 @@ def _failure(failure: Failure) -> Iterator[RenderableType]:
     )
     yield _indented(Text(plain(failure.message)))
     for field in failure.fields:
-        place = ".".join(str(step) for step in field.get("loc", ()))
+        place = field.get("loc", "")
         yield _indented(Text.assemble((plain(place), "bold"), f": {plain(field.get('msg', ''))}"))
     for label, text in (("Detail", failure.detail), ("Hint", failure.hint)):
         if text and text not in failure.message:

@@ -3,14 +3,11 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_json
 
-from ..models import ImportBatchItem, LogEntry
 from ..safe_text import Redact
 
 TAIL_DIGITS = 12
@@ -108,24 +105,6 @@ def pretty_json(value: object) -> str:
     """JSON over several lines, to be read."""
     text = json.dumps(json.loads(json_text(value)), indent=2, ensure_ascii=False)
     return plain(text)
-
-
-def item_as_dict(item: ImportBatchItem[Any]) -> dict[str, Any]:
-    """An item as JSON shows it: as stored, so without its model; raw bytes as base64."""
-    values = _as_dict(item)
-    for name in ("data", "prepared"):
-        del values[name]
-    values["raw_base64"] = values.pop("raw")
-    return values | {"idempotency_key": item.idempotency_key}
-
-
-def log_as_dict(line: LogEntry) -> dict[str, Any]:
-    """A log line as JSON shows it."""
-    return _as_dict(line)
-
-
-def _as_dict(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _sign(found: re.Match[str]) -> str:
