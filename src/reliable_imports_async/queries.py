@@ -8,6 +8,7 @@ import anyio
 
 from .database import Database
 from .errors import BatchNotFound, ItemNotFound
+from .exporting import ExportFormat, FailureExport
 from .models import (
     BatchStatus,
     BatchSummary,
@@ -59,6 +60,31 @@ class BatchQueries:
                 raise BatchNotFound(batch_id)
             found = await summaries.groups(conn, batch_id)
             return await summaries.with_values(conn, batch_id, found, values)
+
+    def export_failures(
+        self,
+        batch_id: UUID,
+        *,
+        format: ExportFormat = "csv",  # noqa: A002 - the word that users know
+        group: str | None = None,
+    ) -> AsyncIterator[bytes]:
+        """The outstanding failures of a batch as the chunks of a file; holds no connection.
+
+        Exactly the records that failed in this batch and whose last try, here or in a later batch
+        of the lineage, has failed as well; each as it was last tried, with its last error.
+        CSV has the source's columns in their order, then ``_batch``, ``_item``, ``_line``,
+        ``_group``, ``_error``, ``_detail`` and, for a record that could not be read, ``_raw``; a
+        cell that a spreadsheet would run as a formula begins with an apostrophe. JSON Lines are
+        lossless: the record stands under ``record``.
+
+        Args:
+            format: "csv" or "jsonl".
+            group: Only failures of this group.
+
+        Raises:
+            BatchNotFound, ConfigurationError: With the first chunk.
+        """
+        return FailureExport(self._database, batch_id, group).chunks(format)
 
     async def lineage(self, batch_id: UUID) -> tuple[BatchSummary, ...]:
         """The root batch and everything that came of reprocessing it, oldest first."""

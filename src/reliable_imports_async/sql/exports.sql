@@ -1,0 +1,45 @@
+-- The outstanding failures of a batch, to be exported and to be matched with what comes back corrected.
+
+-- name: outstanding_tries
+-- The failed items of batch $1 whose records have not been taken up since, and the last try of each: here or in a later
+-- batch of the lineage $2. What a cancelled reprocessing has left pending counts. $3 a group; $4 the last number before.
+WITH failed AS (
+    SELECT f.item_number, coalesce(f.root_item_number, f.item_number) AS root_number, f.error_group
+      FROM reliable_imports.import_batch_items f
+     WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.status = 'failed' AND f.item_number > $4),
+tries AS (
+    SELECT t.batch_id, t.item_number, coalesce(t.root_item_number, t.item_number) AS root_number, t.error_group
+      FROM reliable_imports.import_batches b
+      JOIN reliable_imports.import_batch_items t ON t.batch_id = b.id
+     WHERE b.root_batch_id = $2 AND t.error_group IS NOT NULL AND t.status = 'failed' AND t.reprocessed_by IS NULL
+     UNION ALL
+    SELECT t.batch_id, t.item_number, t.root_item_number, NULL
+      FROM reliable_imports.import_batches b
+      JOIN reliable_imports.import_batch_items t ON t.batch_id = b.id
+     WHERE b.root_batch_id = $2 AND b.id <> $2 AND b.status = 'cancelled' AND t.status = 'pending'
+       AND t.reprocessed_by IS NULL)
+SELECT f.item_number, t.batch_id AS try_batch_id, t.item_number AS try_number
+  FROM failed f
+  JOIN tries t ON t.root_number = f.root_number
+ WHERE $3::text IS NULL OR coalesce(t.error_group, f.error_group) = $3
+ ORDER BY f.item_number
+ LIMIT $5;
+
+-- name: keys_of_tries
+-- The names that the records of some tries use.
+SELECT DISTINCT k.name
+  FROM unnest($1::uuid[], $2::integer[]) AS u(batch_id, item_number)
+  JOIN reliable_imports.import_batch_items t ON t.batch_id = u.batch_id AND t.item_number = u.item_number
+ CROSS JOIN LATERAL jsonb_object_keys(t.source_data) AS k(name)
+ ORDER BY k.name;
+
+-- name: read_tries
+-- The records of some tries with why they failed; the error of one that is pending is that of batch $1's own item.
+SELECT u.item_number, t.source_data::text AS source_data, t.raw, t.source_line, e.error_group, e.error_kind, e.error_type,
+       e.error_message, e.error_sqlstate, e.error_constraint, e.error_detail
+  FROM unnest($2::integer[], $3::uuid[], $4::integer[]) WITH ORDINALITY AS u(item_number, try_batch_id, try_number, n)
+  JOIN reliable_imports.import_batch_items t ON t.batch_id = u.try_batch_id AND t.item_number = u.try_number
+  JOIN reliable_imports.import_batch_items e
+    ON e.batch_id = CASE WHEN t.error_group IS NULL THEN $1 ELSE t.batch_id END
+   AND e.item_number = CASE WHEN t.error_group IS NULL THEN u.item_number ELSE t.item_number END
+ ORDER BY u.n;
