@@ -41,6 +41,8 @@ CREATE TABLE reliable_imports.import_batches (
     finished_at      timestamptz,                   -- set with the effects of on_batch_complete
     notifying_until  timestamptz,                   -- somebody runs after_batch_complete until then
     notified_at      timestamptz,                   -- after_batch_complete has run
+    announcing_until timestamptz,                   -- the same for the endpoint's after_batch_complete
+    announced_at     timestamptz,
     CONSTRAINT finished_with_totals CHECK (finished_at IS NULL OR status = 'cancelled' OR completed_items IS NOT NULL)
 );
 
@@ -51,6 +53,9 @@ CREATE INDEX import_batches_lineage ON reliable_imports.import_batches (root_bat
 CREATE INDEX import_batches_type ON reliable_imports.import_batches (batch_type, id);
 CREATE INDEX import_batches_file
     ON reliable_imports.import_batches (batch_type, source_sha256) WHERE source_sha256 IS NOT NULL;
+
+CREATE INDEX import_batches_unannounced
+    ON reliable_imports.import_batches (id) WHERE finished_at IS NOT NULL AND announced_at IS NULL;
 
 CREATE TABLE reliable_imports.import_batch_items (
     batch_id         uuid NOT NULL,

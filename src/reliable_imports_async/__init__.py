@@ -1,6 +1,7 @@
 """Bring records into PostgreSQL without losing or doubling any of them."""
 
 from .context import ImportContext
+from .endpoints import BaseEndpoint, EndpointContext
 from .errors import ReliableImportsError
 from .manager import BatchManager
 from .models import (
@@ -12,6 +13,7 @@ from .models import (
     ItemStatus,
     LogEntry,
     LogLevel,
+    Visible,
 )
 from .outcomes import Failure, FailureKind, Retry, Skip
 from .processors import BaseProcessor
@@ -20,10 +22,12 @@ from .settings import Settings
 from .sources import read_file
 
 __all__ = [
+    "BaseEndpoint",
     "BaseProcessor",
     "BatchManager",
     "BatchStatus",
     "BatchSummary",
+    "EndpointContext",
     "Failure",
     "FailureGroup",
     "FailureKind",
@@ -38,5 +42,6 @@ __all__ = [
     "Retry",
     "Settings",
     "Skip",
+    "Visible",
     "read_file",
 ]

@@ -17,6 +17,7 @@
     - DuplicateBatchType
     - DiscoveryError
     - NotAProcessor (TypeError)
+    - NotAnEndpoint (TypeError)
   + NotFound (LookupError)
     - BatchNotFound
     - ItemNotFound
@@ -29,6 +30,7 @@
     - IdempotencyConflict
     - ReprocessRefused
   + SourceError (ValueError)
+  + TooManyClients
   + ProcessorError
     - ProcessorResultError (TypeError)
     - TransactionControlRefused
@@ -176,7 +178,7 @@ class UnknownBatchType(RegistryError, LookupError):
 
 
 class DuplicateBatchType(RegistryError):
-    """Two processors claim the same batch type."""
+    """Two processors, or two endpoints, claim the same batch type."""
 
     def __init__(self, batch_type: str, first: str, second: str) -> None:
         super().__init__(
@@ -192,6 +194,10 @@ class DiscoveryError(RegistryError):
 
 class NotAProcessor(RegistryError, TypeError):
     """Something that is no usable processor was registered."""
+
+
+class NotAnEndpoint(RegistryError, TypeError):
+    """Something that is no usable endpoint was registered."""
 
 
 class NotFound(ReliableImportsError, LookupError):
@@ -290,6 +296,17 @@ class ReprocessRefused(ConflictError):
 
 class SourceError(ReliableImportsError, ValueError):
     """A source as a whole cannot be read; no batch was created."""
+
+
+class TooManyClients(ReliableImportsError):
+    """As many clients follow events as may do so at once."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"{limit} clients follow events already.",
+            hint="try again later; RELIABLE_IMPORTS_MAX_EVENT_CLIENTS sets the limit.",
+        )
+        self.limit = limit
 
 
 class ProcessorError(ReliableImportsError):

@@ -116,7 +116,7 @@ class Lifecycle:
                 "after_batch_complete of batch %s failed: %s", batch.id, failure.message
             )
         async with self._database.connection() as conn:
-            await self._write_log(conn, batch.id, log)
+            await logs.insert_lines(conn, batch.id, log.finished())
             await batches.mark_notified(conn, batch.id)
 
     async def _lock(self, conn: Connection, batch_id: UUID) -> ImportBatch:
@@ -145,12 +145,8 @@ class Lifecycle:
             raise _HookFailed(_reason(verdict.failure)) from exc
         finally:
             guarded.close()
-        await self._write_log(conn, batch.id, log)
+        await logs.insert_lines(conn, batch.id, log.finished())
         return changes
-
-    async def _write_log(self, conn: Connection, batch_id: UUID, log: LogBuffer) -> None:
-        for level, message, details, _ in log.finished():
-            await logs.insert_text(conn, batch_id, LogLevel(level), message, details)
 
     async def _transact(
         self, batch_id: UUID, transaction: Callable[[Connection], Awaitable[ImportBatch]]

@@ -9,6 +9,8 @@ import asyncpg
 from pydantic import SecretStr
 
 from . import loading, schema
+from .announcing import Announcer
+from .context import LogBuffer
 from .database import Database
 from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
 from .guarded import Connection
@@ -58,6 +60,7 @@ class BatchManager(BatchQueries):
         self.settings = _settings(settings, database_url, concurrency)
         self.registry = Registry()
         self._database = Database(self.settings, pool=pool)
+        self._announcer: Announcer
         self._processing: Processing | None = None
 
     @classmethod
@@ -91,7 +94,8 @@ class BatchManager(BatchQueries):
         except BaseException:
             await self._database.close()
             raise
-        self._processing = Processing(self._database, self.settings, self.registry)
+        self._announcer = Announcer(self, self._database, self.settings, self.registry)
+        self._processing = Processing(self._database, self.settings, self.registry, self._announcer)
 
     async def close(self) -> None:
         """Close the pool this manager opened, and leave the embedded server."""
@@ -146,6 +150,7 @@ class BatchManager(BatchQueries):
         request = Request(
             batch_type=batch_type,
             metadata=metadata or {},
+            options=self._options(batch_type),
             created_by=created_by,
             idempotency_key=idempotency_key,
             on_same_file=on_same_file,
@@ -273,6 +278,41 @@ class BatchManager(BatchQueries):
         assert older_than is not None  # noqa: S101 - checked above
         before = datetime.now(UTC) - older_than
         return await purge_finished(self._database, before, batch_type, actor)
+
+    async def announce_finished(self) -> int:
+        """Run the endpoints' after_batch_complete where it is due and nobody did; how many.
+
+        The API does so every few seconds, for batches that another process has finished.
+        """
+        self._open_processing()
+        return await self._announcer.sweep()
+
+    async def add_logs(self, batch_id: UUID, log: LogBuffer) -> None:
+        """Store log lines about a batch, and forget them in the buffer."""
+        async with self._database.connection() as conn, conn.transaction():
+            await logs.insert_lines(conn, batch_id, log.finished())
+        log.truncate(0)
+
+    async def check(self) -> str:
+        """See that the database answers and has this version's tables; the last migration's name.
+
+        Raises:
+            DatabaseUnavailable: The server cannot be reached.
+            SchemaError: The database needs `migrate`.
+        """
+        async with self._database.connection(seconds=self.settings.connect_timeout) as conn:
+            await schema.verify(conn)
+        return schema.migrations()[-1].name
+
+    def _options(self, batch_type: str) -> dict[str, Any]:
+        """What every process that works on a batch of this type must know."""
+        endpoint = self.registry.endpoint(batch_type)
+        return {"announce": True} if endpoint.overrides("after_batch_complete") else {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the manager can work."""
+        return self._processing is not None
 
     @property
     def _limits(self) -> Limits:

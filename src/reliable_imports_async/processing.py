@@ -4,6 +4,7 @@ from uuid import UUID, uuid4
 
 import anyio
 
+from .announcing import Announcer
 from .context import ImportContext
 from .control import Control
 from .database import Database
@@ -23,7 +24,10 @@ from .store import batches, summaries
 class Processing:
     """Processes batches in this process; one limiter bounds the items of all of them."""
 
-    def __init__(self, database: Database, settings: Settings, registry: Registry) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, registry: Registry, announcer: Announcer
+    ) -> None:
+        self._announcer = announcer
         self._database = database
         self._settings = settings
         self._registry = registry
@@ -53,6 +57,7 @@ class Processing:
         summary = await self._summary(batch_id)
         if batch.finished_at is not None:
             await self._lifecycle.notify(batch, summary, processor)
+            await self._announcer.announce(batch, summary)
         return summary
 
     async def _drain(self, batch: ImportBatch, processor: BaseProcessor) -> None:

@@ -1,6 +1,6 @@
 """Everything that can be asked about batches, items and log lines."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from .models import (
     ItemStatus,
     LogEntry,
     LogLevel,
+    Visible,
 )
 from .store import batches, items, logs, summaries
 
@@ -100,13 +101,18 @@ class BatchQueries:
         status: BatchStatus | None = None,
         root_batch_id: UUID | None = None,
         created_since: datetime | None = None,
+        created_before: datetime | None = None,
         before: UUID | None = None,
+        visible: Mapping[str, Visible | bool] | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[ImportBatch]:
         """Batches, newest first, read in pages.
 
         Args:
+            created_since: Only batches created then or later.
+            created_before: Only batches created earlier.
             before: Only batches older than this one.
+            visible: By batch type, which of its batches to list: True, False or `Visible`.
             limit: At most so many; None for all.
         """
         left = limit
@@ -119,7 +125,9 @@ class BatchQueries:
                     status=status,
                     root_batch_id=root_batch_id,
                     created_since=created_since,
+                    created_before=created_before,
                     before=before,
+                    visible=visible,
                     limit=size,
                 )
             for batch in page:

@@ -1,4 +1,4 @@
-"""Which processor handles which batch type: naming, registration and discovery."""
+"""Which processor and which endpoint belong to a batch type: naming, registration, discovery."""
 
 import importlib
 import importlib.util
@@ -7,29 +7,32 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
+from .endpoints import BaseEndpoint, check_endpoint
 from .errors import DiscoveryError, DuplicateBatchType, NotAProcessor, UnknownBatchType
 from .processors import BaseProcessor, check_processor
 
+_PLAIN = BaseEndpoint()
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def batch_type_of(name: str) -> str:
-    """The batch type of a processor class by its name.
+    """The batch type of a processor or endpoint class by its name.
 
     >>> batch_type_of("CustomerDataProcessor"), batch_type_of("XMLOrderProcessor")
     ('customer_data', 'xml_order')
     """
-    stem = name.removesuffix("Processor") or name
+    stem = name.removesuffix("Processor").removesuffix("Endpoint") or name
     return _WORD_STARTS.sub("_", stem).lower().strip("_")
 
 
 class Registry:
-    """The processors a manager knows, by batch type."""
+    """The processors, and the endpoints of the REST API, that a manager knows, by batch type."""
 
     def __init__(self) -> None:
         self._processors: dict[str, BaseProcessor[Any]] = {}
+        self._endpoints: dict[str, BaseEndpoint] = {}
 
     @property
     def batch_types(self) -> tuple[str, ...]:
@@ -46,6 +49,34 @@ class Registry:
             return self._processors[batch_type]
         except KeyError:
             raise UnknownBatchType(batch_type, self.batch_types) from None
+
+    def endpoint(self, batch_type: str) -> BaseEndpoint:
+        """The endpoint of a batch type; one that hooks nothing where none is registered."""
+        return self._endpoints.get(batch_type, _PLAIN)
+
+    @property
+    def endpoints(self) -> tuple[BaseEndpoint, ...]:
+        """The registered endpoints, in the order of their batch types."""
+        return tuple(self._endpoints[name] for name in sorted(self._endpoints))
+
+    def register_endpoint(self, endpoint: type[BaseEndpoint] | BaseEndpoint) -> str:
+        """Register an endpoint, by class or as an instance; return its batch type.
+
+        Raises:
+            DuplicateBatchType: Another endpoint has this batch type.
+            NotAnEndpoint: It is no subclass of BaseEndpoint.
+        """
+        cls = endpoint if inspect.isclass(endpoint) else type(endpoint)
+        check_endpoint(cls)
+        name = cls.batch_type or batch_type_of(cls.__name__)
+        existing = self._endpoints.get(name)
+        if existing is not None and type(existing) is not cls:
+            raise DuplicateBatchType(name, _where(type(existing)), _where(cls))
+        if isinstance(endpoint, BaseEndpoint):
+            self._endpoints[name] = endpoint
+        elif existing is None:
+            self._endpoints[name] = cls()
+        return name
 
     def register(self, processor: type[BaseProcessor[Any]] | BaseProcessor[Any]) -> str:
         """Register a processor, by class or as an instance; return its batch type.
@@ -67,7 +98,7 @@ class Registry:
         return name
 
     def discover(self, package: str | ModuleType) -> tuple[str, ...]:
-        """Import a module, or a package with everything below it, and register its processors.
+        """Import a module, or a package with everything below it, and register what it holds.
 
         Classes that only pass through by an import from elsewhere are not registered, nor are
         abstract ones and those whose name starts with an underscore.
@@ -76,17 +107,19 @@ class Registry:
             package: A dotted name such as ``"myapp.processors"``, or the module itself.
 
         Returns:
-            The batch types found.
+            The batch types whose processors were found.
 
         Raises:
             DiscoveryError: A module cannot be imported; the message names its file.
-            DuplicateBatchType: Two processors have the same batch type.
+            DuplicateBatchType: Two processors, or two endpoints, have the same batch type.
         """
         found = []
         for module in _modules(package):
             for _, cls in inspect.getmembers(module, inspect.isclass):
                 if issubclass(cls, BaseProcessor) and _belongs(cls, module):
                     found.append(self.register(cls))
+                elif _is_endpoint(cls, module):
+                    self.register_endpoint(cls)
         return tuple(found)
 
     def _instance(self, processor: object) -> BaseProcessor[Any]:
@@ -113,6 +146,16 @@ def _belongs(cls: type[BaseProcessor[Any]], module: ModuleType) -> bool:
         and not cls.__name__.startswith("_")
         and not inspect.isabstract(cls)
         and cls.overrides("process_item")
+    )
+
+
+def _is_endpoint(cls: type[Any], module: ModuleType) -> TypeGuard[type[BaseEndpoint]]:
+    return (
+        issubclass(cls, BaseEndpoint)
+        and cls is not BaseEndpoint
+        and cls.__module__ == module.__name__
+        and not cls.__name__.startswith("_")
+        and not inspect.isabstract(cls)
     )
 
 

@@ -55,12 +55,43 @@ class Settings(BaseSettings):
         default=10.0, gt=0, description="Seconds to wait for a new connection."
     )
 
+    api_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Keys of the REST API, as `name:hash` (see `reliable-imports api-key`), "
+        "separated by commas.",
+    )
+    api_secret: SecretStr | None = Field(
+        default=None,
+        description="Signs tickets and session cookies; set it when several processes serve.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Host names the API answers to, separated by commas; `*` for all."
+    )
+    max_body_bytes: int = Field(
+        default=16 * 1024**2, ge=1024, description="The largest JSON body of a request."
+    )
+    max_upload_bytes: int = Field(
+        default=4 * 1024**3, ge=1024, description="The largest uploaded file, as it is sent."
+    )
+    max_upload_ratio: float = Field(
+        default=200, ge=1, description="Times its size that an uploaded gzip file may unfold to."
+    )
+    max_batch_items: int = Field(
+        default=100_000, ge=1, description="Items in one JSON request that creates a batch."
+    )
+    max_page_size: int = Field(
+        default=1000, ge=1, le=10_000, description="The largest page that may be asked for."
+    )
+    read_timeout: float = Field(
+        default=15.0, gt=0, description="Seconds after which a reading request is given up."
+    )
+
     @classmethod
     def from_environment(cls, **given: Any) -> "Settings":
         """Settings from the environment; arguments that are not None win."""
         return cls(**{name: value for name, value in given.items() if value is not None})
 
-    @field_validator("processors", mode="before")
+    @field_validator("processors", "api_keys", "allowed_hosts", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         """Take a comma-separated list, as a variable gives one."""

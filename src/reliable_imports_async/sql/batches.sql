@@ -57,16 +57,24 @@ SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metad
    FOR UPDATE;
 
 -- name: list_batches
--- A page of batches, newest first; $5 is the last id of the page before.
+-- A page of batches, newest first; $5 is the last id of the page before. Of the types in $8 only those batches are
+-- listed that the owner or the metadata beside them allow (null: any), of the types in $11 none.
 SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metadata::text AS metadata,
        options::text AS options, source_name, source_columns, total_items, pause_reason, error, created_at, started_at,
        finished_at
-  FROM reliable_imports.import_batches
+  FROM reliable_imports.import_batches b
  WHERE ($1::text IS NULL OR batch_type = $1)
    AND ($2::text IS NULL OR status = $2)
    AND ($3::uuid IS NULL OR root_batch_id = $3)
    AND ($4::timestamptz IS NULL OR created_at >= $4)
    AND ($5::uuid IS NULL OR id < $5)
+   AND ($7::timestamptz IS NULL OR created_at < $7)
+   AND (batch_type <> ALL ($8::text[]) OR EXISTS (
+        SELECT FROM unnest($8::text[], $9::text[], $10::text[]) AS v (batch_type, owner, metadata)
+         WHERE v.batch_type = b.batch_type
+           AND (v.owner IS NULL OR v.owner = created_by)
+           AND (v.metadata IS NULL OR b.metadata @> v.metadata::jsonb)))
+   AND batch_type <> ALL ($11::text[])
  ORDER BY id DESC
  LIMIT $6;
 
@@ -94,7 +102,8 @@ UPDATE reliable_imports.import_batches
 -- Last statement of the transaction that runs on_batch_complete.
 UPDATE reliable_imports.import_batches
    SET status = $2, finished_at = clock_timestamp(), completed_items = $3, skipped_items = $4, failed_items = $5,
-       error = NULL, metadata = metadata || $6::text::jsonb, notified_at = CASE WHEN $7 THEN NULL ELSE clock_timestamp() END
+       error = NULL, metadata = metadata || $6::text::jsonb, notified_at = CASE WHEN $7 THEN NULL ELSE clock_timestamp() END,
+       announced_at = CASE WHEN options ? 'announce' THEN NULL ELSE clock_timestamp() END
  WHERE id = $1 AND finished_at IS NULL AND status IN ('processing', 'failed');
 
 -- name: mark_hook_failed
@@ -114,6 +123,27 @@ RETURNING id;
 -- name: mark_notified
 -- after_batch_complete has run.
 UPDATE reliable_imports.import_batches SET notified_at = clock_timestamp() WHERE id = $1;
+
+-- name: claim_announcement
+-- Who runs the endpoint's after_batch_complete; the claim runs out as above.
+UPDATE reliable_imports.import_batches
+   SET announcing_until = clock_timestamp() + make_interval(secs => $2)
+ WHERE id = $1 AND finished_at IS NOT NULL AND status <> 'cancelled' AND announced_at IS NULL
+   AND (announcing_until IS NULL OR announcing_until < clock_timestamp())
+RETURNING id;
+
+-- name: mark_announced
+-- The endpoint's after_batch_complete has run.
+UPDATE reliable_imports.import_batches SET announced_at = clock_timestamp() WHERE id = $1;
+
+-- name: list_unannounced
+-- Finished batches of some types that wait for it, and that nobody has claimed.
+SELECT id
+  FROM reliable_imports.import_batches
+ WHERE finished_at IS NOT NULL AND announced_at IS NULL AND status <> 'cancelled' AND batch_type = ANY ($1)
+   AND (announcing_until IS NULL OR announcing_until < clock_timestamp())
+ ORDER BY id
+ LIMIT $2;
 
 -- name: pause_batch
 -- Nothing of it starts any more; what runs settles.

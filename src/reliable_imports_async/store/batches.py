@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from ..guarded import Connection
-from ..models import BatchStatus, BatchSummary, ImportBatch
+from ..models import BatchStatus, BatchSummary, ImportBatch, Visible
 from ..sql import statements
 
 _SQL = statements("batches")
@@ -114,12 +114,31 @@ async def page(
     status: str | None = None,
     root_batch_id: UUID | None = None,
     created_since: datetime | None = None,
+    created_before: datetime | None = None,
     before: UUID | None = None,
+    visible: Mapping[str, Visible | bool] | None = None,
     limit: int = 100,
 ) -> list[ImportBatch]:
-    """A page of batches, newest first, below the id `before`."""
+    """A page of batches, newest first, below the id `before`.
+
+    Args:
+        visible: By batch type, which of its batches to list; a type that is not named has no
+            restriction.
+    """
+    some = [(name, one) for name, one in (visible or {}).items() if isinstance(one, Visible)]
     rows = await conn.fetch(
-        _SQL["list_batches"], batch_type, status, root_batch_id, created_since, before, limit
+        _SQL["list_batches"],
+        batch_type,
+        status,
+        root_batch_id,
+        created_since,
+        before,
+        limit,
+        created_before,
+        [name for name, _ in some],
+        [one.created_by for _, one in some],
+        [None if one.metadata is None else json.dumps(dict(one.metadata)) for _, one in some],
+        [name for name, one in (visible or {}).items() if not one],
     )
     return [_batch(row) for row in rows]
 
@@ -169,6 +188,22 @@ async def claim_notification(conn: Connection, batch_id: UUID, seconds: float) -
 async def mark_notified(conn: Connection, batch_id: UUID) -> None:
     """after_batch_complete has run."""
     await conn.execute(_SQL["mark_notified"], batch_id)
+
+
+async def claim_announcement(conn: Connection, batch_id: UUID, seconds: float) -> bool:
+    """Whether the endpoint's after_batch_complete is this process's to run now."""
+    return await conn.fetchval(_SQL["claim_announcement"], batch_id, seconds) is not None
+
+
+async def mark_announced(conn: Connection, batch_id: UUID) -> None:
+    """The endpoint's after_batch_complete has run."""
+    await conn.execute(_SQL["mark_announced"], batch_id)
+
+
+async def unannounced(conn: Connection, batch_types: Sequence[str], limit: int) -> list[UUID]:
+    """Finished batches of these types whose endpoint's after_batch_complete waits to be run."""
+    rows = await conn.fetch(_SQL["list_unannounced"], batch_types, limit)
+    return [row["id"] for row in rows]
 
 
 async def pause(conn: Connection, batch_id: UUID, reason: str) -> bool:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
+from ..context import LogLine
 from ..guarded import Connection
 from ..models import LogEntry, LogLevel
 from ..safe_text import storable_json
@@ -28,6 +29,12 @@ async def insert_text(
 ) -> None:
     """The same with details that are JSON text already."""
     await conn.execute(_SQL["insert_log"], batch_id, level.value, message, details)
+
+
+async def insert_lines(conn: Connection, batch_id: UUID, lines: Sequence[LogLine]) -> None:
+    """Write lines about a batch."""
+    for level, message, details, _ in lines:
+        await insert_text(conn, batch_id, LogLevel(level), message, details)
 
 
 async def page(
