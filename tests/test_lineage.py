@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, ItemStatus
-from reliable_imports_async.errors import ReprocessRefused, WrongBatchStatus
+from reliable_imports_async.errors import ConfigurationError, ReprocessRefused, WrongBatchStatus
 
 LEDGER = "CREATE TABLE ledger (n integer NOT NULL)"
 
@@ -198,3 +198,75 @@ async def test_all_and_a_selection_contradict_each_other(manager, conn, processo
     first = await import_numbers(manager, 2)
     with pytest.raises(ReprocessRefused, match="runs every item"):
         await manager.reprocess_batch(first.batch_id, failed_items_only=False, item_numbers=[1])
+
+
+async def test_a_canary_that_passes_is_followed_by_the_rest(manager, conn, processor):
+    processor.refused = set(range(1, 61))
+    first = await import_numbers(manager, 70)
+    processor.refused = {1}
+    rest = await manager.reprocess_batch(first.batch_id, canary=20, min_success=0.9)
+    canary = (await manager.lineage(first.batch_id))[1]
+    assert (canary.total_items, rest.total_items) == (20, 40 + canary.failed_items)
+    assert rest.stopped is None
+    assert rest.failed_items == 1
+    sample = [item.root_item_number async for item in manager.list_items(canary.batch_id)]
+    assert len({number // 15 for number in sample}) >= 4, "from anywhere"
+    again = await manager.process_reprocessing(canary.batch_id)
+    assert (again.total_items, again.failed_items) == (1, 1)
+    assert await ledger(conn) == Counter(range(2, 71))
+
+
+async def test_a_canary_that_fails_leaves_the_rest_alone(manager, conn, processor):
+    processor.refused = set(range(1, 61))
+    first = await import_numbers(manager, 60)
+    processor.refused = {n for n in range(1, 61) if n % 2}
+    stopped = await manager.reprocess_batch(first.batch_id, canary=10, min_success=0.9)
+    good = stopped.completed_items
+    assert stopped.total_items == 10 > good + 1
+    assert f"{good} of 10 items succeeded, 90% must" in stopped.stopped
+    assert [group.count for group in stopped.groups] == [10 - good]
+    processor.refused = set()
+    everything = await manager.reprocess_batch(first.batch_id, canary=10)
+    canary = (await manager.lineage(first.batch_id))[2]
+    assert (canary.total_items, everything.total_items, everything.ok) == (10, 50 - good, True)
+    assert await ledger(conn) == Counter(range(1, 61))
+
+
+async def test_a_canary_of_named_items_or_of_a_group(manager, conn, processor):
+    processor.refused = {2, 3, 4, 6, 8}
+    first = await import_numbers(manager, 10)
+    processor.refused = set()
+    await manager.reprocess_batch(first.batch_id, item_numbers=[3, 4], canary=1, min_success=1)
+    assert await ledger(conn) == Counter({1, 3, 4, 5, 7, 9, 10})
+    (group,) = [g for g in first.groups if g.count == 4]
+    await manager.reprocess_batch(
+        first.batch_id, group=group.group, canary=2, transform=lambda r: {"n": r["n"] + 100}
+    )
+    assert await ledger(conn) == Counter({1, 3, 4, 5, 7, 9, 10, 102, 106, 108})
+
+
+async def test_a_canary_as_large_as_all_is_all(manager, conn, processor):
+    processor.refused = {1, 2}
+    first = await import_numbers(manager, 3)
+    processor.refused = set()
+    summary = await manager.reprocess_batch(first.batch_id, canary=20)
+    assert (summary.total_items, summary.ok) == (2, True)
+    assert len(await manager.lineage(first.batch_id)) == 2
+
+
+@pytest.mark.parametrize("options", [{"canary": 0}, {"canary": 5, "min_success": 90}])
+async def test_a_canary_that_cannot_work_is_refused(manager, processor, options):
+    first = await import_numbers(manager, 1)
+    with pytest.raises(ConfigurationError, match="0 to 1"):
+        await manager.reprocess_batch(first.batch_id, **options)
+
+
+async def test_reprocessing_in_two_steps(manager, conn, processor):
+    processor.refused = {2}
+    first = await import_numbers(manager, 3)
+    assert await manager.unreadable_items(first.batch_id) == 0
+    processor.refused = set()
+    child = await manager.create_reprocessing(first.batch_id)
+    assert (await manager.get_batch(child)).status is BatchStatus.PENDING
+    assert (await manager.process_reprocessing(child)).ok
+    assert await manager.create_reprocessing(first.batch_id) == child

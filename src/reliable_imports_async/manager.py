@@ -1,6 +1,6 @@
 """BatchManager: the public face; it wires the parts together and decides nothing."""
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -18,10 +18,8 @@ from .loading import OnSameFile, Progress, Request
 from .models import BatchSummary, LogLevel
 from .processing import Processing
 from .purging import purge_batch, purge_finished
-from .queries import BatchQueries
-from .records import Limits
 from .registry import Registry
-from .reprocessing import Selection, Transform, create_child
+from .repairs import BatchRepairs
 from .settings import Settings
 from .sources import Source, as_source, read_file
 from .store import batches, logs
@@ -31,7 +29,7 @@ READ_OPTIONS = ("name", "format", "delimiter", "encoding", "columns")
 Items = Iterable[Any] | AsyncIterable[Any] | Source
 
 
-class BatchManager(BatchQueries):
+class BatchManager(BatchRepairs):
     """Creates batches, processes them, and says what became of them.
 
     Args:
@@ -193,44 +191,6 @@ class BatchManager(BatchQueries):
         """
         return await self._open_processing().process(batch_id)
 
-    async def reprocess_batch(
-        self,
-        batch_id: UUID,
-        failed_items_only: bool = True,  # noqa: FBT001, FBT002 - the public signature
-        *,
-        group: str | None = None,
-        item_numbers: Sequence[int] | None = None,
-        transform: Transform | None = None,
-        actor: str | None = None,
-    ) -> BatchSummary:
-        """Run again what failed, in a new batch linked to this one; return the new summary.
-
-        What succeeded never runs again, however often and concurrently this is called: eligible
-        is what failed anywhere in the lineage and nobody has taken up since, and what was left
-        pending in a cancelled batch. When nothing is eligible, a reprocessing that is under way
-        is joined; otherwise the summary of the lineage's latest batch is returned.
-
-        Args:
-            batch_id: Any batch of the lineage; it has come to an end.
-            failed_items_only: False deliberately runs every item of this batch again.
-            group: Only failures of this group.
-            item_numbers: Only these items of this batch.
-            transform: Makes the new record from the old one.
-            actor: Who asks, for the log.
-
-        Raises:
-            WrongBatchStatus: The batch is still pending or processing.
-            ReprocessRefused: Items were named that cannot run again.
-        """
-        selection = Selection(
-            failed_items_only=failed_items_only,
-            group=group,
-            item_numbers=None if item_numbers is None else tuple(item_numbers),
-            transform=transform,
-        )
-        child = await create_child(self._database, batch_id, selection, self._limits, actor)
-        return await self.process_batch(child or batch_id)
-
     async def pause_batch(
         self, batch_id: UUID, *, reason: str = "paused on request", actor: str | None = None
     ) -> None:
@@ -313,10 +273,6 @@ class BatchManager(BatchQueries):
     def is_open(self) -> bool:
         """Whether the manager can work."""
         return self._processing is not None
-
-    @property
-    def _limits(self) -> Limits:
-        return Limits(self.settings.max_record_bytes, self.settings.max_record_depth)
 
     def _open_processing(self) -> Processing:
         if self._processing is None:

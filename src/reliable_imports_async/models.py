@@ -216,6 +216,7 @@ class BatchSummary:
     Attributes:
         outstanding_items: Failed here, and completed by no later batch of the lineage.
         groups: The failed items by cause, largest first.
+        stopped: Why `reprocess_batch` left it at this batch, a canary that has not passed.
     """
 
     batch_id: UUID
@@ -237,6 +238,7 @@ class BatchSummary:
     source_name: str | None = None
     created_by: str | None = None
     groups: tuple[FailureGroup, ...] = ()
+    stopped: str | None = None
 
     @property
     def pending_items(self) -> int:

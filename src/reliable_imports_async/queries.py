@@ -20,7 +20,7 @@ from .models import (
     LogLevel,
     Visible,
 )
-from .store import batches, items, logs, summaries
+from .store import batches, items, lineage, logs, summaries
 
 PAGE = 500
 WATCH_SECONDS = 0.5
@@ -86,6 +86,15 @@ class BatchQueries:
             BatchNotFound, ConfigurationError: With the first chunk.
         """
         return FailureExport(self._database, batch_id, group).chunks(format)
+
+    async def unreadable_items(self, batch_id: UUID) -> int:
+        """How many records of the lineage could not be read and have not come back corrected.
+
+        Reprocessing leaves them out: only new data can help them.
+        """
+        root = (await self.get_batch(batch_id)).root_batch_id
+        async with self._database.connection() as conn:
+            return await lineage.unreadable(conn, root)
 
     async def lineage(self, batch_id: UUID) -> tuple[BatchSummary, ...]:
         """The root batch and everything that came of reprocessing it, oldest first."""

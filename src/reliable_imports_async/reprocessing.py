@@ -21,6 +21,7 @@ from .store.lineage import EligibleItem
 Transform = Callable[[Any], Mapping[str, Any]]
 
 PAGE = 500
+OWN_OPTIONS = frozenset({"canary", "expect", "forgiven"})  # of one batch, not of its reprocessings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,18 +34,30 @@ class Selection:
         item_numbers: Only these items of the batch.
         transform: Makes the new record from the old one. A record that failed at parse takes part
             only when `group` or `item_numbers` select it; then `transform` gets its raw bytes.
+        canary: Only so many of them, from anywhere, to see whether they succeed.
+        checked: `item_numbers` may have succeeded meanwhile: those are left out, not refused.
     """
 
     failed_items_only: bool = True
     group: str | None = None
     item_numbers: tuple[int, ...] | None = None
     transform: Transform | None = None
+    canary: int | None = None
+    checked: bool = False
 
 
 async def create_child(
-    database: Database, batch_id: UUID, selection: Selection, limits: Limits, actor: str | None
+    database: Database,
+    batch_id: UUID,
+    selection: Selection,
+    limits: Limits,
+    actor: str | None,
+    options: Mapping[str, Any] | None = None,
 ) -> UUID | None:
     """The batch that runs the selected items again; an unfinished one when nothing is left to take.
+
+    Args:
+        options: Kept in the options of the new batch, beside those it inherits.
 
     Returns:
         The new batch; or the lineage's unfinished or newest reprocessing when nothing is eligible
@@ -65,7 +78,7 @@ async def create_child(
         count = await _fill(conn, batch, child_id, selection, limits)
         if not count:
             return await _existing(conn, batch, selection)
-        await _insert(conn, batch, child_id, count, selection, actor)
+        await _insert(conn, batch, child_id, count, selection, actor=actor, options=options or {})
     return child_id
 
 
@@ -84,18 +97,30 @@ async def _fill(
 ) -> int:
     """Write the child's items and mark their origins; how many."""
     if not selection.failed_items_only:
-        if selection.group or selection.item_numbers or selection.transform:
+        if selection.group or selection.item_numbers or selection.transform or selection.canary:
             raise ReprocessRefused(
-                "failed_items_only=False runs every item; group, item_numbers and transform "
-                "select among the failed ones.",
+                "failed_items_only=False runs every item; group, item_numbers, transform and "
+                "canary select among the failed ones.",
                 hint="pass the one or the other.",
             )
         return await lineage.take_all(conn, batch.id, child_id, batch.root_batch_id)
     numbers = await _root_numbers(conn, batch, selection)
+    named = selection.transform is not None and (selection.group is not None or numbers is not None)
+    if numbers is not None and not selection.checked:
+        await _check_named(conn, batch, selection, numbers, unreadable=named)
+    if selection.canary is not None:
+        numbers = await lineage.sample(
+            conn,
+            batch.root_batch_id,
+            group=selection.group,
+            numbers=numbers,
+            unreadable=named,
+            count=selection.canary,
+        )
     if selection.transform is not None:
-        return await _take_transformed(conn, batch, child_id, selection, numbers, limits)
-    if numbers is not None:
-        await _check_named(conn, batch, selection, numbers, unreadable=False)
+        return await _take_transformed(
+            conn, batch, child_id, selection, numbers, limits, unreadable=named
+        )
     return await lineage.take_over(
         conn, batch.root_batch_id, child_id, group=selection.group, numbers=numbers
     )
@@ -146,18 +171,17 @@ async def _take_transformed(
     selection: Selection,
     numbers: list[int] | None,
     limits: Limits,
+    *,
+    unreadable: bool,
 ) -> int:
     """The same with new records, page by page, all in the one transaction."""
-    named = selection.group is not None or numbers is not None
-    if numbers is not None:
-        await _check_named(conn, batch, selection, numbers, unreadable=True)
     count = after = 0
     while page := await lineage.eligible(
         conn,
         batch.root_batch_id,
         group=selection.group,
         numbers=numbers,
-        unreadable=named,
+        unreadable=unreadable,
         after=after,
         limit=PAGE,
     ):
@@ -194,8 +218,11 @@ async def _insert(
     child_id: UUID,
     count: int,
     selection: Selection,
+    *,
     actor: str | None,
+    options: Mapping[str, Any],
 ) -> None:
+    """The child's row, ranges and first log line, once its items are there."""
     new = NewBatch(
         id=child_id,
         batch_type=batch.batch_type,
@@ -206,8 +233,9 @@ async def _insert(
         source_name=batch.source_name,
         source_columns=batch.source_columns,
     )
-    metadata, options = json.dumps(dict(batch.metadata)), json.dumps(dict(batch.options))
-    await batches.insert(conn, new, metadata, options)
+    inherited = {name: value for name, value in batch.options.items() if name not in OWN_OPTIONS}
+    texts = json.dumps(dict(batch.metadata)), json.dumps({**inherited, **options})
+    await batches.insert(conn, new, *texts)
     await batches.complete_creation(conn, child_id, count, b"")
     await ranges.insert(conn, child_id, count, range_size(count), with_failures=False)
     details = {
@@ -215,6 +243,7 @@ async def _insert(
         "items": count,
         "reprocesses": batch.id,
         "group": selection.group,
+        "canary": selection.canary,
         "all": not selection.failed_items_only,
     }
     await logs.insert(conn, child_id, LogLevel.INFO, "batch created", details)

@@ -32,6 +32,33 @@ SELECT e.batch_id, e.item_number, e.root_number, e.source_data::text AS source_d
  ORDER BY e.root_number
  LIMIT $6;
 
+-- name: sample_eligible
+-- The same, but only the numbers of $5 of them, scattered over all: no pattern of the source decides which.
+SELECT e.root_number
+  FROM (SELECT coalesce(i.root_item_number, i.item_number) AS root_number, i.error_group
+          FROM reliable_imports.import_batches b
+          JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+         WHERE b.root_batch_id = $1 AND i.error_group IS NOT NULL AND i.status = 'failed'
+           AND i.reprocessed_by IS NULL AND ($4 OR i.source_data IS NOT NULL)
+         UNION ALL
+        SELECT coalesce(i.root_item_number, i.item_number), NULL
+          FROM reliable_imports.import_batches b
+          JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+         WHERE b.root_batch_id = $1 AND b.status = 'cancelled' AND i.status = 'pending'
+           AND i.reprocessed_by IS NULL) e
+ WHERE ($2::text IS NULL OR e.error_group = $2)
+   AND ($3::integer[] IS NULL OR e.root_number = ANY ($3))
+ ORDER BY hashint4extended(e.root_number, 0)
+ LIMIT $5;
+
+-- name: count_unreadable
+-- How many records of a lineage failed at parse and have not come back corrected.
+SELECT count(*)
+  FROM reliable_imports.import_batches b
+  JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+ WHERE b.root_batch_id = $1 AND i.error_group IS NOT NULL AND i.status = 'failed' AND i.reprocessed_by IS NULL
+   AND i.source_data IS NULL;
+
 -- name: take_over
 -- Marks what may run again and writes it into the new batch, in one statement.
 WITH eligible AS (

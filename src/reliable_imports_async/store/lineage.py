@@ -55,6 +55,27 @@ async def eligible(
     return [EligibleItem(*row) for row in rows]
 
 
+async def sample(
+    conn: Connection,
+    root_batch_id: UUID,
+    *,
+    group: str | None,
+    numbers: Sequence[int] | None,
+    unreadable: bool,
+    count: int,
+) -> list[int]:
+    """The root numbers of `count` of the items that may run again, from anywhere."""
+    rows = await conn.fetch(
+        _SQL["sample_eligible"], root_batch_id, group, numbers, unreadable, count
+    )
+    return [row["root_number"] for row in rows]
+
+
+async def unreadable(conn: Connection, root_batch_id: UUID) -> int:
+    """How many outstanding records of a lineage could not be read."""
+    return int(await conn.fetchval(_SQL["count_unreadable"], root_batch_id))
+
+
 async def take_over(
     conn: Connection,
     root_batch_id: UUID,
