@@ -20,6 +20,7 @@ from .processors import BaseProcessor
 from .registry import Registry
 from .settings import Settings
 from .sources import read_file
+from .triage import CorrectedFile, ItemEdit, RefusedRow
 
 __all__ = [
     "BaseEndpoint",
@@ -27,6 +28,7 @@ __all__ = [
     "BatchManager",
     "BatchStatus",
     "BatchSummary",
+    "CorrectedFile",
     "EndpointContext",
     "Failure",
     "FailureGroup",
@@ -34,9 +36,11 @@ __all__ = [
     "ImportBatch",
     "ImportBatchItem",
     "ImportContext",
+    "ItemEdit",
     "ItemStatus",
     "LogEntry",
     "LogLevel",
+    "RefusedRow",
     "Registry",
     "ReliableImportsError",
     "Retry",

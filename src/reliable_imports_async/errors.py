@@ -29,6 +29,7 @@
     - SameFile
     - IdempotencyConflict
     - ReprocessRefused
+    - EditRefused
   + SourceError (ValueError)
   + TooManyClients
   + ProcessorError
@@ -292,6 +293,10 @@ class IdempotencyConflict(ConflictError):
 
 class ReprocessRefused(ConflictError):
     """Items were named that cannot be reprocessed."""
+
+
+class EditRefused(ConflictError):
+    """An item that has not failed, or a record that cannot be stored."""
 
 
 class SourceError(ReliableImportsError, ValueError):

@@ -1,16 +1,22 @@
-"""What can be done about failures: run them again, wholly or a few first."""
+"""What can be done about failures: run them again, a few first, corrected in a file, edited."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from .canary import Canary, rest_of, stopped_by
+from .corrections import create_corrected
+from .editing import Change, edit_item, edit_items
 from .models import BatchSummary
 from .queries import BatchQueries
 from .records import Limits
 from .reprocessing import Selection, Transform, create_child
 from .settings import Settings
+from .sources import Source, read_file
+from .store import edits
+from .triage import CorrectedFile, ItemEdit
 
 
 class BatchRepairs(BatchQueries):
@@ -121,6 +127,106 @@ class BatchRepairs(BatchQueries):
         origin = batch.parent_batch_id or batch_id
         rest = await create_child(self._database, origin, selection, self._limits, actor)
         return summary if rest in {None, batch_id} else await self.process_batch(rest)
+
+    async def create_corrected_batch(
+        self, batch_id: UUID, file: Any, *, actor: str | None = None
+    ) -> CorrectedFile:
+        """Take a corrected file of failures back: a new batch of exactly its rows.
+
+        The rows, matched by batch and item number, replace the records of those items; other
+        failures are left alone. Rows that name no item, or one that has not failed or is being
+        reprocessed, are refused and reported. `process_batch` then runs the new batch.
+
+        Args:
+            batch_id: Any batch of the lineage.
+            file: What `export_failures` gave, corrected: as for `import_file`, CSV or JSON Lines.
+            actor: Who asks, for the log.
+
+        Raises:
+            WrongBatchStatus: The batch is still pending or processing.
+            SourceError: The file cannot be read, or is no file of failures.
+            ReprocessRefused: No row could be taken.
+        """
+        source = file if isinstance(file, Source) else read_file(file)
+        return await create_corrected(self._database, batch_id, source, self._limits, actor)
+
+    async def reprocess_from_file(
+        self, batch_id: UUID, file: Any, *, actor: str | None = None
+    ) -> BatchSummary:
+        """Take a corrected file back and process it; see `create_corrected_batch`."""
+        corrected = await self.create_corrected_batch(batch_id, file, actor=actor)
+        return await self.process_batch(corrected.batch_id)
+
+    async def update_item_source(
+        self,
+        batch_id: UUID,
+        item_number: int,
+        new_data: Mapping[str, Any],
+        *,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> None:
+        """Replace the record of a failed item; the old one stays in its history.
+
+        The item stays failed until it is reprocessed. One that could not be read can be, then.
+
+        Args:
+            new_data: The whole new record.
+            reason: Why, for the history.
+            actor: Who asks, for the history.
+
+        Raises:
+            ItemNotFound: There is no such item.
+            EditRefused: It has not failed, is being reprocessed, or the record cannot be stored.
+        """
+        await edit_item(
+            self._database,
+            batch_id,
+            item_number,
+            new_data,
+            self._limits,
+            actor=actor,
+            reason=reason,
+        )
+
+    async def update_item_sources(
+        self,
+        batch_id: UUID,
+        transform: Change,
+        *,
+        group: str | None = None,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> int:
+        """Replace the records of failed items by what `transform` makes of them; how many.
+
+        All or none: what `transform` raises leaves everything as it was.
+
+        Args:
+            transform: Is given the record, or the raw bytes of one that could not be read;
+                returns the new one, or None to leave it.
+            group: Only failures of this group.
+            reason: Why, for the history.
+            actor: Who asks, for the history.
+
+        Raises:
+            EditRefused: A new record cannot be stored.
+        """
+        await self.get_batch(batch_id)
+        return await edit_items(
+            self._database,
+            batch_id,
+            transform,
+            self._limits,
+            group=group,
+            actor=actor,
+            reason=reason,
+        )
+
+    async def item_history(self, batch_id: UUID, item_number: int) -> tuple[ItemEdit, ...]:
+        """Who has changed the record of an item, what and when; oldest first."""
+        async with self._database.connection() as conn:
+            return await edits.history(conn, batch_id, item_number)
 
     @property
     def _limits(self) -> Limits:

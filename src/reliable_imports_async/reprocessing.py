@@ -74,16 +74,22 @@ async def create_child(
         if batch is None:
             raise BatchNotFound(batch_id)
         await lineage.lock_root(conn, batch.root_batch_id)
-        batch = await _ended(conn, batch_id)
+        batch = await ended(conn, batch_id)
         count = await _fill(conn, batch, child_id, selection, limits)
         if not count:
             return await _existing(conn, batch, selection)
-        await _insert(conn, batch, child_id, count, selection, actor=actor, options=options or {})
+        await insert_child(
+            conn, batch, child_id, count, _how(selection), actor=actor, options=options or {}
+        )
     return child_id
 
 
-async def _ended(conn: Connection, batch_id: UUID) -> ImportBatch:
-    """The batch as it is under the root's lock."""
+async def ended(conn: Connection, batch_id: UUID) -> ImportBatch:
+    """The batch as it is under the root's lock.
+
+    Raises:
+        WrongBatchStatus: It has not come to an end yet.
+    """
     batch = await batches.get(conn, batch_id)
     if batch is None:
         raise BatchNotFound(batch_id)
@@ -212,23 +218,36 @@ async def _existing(conn: Connection, batch: ImportBatch, selection: Selection) 
     return unfinished or await lineage.newest_child(conn, batch.root_batch_id)
 
 
-async def _insert(
+def _how(selection: Selection) -> dict[str, Any]:
+    return {
+        "group": selection.group,
+        "canary": selection.canary,
+        "all": not selection.failed_items_only,
+    }
+
+
+async def insert_child(
     conn: Connection,
     batch: ImportBatch,
     child_id: UUID,
     count: int,
-    selection: Selection,
+    how: Mapping[str, Any],
     *,
     actor: str | None,
     options: Mapping[str, Any],
 ) -> None:
-    """The child's row, ranges and first log line, once its items are there."""
+    """The child's row, ranges and first log line, once its items are there.
+
+    Args:
+        how: What its items were selected by, for the log.
+        options: Its own, beside those it inherits.
+    """
     new = NewBatch(
         id=child_id,
         batch_type=batch.batch_type,
         parent_batch_id=batch.id,
         root_batch_id=batch.root_batch_id,
-        reprocesses_all=not selection.failed_items_only,
+        reprocesses_all=bool(how.get("all")),
         created_by=actor,
         source_name=batch.source_name,
         source_columns=batch.source_columns,
@@ -238,14 +257,7 @@ async def _insert(
     await batches.insert(conn, new, *texts)
     await batches.complete_creation(conn, child_id, count, b"")
     await ranges.insert(conn, child_id, count, range_size(count), with_failures=False)
-    details = {
-        "actor": actor,
-        "items": count,
-        "reprocesses": batch.id,
-        "group": selection.group,
-        "canary": selection.canary,
-        "all": not selection.failed_items_only,
-    }
+    details = {"actor": actor, "items": count, "reprocesses": batch.id, **how}
     await logs.insert(conn, child_id, LogLevel.INFO, "batch created", details)
 
 

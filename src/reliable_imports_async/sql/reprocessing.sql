@@ -101,6 +101,30 @@ INSERT INTO reliable_imports.import_batch_items (batch_id, item_number, source_d
 SELECT $1, $5 + row_number() OVER (ORDER BY t.n), t.text::jsonb, t.source_line, t.root_number
   FROM taken t;
 
+-- name: find_family_items
+-- The numbers in the root batch $1 of items that are named by their batch and number; no row for any other.
+SELECT u.n::integer AS n, coalesce(i.root_item_number, i.item_number) AS root_number
+  FROM unnest($2::uuid[], $3::integer[]) WITH ORDINALITY AS u(batch_id, item_number, n)
+  JOIN reliable_imports.import_batches b ON b.id = u.batch_id AND b.root_batch_id = $1
+  JOIN reliable_imports.import_batch_items i ON i.batch_id = u.batch_id AND i.item_number = u.item_number;
+
+-- name: take_over_corrected
+-- The same for a page of items that came back in a file: a text replaces the values it names, or, where $5 says so, is a
+-- line of JSON whose record replaces all.
+WITH taken AS (
+    UPDATE reliable_imports.import_batch_items i
+       SET reprocessed_by = $1
+      FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::boolean[])
+           WITH ORDINALITY AS e(batch_id, item_number, text, whole, n)
+     WHERE i.batch_id = e.batch_id AND i.item_number = e.item_number
+       AND i.status IN ('failed', 'pending') AND i.reprocessed_by IS NULL
+    RETURNING e.n, i.source_line, coalesce(i.root_item_number, i.item_number) AS root_number,
+              CASE WHEN e.whole THEN e.text::jsonb -> 'record' ELSE coalesce(i.source_data, '{}') || e.text::jsonb END
+              AS source_data)
+INSERT INTO reliable_imports.import_batch_items (batch_id, item_number, source_data, source_line, root_item_number)
+SELECT $1, $6 + row_number() OVER (ORDER BY t.n), t.source_data, t.source_line, t.root_number
+  FROM taken t;
+
 -- name: take_all
 -- Every item of batch $1 again, whatever its outcome, into batch $2. Failed tries of the same records, anywhere in the
 -- lineage $3, count as taken over, so that no record can be eligible twice.

@@ -51,6 +51,24 @@ SELECT item_number
  ORDER BY item_number
  LIMIT $3;
 
+-- name: group_history
+-- When the items of one group failed, and how many of the latest earlier batches with failures, of the same type and of
+-- other lineages, know the group. A record that could not be read failed when its batch was created.
+SELECT min(coalesce(i.finished_at, b.created_at)) AS first_seen,
+       max(coalesce(i.finished_at, b.created_at)) AS last_seen,
+       (SELECT count(*)::integer
+          FROM (SELECT e.id
+                  FROM reliable_imports.import_batches e
+                  JOIN reliable_imports.import_batches o ON o.id = $1
+                 WHERE e.batch_type = o.batch_type AND e.id < o.root_batch_id AND coalesce(e.failed_items, 1) > 0
+                 ORDER BY e.id DESC
+                 LIMIT 1000) earlier
+         WHERE EXISTS (SELECT FROM reliable_imports.import_batch_items k
+                        WHERE k.batch_id = earlier.id AND k.error_group = $2)) AS seen_before
+  FROM reliable_imports.import_batch_items i
+  JOIN reliable_imports.import_batches b ON b.id = i.batch_id
+ WHERE i.batch_id = $1 AND i.error_group = $2 AND i.status = 'failed';
+
 -- name: repaired
 -- For a root batch: how many of its records its descendants have completed. Valid where each takes only failed items.
 SELECT coalesce(sum(r.completed + r.skipped), 0)::integer AS repaired,

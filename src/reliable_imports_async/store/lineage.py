@@ -108,6 +108,40 @@ async def take_over_changed(
     return int(tag.split()[2])
 
 
+async def find_items(
+    conn: Connection, root_batch_id: UUID, batch_ids: Sequence[UUID], numbers: Sequence[int]
+) -> dict[int, int]:
+    """The root numbers of items of a lineage, by their place (from 0) in what was asked for."""
+    rows = await conn.fetch(_SQL["find_family_items"], root_batch_id, batch_ids, numbers)
+    return {row["n"] - 1: row["root_number"] for row in rows}
+
+
+async def take_over_corrected(
+    conn: Connection,
+    child_id: UUID,
+    items: Sequence[EligibleItem],
+    texts: Sequence[str],
+    *,
+    whole: bool,
+    offset: int,
+) -> int:
+    """Write a page of items into the child, with what a corrected file says about them.
+
+    Args:
+        texts: JSON of the changed values; or, if `whole`, of an object with a new ``record``.
+    """
+    tag = await conn.execute(
+        _SQL["take_over_corrected"],
+        child_id,
+        [item.batch_id for item in items],
+        [item.item_number for item in items],
+        texts,
+        [whole] * len(items),
+        offset,
+    )
+    return int(tag.split()[2])
+
+
 async def take_all(conn: Connection, batch_id: UUID, child_id: UUID, root_id: UUID) -> int:
     """Write every item of a batch into the child, whatever its outcome; how many."""
     tag = await conn.execute(_SQL["take_all"], batch_id, child_id, root_id)

@@ -54,9 +54,11 @@ async def groups(
 async def with_values(
     conn: Connection, batch_id: UUID, found: Sequence[FailureGroup], limit: int
 ) -> tuple[FailureGroup, ...]:
-    """The same groups with their most frequent offending values and first items."""
+    """The same groups with their most frequent offending values, first items and history."""
     detailed = []
     for group in found:
+        history = await conn.fetchrow(_SQL["group_history"], batch_id, group.group)
+        assert history is not None  # noqa: S101 - an aggregate always returns a row
         values = await conn.fetch(_SQL["group_values"], batch_id, group.group, limit)
         samples = await conn.fetch(_SQL["group_samples"], batch_id, group.group, limit)
         detailed.append(
@@ -64,6 +66,7 @@ async def with_values(
                 group,
                 values=tuple((row["value"], row["items"]) for row in values),
                 sample_items=tuple(row["item_number"] for row in samples),
+                **dict(history),
             )
         )
     return tuple(detailed)

@@ -1,0 +1,77 @@
+"""Statements about changed records."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from ..guarded import Connection
+from ..sql import statements
+from ..triage import ItemEdit
+
+_SQL = statements("edits")
+
+
+@dataclass(frozen=True, slots=True)
+class FailedItem:
+    """A failed item that may be changed; `text` is its record, or None when it failed at parse."""
+
+    item_number: int
+    text: str | None
+    raw: bytes | None
+
+
+async def lock_failed(
+    conn: Connection,
+    batch_id: UUID,
+    *,
+    group: str | None = None,
+    item_number: int | None = None,
+    after: int = 0,
+    limit: int = 1,
+) -> list[FailedItem]:
+    """A page of the items that may be changed, locked until the transaction ends."""
+    rows = await conn.fetch(_SQL["lock_failed"], batch_id, group, item_number, after, limit)
+    return [FailedItem(*row) for row in rows]
+
+
+async def edit(
+    conn: Connection,
+    batch_id: UUID,
+    numbers: Sequence[int],
+    texts: Sequence[str],
+    *,
+    actor: str | None,
+    reason: str | None,
+) -> None:
+    """Give locked items new records, and keep the old ones."""
+    await conn.execute(_SQL["edit_items"], batch_id, numbers, texts, actor, reason)
+
+
+async def history(conn: Connection, batch_id: UUID, item_number: int) -> tuple[ItemEdit, ...]:
+    """The changes of one item, oldest first."""
+    rows = await conn.fetch(_SQL["item_edits"], batch_id, item_number)
+    return tuple(
+        ItemEdit(
+            edit_id=row["edit_id"],
+            batch_id=batch_id,
+            item_number=item_number,
+            before=_record(row["before"]),
+            after=_record(row["after"]) or {},
+            raw=row["raw"],
+            actor=row["actor"],
+            reason=row["reason"],
+            edited_at=row["edited_at"],
+        )
+        for row in rows
+    )
+
+
+async def delete(conn: Connection, batch_ids: Sequence[UUID]) -> None:
+    """Delete the changes of some batches."""
+    await conn.execute(_SQL["delete_edits"], batch_ids)
+
+
+def _record(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else json.loads(text)
