@@ -67,7 +67,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
     "count_range": ("ranges", (BATCH, 2_001, 3_000)),
     "release_range": ("ranges", (BATCH, 2_001, 3_000, 0)),
     "outlook": ("ranges", (BATCH,)),
-    "summary": ("summaries", (BATCH,)),
+    "summary": ("summaries", ([BATCH],)),
     "groups": ("summaries", (BATCH, 100)),
     "group_samples": ("summaries", (BATCH, GROUP, 10)),
 }

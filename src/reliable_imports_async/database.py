@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,15 @@ DEFAULT_CONCURRENCY = 10
 STATEMENT_SECONDS = 60.0
 RELEASE_SECONDS = 5.0
 OLDEST_SERVER = 140_000
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """The connections of a pool: how many there are, are lent, and may be."""
+
+    size: int
+    lent: int
+    limit: int
 
 
 class Database:
@@ -55,6 +65,12 @@ class Database:
     def embedded(self) -> bool:
         """Whether the server is the embedded one, made by this library."""
         return self._server is not None
+
+    def use(self) -> PoolUse:
+        """How much of the pool is in use."""
+        pool = self._require_pool()
+        size = pool.get_size()
+        return PoolUse(size, size - pool.get_idle_size(), pool.get_max_size())
 
     async def open(self) -> None:
         """Connect, and learn what is at the other end.

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import anyio
 
-from .database import Database
+from .database import Database, PoolUse
 from .errors import BatchNotFound, ItemNotFound
 from .exporting import ExportFormat, FailureExport
 from .models import (
@@ -20,7 +20,8 @@ from .models import (
     LogLevel,
     Visible,
 )
-from .store import batches, items, lineage, logs, summaries
+from .store import batches, items, lineage, logs, metrics, summaries
+from .store.metrics import Measurements
 
 PAGE = 500
 WATCH_SECONDS = 0.5
@@ -49,6 +50,15 @@ class BatchQueries:
         if summary is None:
             raise BatchNotFound(batch_id)
         return summary
+
+    async def batch_progress(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchSummary]:
+        """Where several batches stand, in one query of O(ranges); unknown ones are left out.
+
+        Failure groups are not read, and every failed item counts as outstanding: true until a
+        batch has come to an end, for nothing is reprocessed before.
+        """
+        async with self._database.connection() as conn:
+            return {one.batch_id: one for one in await summaries.progress(conn, batch_ids)}
 
     async def failure_groups(self, batch_id: UUID, *, values: int = 10) -> tuple[FailureGroup, ...]:
         """The failed items by cause, largest first, with offending values and first items.
@@ -95,6 +105,19 @@ class BatchQueries:
         root = (await self.get_batch(batch_id)).root_batch_id
         async with self._database.connection() as conn:
             return await lineage.unreadable(conn, root)
+
+    async def measure(self, bounds: Sequence[float]) -> Measurements:
+        """What monitoring wants to know about all batches; costs O(batches).
+
+        Args:
+            bounds: The upper bounds of the buckets for the durations of batches, in seconds.
+        """
+        async with self._database.connection() as conn:
+            return await metrics.measure(conn, bounds)
+
+    def pool_use(self) -> PoolUse:
+        """How many connections this process has, lends and may have."""
+        return self._database.use()
 
     async def lineage(self, batch_id: UUID) -> tuple[BatchSummary, ...]:
         """The root batch and everything that came of reprocessing it, oldest first."""

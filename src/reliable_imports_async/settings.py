@@ -85,6 +85,32 @@ class Settings(BaseSettings):
     read_timeout: float = Field(
         default=15.0, gt=0, description="Seconds after which a reading request is given up."
     )
+    header_timeout: float = Field(
+        default=10.0, gt=0, description="Seconds a client of the API may take for its headers."
+    )
+    receive_timeout: float = Field(
+        default=20.0, gt=0, description="Seconds a client may send nothing of its request's body."
+    )
+    receive_total: float = Field(
+        default=3600.0, gt=0, description="Seconds a client may take for the whole body."
+    )
+    min_receive_rate: float = Field(
+        default=500.0,
+        ge=0,
+        description="Bytes a second that a body must come at, after `receive_timeout`.",
+    )
+    send_timeout: float = Field(
+        default=30.0, gt=0, description="Seconds a client may take nothing of its response."
+    )
+    shutdown_timeout: int = Field(
+        default=30, ge=1, description="Seconds a stopping server gives the requests under way."
+    )
+    max_connections: int = Field(
+        default=2000, ge=10, description="Connections to the server; those above are answered 503."
+    )
+    max_event_clients: int = Field(
+        default=1000, ge=1, description="Clients that follow the progress of batches at once."
+    )
 
     @classmethod
     def from_environment(cls, **given: Any) -> "Settings":

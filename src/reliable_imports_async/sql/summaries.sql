@@ -1,7 +1,7 @@
 -- Summaries, in O(ranges): nothing here counts items, except failed ones of a batch that was reprocessed.
 
 -- name: summary
--- A batch with its counts.
+-- Batches with their counts.
 SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.reprocesses_all, b.total_items, b.pause_reason,
        b.error, b.source_name, b.created_by, b.created_at, b.started_at, b.finished_at, clock_timestamp() AS read_at,
        t.completed, t.skipped, t.failed
@@ -12,7 +12,7 @@ SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.repro
               coalesce(sum(r.failed), 0)::integer AS failed
          FROM reliable_imports.import_batch_ranges r
         WHERE r.batch_id = b.id) t
- WHERE b.id = $1;
+ WHERE b.id = ANY ($1::uuid[]);
 
 -- name: groups
 -- A batch's failure groups with their counts from the ranges, each described by its first item.

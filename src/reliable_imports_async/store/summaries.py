@@ -16,31 +16,20 @@ GROUPS_SHOWN = 50
 
 async def get(conn: Connection, batch_id: UUID) -> BatchSummary | None:
     """Where a batch stands, with its failure groups."""
-    row = await conn.fetchrow(_SQL["summary"], batch_id)
+    row = await conn.fetchrow(_SQL["summary"], [batch_id])
     if row is None:
         return None
-    failed = row["failed"]
-    return BatchSummary(
-        batch_id=row["id"],
-        batch_type=row["batch_type"],
-        status=BatchStatus(row["status"]),
-        parent_batch_id=row["parent_batch_id"],
-        root_batch_id=row["root_batch_id"],
-        total_items=row["total_items"],
-        completed_items=row["completed"],
-        skipped_items=row["skipped"],
-        failed_items=failed,
-        outstanding_items=await _outstanding(conn, row) if failed else 0,
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        read_at=row["read_at"],
-        pause_reason=row["pause_reason"],
-        error=row["error"],
-        source_name=row["source_name"],
-        created_by=row["created_by"],
-        groups=await groups(conn, batch_id) if failed else (),
+    if not row["failed"]:
+        return _summary(row)
+    outstanding = await _outstanding(conn, row)
+    return replace(
+        _summary(row), outstanding_items=outstanding, groups=await groups(conn, batch_id)
     )
+
+
+async def progress(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSummary]:
+    """Where batches stand, without groups; every failed item counts as outstanding."""
+    return [_summary(row) for row in await conn.fetch(_SQL["summary"], batch_ids)]
 
 
 async def groups(
@@ -80,6 +69,30 @@ async def _outstanding(conn: Connection, row: asyncpg.Record) -> int:
         if later is not None and not later["reprocesses_all"]:
             return int(failed - later["repaired"])
     return int(await conn.fetchval(_SQL["outstanding"], batch_id, root_id))
+
+
+def _summary(row: asyncpg.Record) -> BatchSummary:
+    """The summary without groups, as if nothing had been reprocessed."""
+    return BatchSummary(
+        batch_id=row["id"],
+        batch_type=row["batch_type"],
+        status=BatchStatus(row["status"]),
+        parent_batch_id=row["parent_batch_id"],
+        root_batch_id=row["root_batch_id"],
+        total_items=row["total_items"],
+        completed_items=row["completed"],
+        skipped_items=row["skipped"],
+        failed_items=row["failed"],
+        outstanding_items=row["failed"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        read_at=row["read_at"],
+        pause_reason=row["pause_reason"],
+        error=row["error"],
+        source_name=row["source_name"],
+        created_by=row["created_by"],
+    )
 
 
 def _group(row: asyncpg.Record) -> FailureGroup:
