@@ -37,6 +37,7 @@ CREATE TABLE reliable_imports.import_batches (
     pause_reason     text,
     error            text,                          -- of a batch hook that failed
     created_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    enqueued_at      timestamptz,                   -- it is for workers; null: for who calls process_batch
     started_at       timestamptz,                   -- set with the effects of on_batch_start
     finished_at      timestamptz,                   -- set with the effects of on_batch_complete
     notifying_until  timestamptz,                   -- somebody runs after_batch_complete until then
@@ -56,6 +57,9 @@ CREATE INDEX import_batches_file
 
 CREATE INDEX import_batches_unannounced
     ON reliable_imports.import_batches (id) WHERE finished_at IS NOT NULL AND announced_at IS NULL;
+
+CREATE INDEX import_batches_enqueued
+    ON reliable_imports.import_batches (id) WHERE enqueued_at IS NOT NULL AND finished_at IS NULL;
 
 CREATE TABLE reliable_imports.import_batch_items (
     batch_id         uuid NOT NULL,

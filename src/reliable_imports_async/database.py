@@ -51,6 +51,7 @@ class Database:
         self._given = pool
         self._pool = pool
         self._server: EmbeddedServer | None = None
+        self._dsn: str | None = None  # of the pool that was opened here
         self._reader = anyio.Lock()
         self.redact: Redact = redact_patterns
         self.pooled = False
@@ -82,7 +83,8 @@ class Database:
             ServerTooOld: The server is older than PostgreSQL 14.
         """
         if self._given is None:
-            self._pool = await self._connect(await self._url())
+            self._dsn = await self._url()
+            self._pool = await self._connect(self._dsn)
         self.concurrency = self._concurrency(self._require_pool())
         async with self.connection() as conn:
             await self._examine(conn)
@@ -122,6 +124,21 @@ class Database:
                 raise
             finally:
                 await self.give_back(conn)
+
+    async def listening(self) -> Connection | None:
+        """A connection of its own for LISTEN, past any pooler; None where there can be none.
+
+        Whoever asks for it terminates it.
+        """
+        direct = self._settings.direct_url
+        url = self._dsn if direct is None else direct.get_secret_value()
+        if url is None or (self.pooled and direct is None):
+            return None
+        return await asyncpg.connect(
+            url.replace("postgresql+asyncpg://", "postgresql://", 1),
+            timeout=self._settings.connect_timeout,
+            server_settings={"application_name": "reliable_imports_async"},
+        )
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:

@@ -11,6 +11,7 @@
     - SchemaMissing
     - SchemaOutdated
     - SchemaTooNew
+    - QueueMissing
     - ServerTooOld
   + RegistryError
     - UnknownBatchType (LookupError)
@@ -148,6 +149,16 @@ class SchemaTooNew(SchemaError):
             hint="upgrade reliable-imports-async here to the version that migrated it.",
         )
         self.unknown = tuple(unknown)
+
+
+class QueueMissing(SchemaError):
+    """PgQueuer's tables are not in this database."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The tables of PgQueuer, by which workers are told of batches, do not exist.",
+            hint="run `reliable-imports migrate`, or `await manager.migrate()`.",
+        )
 
 
 class ServerTooOld(SchemaError):

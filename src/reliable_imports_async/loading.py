@@ -15,6 +15,7 @@ import stamina
 from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
+from . import queueing
 from .database import Database
 from .errors import ConfigurationError, IdempotencyConflict, SameFile
 from .guarded import Connection
@@ -67,6 +68,7 @@ class Request:
     created_by: str | None = None
     idempotency_key: str | None = None
     on_same_file: OnSameFile = "refuse"
+    enqueue: bool = False
 
 
 @dataclass(slots=True)
@@ -130,11 +132,11 @@ async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
                 "create_batch was given a connection that is in no transaction.",
                 hint="wrap the call in `async with connection.transaction():`.",
             )
-        return await _insert(connection, new, texts, rows, loaded, request)
+        return await _insert_and_enqueue(connection, new, texts, rows, loaded, request)
     try:
         async with database.connection(seconds=None) as conn:
             async with conn.transaction():
-                batch_id = await _insert(conn, new, texts, rows, loaded, request)
+                batch_id = await _insert_and_enqueue(conn, new, texts, rows, loaded, request)
             if loaded.total > ANALYZE_ABOVE:
                 await conn.execute("ANALYZE reliable_imports.import_batch_items")
             return batch_id
@@ -154,6 +156,21 @@ async def _committed(database: Database, batch_id: UUID) -> bool:
             async with database.connection() as conn:
                 return await batches.creation_committed(conn, batch_id)
     raise AssertionError  # pragma: no cover - the loop above never ends by itself
+
+
+async def _insert_and_enqueue(
+    conn: Connection,
+    new: NewBatch,
+    texts: tuple[str, str],
+    rows: AsyncIterator[bytes],
+    loaded: Loaded,
+    request: Request,
+) -> UUID:
+    """The batch and, if asked for, its jobs; an earlier batch that is returned instead as well."""
+    batch_id = await _insert(conn, new, texts, rows, loaded, request)
+    if request.enqueue:
+        await queueing.enqueue(conn, batch_id)
+    return batch_id
 
 
 async def _insert(

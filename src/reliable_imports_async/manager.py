@@ -1,28 +1,29 @@
 """BatchManager: the public face; it wires the parts together and decides nothing."""
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
 import asyncpg
-from pydantic import SecretStr
 
-from . import loading, schema
+from . import loading, queueing, schema
 from .announcing import Announcer
 from .context import LogBuffer
 from .database import Database
 from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
 from .guarded import Connection
+from .lifecycle import in_child_task
 from .loading import OnSameFile, Progress, Request
 from .models import BatchSummary, LogLevel
-from .processing import Processing
+from .processing import Processing, refuse_stopped
 from .purging import purge_batch, purge_finished
 from .registry import Registry
 from .repairs import BatchRepairs
 from .settings import Settings
 from .sources import Source, as_source, read_file
 from .store import batches, logs
+from .workers import Worker
 
 READ_OPTIONS = ("name", "format", "delimiter", "encoding", "columns")
 
@@ -55,7 +56,7 @@ class BatchManager(BatchRepairs):
     ) -> None:
         if database_url is not None and pool is not None:
             raise ConfigurationError("Pass a URL or a pool, not both.")
-        self.settings = _settings(settings, database_url, concurrency)
+        self.settings = Settings.merged(settings, database_url, concurrency)
         self.registry = Registry()
         self._database = Database(self.settings, pool=pool)
         self._announcer: Announcer
@@ -122,24 +123,26 @@ class BatchManager(BatchRepairs):
         idempotency_key: str | None = None,
         connection: Connection | None = None,
         on_same_file: OnSameFile = "refuse",
+        enqueue: bool = False,
         progress: Progress | None = None,
     ) -> UUID:
         """Store records as a new batch, whole or not at all, and return its id.
 
         Args:
             batch_type: Names the processor.
-            items: Dicts, models or dataclasses, from an iterable or async iterable; or a file
+            items: Dicts, models, dataclasses, from an iterable or async iterable; or a file
                 (`read_file`). A record that cannot be stored becomes a failed item.
             metadata: The caller's own; processors read it as ``ctx.metadata``.
             created_by: Who asks; owner of the idempotency key.
             idempotency_key: The same key with the same records gives the same batch.
             connection: Joins the transaction that is open on this connection.
-            on_same_file: What to do when this very file was imported before for this batch
-                type: "refuse", "skip" (return that batch) or "force".
+            on_same_file: When it was imported before for this batch type: "refuse", "skip"
+                (return that batch) or "force".
+            enqueue: Have a worker process it; decided with the batch, in one transaction.
             progress: Called while loading with records, bytes read and bytes in all.
 
         Raises:
-            UnknownBatchType: No processor is registered for `batch_type`.
+            UnknownBatchType: It has no processor here.
             SameFile: The file was imported before.
             IdempotencyConflict: The key was used with other records.
             SourceError: The source as a whole cannot be read.
@@ -152,14 +155,11 @@ class BatchManager(BatchRepairs):
             created_by=created_by,
             idempotency_key=idempotency_key,
             on_same_file=on_same_file,
+            enqueue=enqueue,
         )
+        database, source, limits = self._database, as_source(items), self._limits
         return await loading.load(
-            self._database,
-            as_source(items),
-            request,
-            self._limits,
-            connection=connection,
-            progress=progress,
+            database, source, request, limits, connection=connection, progress=progress
         )
 
     async def import_file(
@@ -191,6 +191,44 @@ class BatchManager(BatchRepairs):
         """
         return await self._open_processing().process(batch_id)
 
+    async def enqueue_batch(self, batch_id: UUID) -> None:
+        """Have workers process a batch, here or on other machines; returns at once.
+
+        A batch that is enqueued or finished already stays as it is.
+
+        Raises:
+            BatchNotFound: There is no such batch.
+            BatchPaused, BatchCancelled: It is so.
+            QueueMissing: The database needs `migrate`.
+        """
+        async with self._database.connection() as conn, conn.transaction():
+            enqueued = await queueing.enqueue(conn, batch_id)
+            batch = await batches.get(conn, batch_id)
+        if batch is None:
+            raise BatchNotFound(batch_id)
+        if not enqueued:
+            refuse_stopped(batch)
+
+    async def run_worker(self, batch_types: Sequence[str] | None = None) -> None:
+        """Process enqueued batches until cancelled, beside the workers of other processes.
+
+        Cancelled, it takes nothing more, waits up to the setting `stop_timeout` for the items
+        that run, and hands back what is left.
+
+        Args:
+            batch_types: Only these; by default all that are registered.
+
+        Raises:
+            UnknownBatchType: No processor is registered for one of them.
+            QueueMissing: The database needs `migrate`.
+        """
+        names = self.registry.batch_types if batch_types is None else tuple(batch_types)
+        for name in names:
+            self.registry.get(name)
+        processing = self._open_processing()
+        worker = Worker(self._database, processing, self._announcer, self.settings, names)
+        await in_child_task(worker.run)
+
     async def pause_batch(
         self, batch_id: UUID, *, reason: str = "paused on request", actor: str | None = None
     ) -> None:
@@ -200,10 +238,15 @@ class BatchManager(BatchRepairs):
         )
 
     async def resume_batch(self, batch_id: UUID, *, actor: str | None = None) -> None:
-        """Undo a pause; `process_batch` then continues."""
-        await self._change(
-            batch_id, lambda conn: batches.resume(conn, batch_id), "resumed", actor, None
-        )
+        """Undo a pause; `process_batch` then continues, or the workers do."""
+
+        async def resume(conn: Connection) -> bool:
+            enqueued = await batches.resume(conn, batch_id)
+            return enqueued is False or (
+                enqueued is True and await queueing.enqueue(conn, batch_id)
+            )
+
+        await self._change(batch_id, resume, "resumed", actor, None)
 
     async def cancel_batch(
         self, batch_id: UUID, *, reason: str | None = None, actor: str | None = None
@@ -299,17 +342,3 @@ class BatchManager(BatchRepairs):
         if batch is None:
             raise BatchNotFound(batch_id)
         raise WrongBatchStatus(batch_id, batch.status, verb)
-
-
-def _settings(
-    given: Settings | None, database_url: str | None, concurrency: int | None
-) -> Settings:
-    """The given settings, or those of the environment, with the arguments that were passed."""
-    changes: dict[str, Any] = {}
-    if database_url is not None:
-        changes["database_url"] = SecretStr(database_url)
-    if concurrency is not None:
-        changes["concurrency"] = concurrency
-    if given is None:
-        return Settings(**changes)
-    return given.model_copy(update=changes)

@@ -19,6 +19,7 @@ from .runner import Drain
 from .settings import Settings
 from .stopping import Streak
 from .store import batches, summaries
+from .turn import Turn
 
 
 class Processing:
@@ -35,23 +36,26 @@ class Processing:
         self._control = Control(database, settings, uuid4())
         self._limiter = anyio.CapacityLimiter(database.concurrency)
 
-    async def process(self, batch_id: UUID) -> BatchSummary:
+    async def process(self, batch_id: UUID, turn: Turn | None = None) -> BatchSummary:
         """Drain a batch, beside others who drain it, until it has come to an end.
+
+        Args:
+            turn: Ends it earlier; without one it goes on for as long as it takes.
 
         Raises:
             BatchNotFound, BatchPaused, BatchCancelled, UnknownBatchType.
         """
-        summary: BatchSummary = await in_child_task(lambda: self._process(batch_id))
+        summary: BatchSummary = await in_child_task(lambda: self._process(batch_id, turn or Turn()))
         return summary
 
-    async def _process(self, batch_id: UUID) -> BatchSummary:
+    async def _process(self, batch_id: UUID, turn: Turn) -> BatchSummary:
         batch = await self._batch(batch_id)
         processor = self._registry.get(batch.batch_type)
-        _refuse(batch)
+        refuse_stopped(batch)
         if batch.finished_at is None:
             batch = await self._lifecycle.start(batch_id, processor)
             if batch.started_at is not None and batch.status is BatchStatus.PROCESSING:
-                await self._drain(batch, processor)
+                await self._drain(batch, processor, turn)
             await self._lifecycle.finish(batch_id, processor)
             batch = await self._batch(batch_id)
         summary = await self._summary(batch_id)
@@ -60,7 +64,7 @@ class Processing:
             await self._announcer.announce(batch, summary)
         return summary
 
-    async def _drain(self, batch: ImportBatch, processor: BaseProcessor) -> None:
+    async def _drain(self, batch: ImportBatch, processor: BaseProcessor, turn: Turn) -> None:
         """Run what there is to run, with the processor's resources around it."""
         streak = Streak(self._pause_after(processor))
         reader = ReadingConnection(self._database.reading)
@@ -71,7 +75,9 @@ class Processing:
             concurrency = min(
                 processor.concurrency or self._database.concurrency, self._database.concurrency
             )
-            drain = Drain(batch, executor, self._control, self._limiter, streak, concurrency)
+            drain = Drain(
+                batch, executor, self._control, self._limiter, streak, concurrency, turn=turn
+            )
             await drain.run()
 
     def _pause_after(self, processor: BaseProcessor) -> int | None:
@@ -91,7 +97,8 @@ class Processing:
         return summary
 
 
-def _refuse(batch: ImportBatch) -> None:
+def refuse_stopped(batch: ImportBatch) -> None:
+    """Raise BatchPaused or BatchCancelled for a batch that is so."""
     if batch.status is BatchStatus.PAUSED:
         raise BatchPaused(batch.id, batch.pause_reason)
     if batch.status is BatchStatus.CANCELLED:

@@ -16,6 +16,7 @@ from .session import Outage, Session
 from .settling import Later, Settled, Superseded, Verdict
 from .stopping import Streak
 from .store import batches, items, logs, ranges
+from .turn import Turn
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -50,8 +51,11 @@ class Drain:
         limiter: anyio.CapacityLimiter,
         streak: Streak,
         concurrency: int,
+        *,
+        turn: Turn,
     ) -> None:
         self._batch = batch
+        self._turn = turn
         self._executor = executor
         self._control = control
         self._limiter = limiter
@@ -70,7 +74,7 @@ class Drain:
         self._released = anyio.Event()
 
     async def run(self) -> None:
-        """Work until every range is done, or the batch is paused or cancelled.
+        """Work until every range is done, the batch is paused or cancelled, or the turn is over.
 
         When it is cancelled itself, running items settle or roll back, and every range is handed
         back. Must run in a child task: only there does nothing pierce the shields.
@@ -97,6 +101,7 @@ class Drain:
     def _running(self) -> bool:
         return (
             self._streak.reason is None
+            and not self._turn.over
             and self._control.status(self._batch.id) is BatchStatus.PROCESSING
         )
 
@@ -179,6 +184,8 @@ class Drain:
         self._released = anyio.Event()
         outlook = await self._control.insist(lambda conn: ranges.outlook(conn, self._batch.id))
         if not outlook.unfinished:
+            return True
+        if not outlook.leased and self._turn.leaves(outlook.seconds or 0.0):
             return True
         seconds = 1.0 if outlook.seconds is None else min(1.0, max(0.01, outlook.seconds))
         with anyio.move_on_after(seconds):

@@ -6,6 +6,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from . import queue_schema
 from .errors import SchemaMissing, SchemaOutdated, SchemaTooNew
 from .guarded import Connection
 from .sql import statements
@@ -48,11 +49,14 @@ def as_sql() -> str:
     for one in migrations():
         record = f"VALUES ('{one.name}', '{one.sha256}')"
         parts += [one.sql.rstrip(), _SQL["record"].replace("VALUES ($1, $2)", record)]
+    parts.append(queue_schema.as_sql().strip())
     return "BEGIN;\n\n" + ";\n\n".join(part.rstrip(";") for part in parts) + ";\n\nCOMMIT;\n"
 
 
 async def migrate(conn: Connection) -> tuple[str, ...]:
     """Apply what is missing, in one transaction; the names of what was applied.
+
+    The tables of PgQueuer are installed in it as well; those of an older PgQueuer are upgraded.
 
     Raises:
         SchemaTooNew: The database has migrations this version does not know.
@@ -66,6 +70,8 @@ async def migrate(conn: Connection) -> tuple[str, ...]:
         for one in missing:
             await conn.execute(one.sql)
             await conn.execute(_SQL["record"], one.name, one.sha256)
+        await queue_schema.install(conn)
+    await queue_schema.upgrade(conn)
     return tuple(one.name for one in missing)
 
 

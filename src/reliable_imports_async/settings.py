@@ -22,6 +22,11 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         default=None, description="PostgreSQL URL, or `embedded:` for the embedded server."
     )
+    direct_url: SecretStr | None = Field(
+        default=None,
+        description="Where `database_url` is a pooler: the URL past it, by which workers are woken "
+        "(LISTEN); without it they look once a second.",
+    )
     processors: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Packages to discover processors in, separated by commas."
     )
@@ -50,6 +55,12 @@ class Settings(BaseSettings):
     max_record_depth: int = Field(default=64, ge=1, le=500, description="The deepest nesting.")
     log_level: LogLevel = Field(
         default=LogLevel.INFO, description="The lowest level of log lines that are stored."
+    )
+    stop_timeout: float = Field(
+        default=10.0,
+        gt=0,
+        description="Seconds a worker that is stopped waits for running items, before it rolls "
+        "them back.",
     )
     connect_timeout: float = Field(
         default=10.0, gt=0, description="Seconds to wait for a new connection."
@@ -116,6 +127,18 @@ class Settings(BaseSettings):
     def from_environment(cls, **given: Any) -> "Settings":
         """Settings from the environment; arguments that are not None win."""
         return cls(**{name: value for name, value in given.items() if value is not None})
+
+    @classmethod
+    def merged(
+        cls, given: "Settings | None", database_url: str | None, concurrency: int | None
+    ) -> "Settings":
+        """The given settings, or those of the environment, with the arguments that were passed."""
+        changes: dict[str, Any] = {}
+        if database_url is not None:
+            changes["database_url"] = SecretStr(database_url)
+        if concurrency is not None:
+            changes["concurrency"] = concurrency
+        return cls(**changes) if given is None else given.model_copy(update=changes)
 
     @field_validator("processors", "api_keys", "allowed_hosts", mode="before")
     @classmethod

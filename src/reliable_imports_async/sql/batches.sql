@@ -145,6 +145,29 @@ SELECT id
  ORDER BY id
  LIMIT $2;
 
+-- name: mark_enqueued
+-- The batch is for workers from now on. No row: it has ended, or is paused.
+UPDATE reliable_imports.import_batches b
+   SET enqueued_at = coalesce(b.enqueued_at, clock_timestamp())
+ WHERE b.id = $1 AND b.finished_at IS NULL AND b.status IN ('pending', 'processing', 'failed')
+RETURNING b.batch_type,
+          (SELECT count(*) FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = $1 AND r.state <> 'done') AS unfinished;
+
+-- name: list_forsaken
+-- Batches for workers that nobody works on though somebody could: no live lease, and something to claim or to finish.
+SELECT b.id
+  FROM reliable_imports.import_batches b
+ WHERE b.enqueued_at IS NOT NULL AND b.finished_at IS NULL AND b.status IN ('pending', 'processing')
+   AND b.batch_type = ANY ($1)
+   AND NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
+                    WHERE r.batch_id = b.id AND r.state = 'leased' AND r.lease_until >= clock_timestamp())
+   AND (EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
+                 WHERE r.batch_id = b.id AND r.state <> 'done'
+                   AND (r.not_before IS NULL OR r.not_before <= clock_timestamp()))
+        OR NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done'))
+ ORDER BY b.id
+ LIMIT $2;
+
 -- name: pause_batch
 -- Nothing of it starts any more; what runs settles.
 UPDATE reliable_imports.import_batches
@@ -153,11 +176,11 @@ UPDATE reliable_imports.import_batches
 RETURNING id;
 
 -- name: resume_batch
--- Undoes a pause.
+-- Undoes a pause; says whether the batch is for workers.
 UPDATE reliable_imports.import_batches
    SET status = CASE WHEN started_at IS NULL THEN 'pending' ELSE 'processing' END, pause_reason = NULL
  WHERE id = $1 AND status = 'paused'
-RETURNING id;
+RETURNING enqueued_at IS NOT NULL;
 
 -- name: cancel_batch
 -- For good; items that have not started stay pending.

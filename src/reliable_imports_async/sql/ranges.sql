@@ -92,8 +92,8 @@ UPDATE reliable_imports.import_batch_ranges r
 RETURNING r.state;
 
 -- name: outlook
--- How many ranges are unfinished, and in how many seconds the first of them can be claimed.
-SELECT count(*) AS unfinished,
+-- How many ranges are unfinished and leased, and in how many seconds the first of them can be claimed.
+SELECT count(*) AS unfinished, count(*) FILTER (WHERE r.state = 'leased') AS leased,
        min(extract(epoch FROM CASE r.state WHEN 'leased' THEN r.lease_until ELSE r.not_before END - clock_timestamp()))::float8
        AS seconds
   FROM reliable_imports.import_batch_ranges r

@@ -206,14 +206,27 @@ async def unannounced(conn: Connection, batch_types: Sequence[str], limit: int) 
     return [row["id"] for row in rows]
 
 
+async def mark_enqueued(conn: Connection, batch_id: UUID) -> tuple[str, int] | None:
+    """Hand a batch to the workers; its type and unfinished ranges, None if it has ended."""
+    row = await conn.fetchrow(_SQL["mark_enqueued"], batch_id)
+    return None if row is None else (row["batch_type"], row["unfinished"])
+
+
+async def forsaken(conn: Connection, batch_types: Sequence[str], limit: int) -> list[UUID]:
+    """Batches for workers that nobody works on though somebody could."""
+    rows = await conn.fetch(_SQL["list_forsaken"], batch_types, limit)
+    return [row["id"] for row in rows]
+
+
 async def pause(conn: Connection, batch_id: UUID, reason: str) -> bool:
     """Pause; False when the batch is in no status to be paused."""
     return await conn.fetchval(_SQL["pause_batch"], batch_id, reason) is not None
 
 
-async def resume(conn: Connection, batch_id: UUID) -> bool:
-    """Undo a pause; False when the batch is not paused."""
-    return await conn.fetchval(_SQL["resume_batch"], batch_id) is not None
+async def resume(conn: Connection, batch_id: UUID) -> bool | None:
+    """Undo a pause; whether the batch is for workers, or None when it is not paused."""
+    enqueued: bool | None = await conn.fetchval(_SQL["resume_batch"], batch_id)
+    return enqueued
 
 
 async def cancel(conn: Connection, batch_id: UUID) -> bool:

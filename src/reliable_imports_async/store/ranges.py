@@ -61,11 +61,13 @@ class Outlook:
 
     Attributes:
         unfinished: Ranges that are not done.
+        leased: Those of them that somebody holds, or held when they died.
         seconds: Until the first of them can be claimed, by the server's clock; None when there is
             one now or none at all.
     """
 
     unfinished: int
+    leased: int
     seconds: float | None
 
 
@@ -141,7 +143,7 @@ async def outlook(conn: Connection, batch_id: UUID) -> Outlook:
     """What is left of a batch, and when it can be claimed."""
     row = await conn.fetchrow(_SQL["outlook"], batch_id)
     assert row is not None  # noqa: S101 - an aggregate always returns a row
-    return Outlook(row["unfinished"], row["seconds"])
+    return Outlook(row["unfinished"], row["leased"], row["seconds"])
 
 
 async def any_unfinished(conn: Connection, batch_id: UUID) -> bool:

@@ -1,0 +1,161 @@
+"""A job: one process's turn at draining a batch, dispatched by PgQueuer."""
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from uuid import UUID
+
+import anyio
+import stamina
+from pgqueuer.errors import RetryRequested
+from pgqueuer.models import Job
+from pgqueuer.types import QueueEntrypoint
+
+from . import queue_schema, queueing
+from .database import Database
+from .errors import BatchNotFound, StateError
+from .judgement import is_outage
+from .models import BatchStatus, ImportBatch
+from .processing import Processing
+from .queueing import Place
+from .store import batches
+from .turn import Turn
+
+logger = logging.getLogger("reliable_imports_async")
+
+TURN_SECONDS = 5.0
+ASK_SECONDS = 1.0
+PATIENCE_SECONDS = 2.0
+LONGEST_DELAY = 5.0  # a job that is given back finds a new worker within this time
+LONGEST_BACKOFF = 60.0
+REPLACE_SECONDS = 10.0
+
+
+class BatchJobs:
+    """Runs the jobs that this process takes.
+
+    Args:
+        batch_types: Those that this process handles.
+        stopping: Says whether this process takes no further jobs and ends its turns.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        processing: Processing,
+        batch_types: Iterable[str],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._database = database
+        self._processing = processing
+        self._entrypoints = [QueueEntrypoint(queueing.entrypoint(name)) for name in batch_types]
+        self._stopping = stopping
+        self._turns: dict[UUID, Turn] = {}
+        self._scopes: set[anyio.CancelScope] = set()
+
+    async def run(self, job: Job) -> None:
+        """Drain the job's batch until it ends, or until the turn is over.
+
+        Raises:
+            RetryRequested: The batch is drained here already, or could not be drained.
+        """
+        place = Place.of(job)
+        if self._stopping():
+            raise RetryRequested
+        if place.batch_id in self._turns:  # another process might help; one drain here is enough
+            raise RetryRequested(timedelta(seconds=min(LONGEST_DELAY, 2.0 ** min(job.attempts, 8))))
+        turn = self._turns[place.batch_id] = Turn(patience=PATIENCE_SECONDS)
+        try:
+            await self._take_turn(job, place, turn)
+        finally:
+            del self._turns[place.batch_id]
+
+    def end_turns(self) -> None:
+        """Let running items settle and hand everything back."""
+        for turn in self._turns.values():
+            turn.over = True
+
+    def cancel(self) -> None:
+        """Roll back what runs and hand everything back."""
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def _take_turn(self, job: Job, place: Place, turn: Turn) -> None:
+        failed: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch, turn)
+            try:
+                await self._drain(place.batch_id, turn)
+            except (BatchNotFound, StateError):
+                turn.gone = True  # purged, paused or cancelled since it was enqueued
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the batch must not wait for ever
+                failed = exc
+            group.cancel_scope.cancel()
+        if failed is not None:
+            self._put_off(job, place, failed)
+        if not turn.gone:
+            await self._go_on(job, place, turn)
+
+    async def _drain(self, batch_id: UUID, turn: Turn) -> None:
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                await self._processing.process(batch_id, turn)
+            finally:
+                self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            turn.over = True
+
+    async def _watch(self, turn: Turn) -> None:
+        """End the turn when this process stops, or others have waited for long enough."""
+        began = anyio.current_time()
+        while not turn.over:
+            await anyio.sleep(min(ASK_SECONDS, TURN_SECONDS / 4))
+            if self._stopping():
+                turn.over = True
+            elif anyio.current_time() - began >= TURN_SECONDS:
+                turn.over = await self._others_wait()
+
+    async def _others_wait(self) -> bool:
+        """Whether a job of ours waits that nobody has taken."""
+        try:
+            async with self._database.connection(seconds=ASK_SECONDS * 5) as conn:
+                return await queue_schema.queries(conn).eligible_queued_work(self._entrypoints) > 0
+        except Exception as exc:
+            if is_outage(exc):
+                return False
+            raise
+
+    async def _go_on(self, job: Job, place: Place, turn: Turn) -> None:
+        """Put another job in this one's place if the batch has not ended."""
+        with anyio.move_on_after(REPLACE_SECONDS, shield=True) as scope:
+            async for attempt in stamina.retry_context(
+                on=is_outage, attempts=None, timeout=REPLACE_SECONDS, wait_initial=0.1, wait_max=1.0
+            ):
+                with attempt:
+                    async with self._database.connection() as conn:
+                        batch = await batches.get(conn, place.batch_id)
+                        if batch is not None and _unfinished(batch):
+                            seconds = 0.0 if turn.over else turn.due_in or ASK_SECONDS
+                            await queueing.replace(conn, job, batch.batch_type, seconds)
+        if scope.cancelled_caught:
+            logger.warning("batch %s is left to the sweep", place.batch_id)
+
+    def _put_off(self, job: Job, place: Place, exc: Exception) -> None:
+        """A job never fails for good: PgQueuer would delete it, and the batch would wait."""
+        seconds = min(LONGEST_BACKOFF, 2.0 ** min(job.attempts, 8))
+        logger.error(
+            "batch %s could not be drained, again in %g s: %s: %s",
+            place.batch_id,
+            seconds,
+            type(exc).__name__,
+            self._database.redact(str(exc)),
+        )
+        raise RetryRequested(timedelta(seconds=seconds), type(exc).__name__)
+
+
+def _unfinished(batch: ImportBatch) -> bool:
+    return batch.finished_at is None and batch.status in (
+        BatchStatus.PENDING,
+        BatchStatus.PROCESSING,
+    )

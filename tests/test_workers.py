@@ -1,0 +1,312 @@
+"""Workers: batches that are enqueued get drained, shared, survived and handed back."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.lowlevel
+import asyncpg
+import pytest
+
+from reliable_imports_async import BatchManager, Retry, Settings, queueing
+from reliable_imports_async.errors import (
+    BatchCancelled,
+    BatchNotFound,
+    BatchPaused,
+    QueueMissing,
+    UnknownBatchType,
+)
+
+from .trying import LEDGER, insert, processor, records, written
+
+JOBS = "SELECT count(*) FROM pgqueuer"
+SESSIONS = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+
+
+@asynccontextmanager
+async def worker(manager: BatchManager) -> AsyncIterator[asyncio.Task]:
+    """A worker that runs meanwhile."""
+    task = asyncio.ensure_future(manager.run_worker())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def finished(manager: BatchManager, batch_id, seconds: float = 60):
+    """The summary of a batch, once it has ended."""
+    with anyio.fail_after(seconds):
+        while (summary := await manager.get_batch_summary(batch_id)).finished_at is None:
+            await anyio.sleep(0.05)
+    return summary
+
+
+async def until(check, *args, seconds: float = 60):
+    """Wait until something holds."""
+    with anyio.fail_after(seconds):
+        while not await check(*args):
+            await anyio.sleep(0.05)
+
+
+async def test_a_worker_drains_what_is_enqueued(manager, conn):
+    await conn.execute(LEDGER)
+    manager.registry.register(processor(insert))
+    enqueued = await manager.create_batch("tried", records(50), enqueue=True)
+    later = await manager.create_batch("tried", [{"n": number} for number in range(51, 61)])
+    other = await manager.create_batch("tried", records(1))
+    assert await conn.fetchval(JOBS) == 1
+    async with worker(manager):
+        assert (await finished(manager, enqueued)).ok
+        await manager.enqueue_batch(later)
+        assert (await finished(manager, later)).ok
+    assert await written(conn) == list(range(1, 61))
+    assert await conn.fetchval(JOBS) == 0
+    assert (await manager.get_batch(other)).status == "pending"  # it is nobody's but its caller's
+    await manager.enqueue_batch(later)  # it has ended: nothing happens
+    assert await conn.fetchval(JOBS) == 0
+
+
+async def test_a_batch_and_its_jobs_are_created_together_or_not_at_all(manager, conn, dsn):
+    manager.registry.register(processor(insert))
+    connection = await asyncpg.connect(dsn)
+    transaction = connection.transaction()
+    await transaction.start()
+    await manager.create_batch("tried", records(1), enqueue=True, connection=connection)
+    assert await connection.fetchval(JOBS) == 1
+    await transaction.rollback()
+    await connection.close()
+    assert await conn.fetchval(JOBS) == 0
+
+
+async def test_a_large_batch_gets_several_jobs_and_none_of_them_twice(manager, conn):
+    manager.registry.register(processor(insert))
+    batch_id = await manager.create_batch("tried", records(4_000), enqueue=True)
+    jobs = queueing.jobs_for(
+        await conn.fetchval("SELECT count(*) FROM reliable_imports.import_batch_ranges")
+    )
+    assert await conn.fetchval(JOBS) == jobs > 1
+    await manager.enqueue_batch(batch_id)
+    assert await conn.fetchval(JOBS) == jobs
+
+
+async def test_two_workers_share_a_batch(dsn, manager, conn):
+    await conn.execute(LEDGER)
+    both = asyncio.Event()
+    by: Counter = Counter()
+
+    def counting(name):
+        async def process_item(item, ctx):
+            by[name] += 1
+            if len(by) == 2:
+                both.set()
+            await both.wait()  # neither gets far without the other
+            await insert(item, ctx)
+
+        return processor(process_item)
+
+    async with BatchManager(dsn, concurrency=2) as second:
+        manager.registry.register(counting("first"))
+        second.registry.register(counting("second"))
+        async with worker(manager), worker(second):
+            batch_id = await manager.create_batch("tried", records(400), enqueue=True)
+            assert (await finished(manager, batch_id)).ok
+    assert len(by) == 2
+    assert await written(conn) == list(range(1, 401))
+
+
+async def test_a_cancelled_worker_leaves_nothing_behind(dsn, conn):
+    await conn.execute(LEDGER)
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def process_item(item, ctx):
+        started.set()
+        await go_on.wait()
+        await insert(item, ctx)
+
+    async with BatchManager(dsn, concurrency=2) as manager:
+        manager.registry.register(processor(process_item))
+        batch_id = await manager.create_batch("tried", records(100), enqueue=True)
+        task = asyncio.ensure_future(manager.run_worker())
+        await started.wait()
+        tasks = asyncio.all_tasks()
+        task.cancel()
+        await anyio.lowlevel.checkpoint()
+        go_on.set()  # what runs may settle
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not [
+            one for one in asyncio.all_tasks() - {asyncio.current_task()} if one not in tasks
+        ]
+        assert (
+            await conn.fetchval(
+                "SELECT count(*) FROM reliable_imports.import_batch_ranges WHERE state = 'leased'"
+            )
+            == 0
+        )
+        assert len(await written(conn)) <= 4
+        async with worker(manager):  # its job waits for the next one at once
+            assert (await finished(manager, batch_id, 30)).ok
+        assert await written(conn) == list(range(1, 101))
+        crashes = "SELECT sum(crashes) FROM reliable_imports.import_batch_ranges"
+        assert await conn.fetchval(crashes) == 0
+
+    async def alone():
+        return await conn.fetchval(SESSIONS) == 0
+
+    await until(alone)
+
+
+async def test_an_item_that_does_not_end_is_rolled_back_when_the_worker_stops(dsn, conn):
+    await conn.execute(LEDGER)
+    started = asyncio.Event()
+
+    async def process_item(item, ctx):
+        await insert(item, ctx)
+        started.set()
+        await asyncio.sleep(600)
+
+    settings = Settings(database_url=dsn, concurrency=2, stop_timeout=0.1)
+    async with BatchManager(settings=settings) as manager:
+        manager.registry.register(processor(process_item))
+        await manager.create_batch("tried", records(10), enqueue=True)
+        async with worker(manager):
+            await started.wait()
+        assert await conn.fetchval(JOBS) == 1
+    assert await written(conn) == []
+
+
+async def test_a_stored_retry_is_a_job_for_later(manager, conn):
+    await conn.execute(LEDGER)
+
+    async def process_item(item, ctx):
+        if item.attempt == 1:
+            raise Retry(after=5)
+        await insert(item, ctx)
+
+    manager.registry.register(processor(process_item, max_attempts=2))
+    async with worker(manager):
+        batch_id = await manager.create_batch("tried", records(1), enqueue=True)
+
+        async def deferred():
+            return await conn.fetchval(
+                "SELECT EXISTS (SELECT FROM pgqueuer WHERE execute_after > now() + interval '1 s')"
+            )
+
+        await until(deferred)
+        assert (await finished(manager, batch_id)).ok
+    assert await written(conn) == [1]
+
+
+async def test_a_small_batch_passes_a_large_one(dsn, conn, monkeypatch):
+    await conn.execute(LEDGER)
+    entered = asyncio.Event()
+
+    async def process_item(item, ctx):
+        entered.set()
+        await asyncio.sleep(0.005)
+        await insert(item, ctx)
+
+    async with BatchManager(dsn, concurrency=2) as manager:
+        manager.registry.register(processor(process_item))
+        large = [
+            await manager.create_batch("tried", records(20_000), enqueue=True) for _ in range(3)
+        ]
+        async with worker(manager):
+            await entered.wait()
+            small = await manager.create_batch("tried", records(20), enqueue=True)
+            assert (await finished(manager, small, 60)).ok
+            for batch_id in large:
+                assert (await manager.get_batch(batch_id)).finished_at is None
+                await manager.cancel_batch(batch_id)
+
+
+async def test_pause_and_cancel_end_the_jobs_and_resume_enqueues(manager, conn):
+    await conn.execute(LEDGER)
+    entered = asyncio.Event()
+
+    async def process_item(item, ctx):
+        entered.set()
+        await asyncio.sleep(0.01)
+        await insert(item, ctx)
+
+    manager.registry.register(processor(process_item))
+    async with worker(manager):
+        batch_id = await manager.create_batch("tried", records(2_000), enqueue=True)
+        await entered.wait()
+        await manager.pause_batch(batch_id)
+
+        async def idle():
+            return await conn.fetchval(f"{JOBS} WHERE status = 'picked'") == 0
+
+        await until(idle)
+        with pytest.raises(BatchPaused):
+            await manager.enqueue_batch(batch_id)
+        entered.clear()
+        await manager.resume_batch(batch_id)
+        await entered.wait()
+        await manager.cancel_batch(batch_id)
+        await until(idle)
+        with pytest.raises(BatchCancelled):
+            await manager.enqueue_batch(batch_id)
+
+
+async def test_a_batch_without_a_job_is_found(manager, conn):
+    await conn.execute(LEDGER)
+    manager.registry.register(processor(insert))
+    batch_id = await manager.create_batch("tried", records(30), enqueue=True)
+    await conn.execute("DELETE FROM pgqueuer")
+    async with worker(manager):
+        assert (await finished(manager, batch_id)).ok
+    assert await written(conn) == list(range(1, 31))
+
+
+async def test_a_batch_whose_resources_fail_is_tried_again(manager, conn):
+    await conn.execute(LEDGER)
+    tries = 0
+
+    @asynccontextmanager
+    async def resources(ctx):
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise OSError("the model is not there yet")
+        yield None
+
+    manager.registry.register(processor(insert, resources=resources))
+    async with worker(manager):
+        batch_id = await manager.create_batch("tried", records(3), enqueue=True)
+        assert (await finished(manager, batch_id)).ok
+    assert tries == 2
+
+
+async def test_a_worker_on_a_given_pool(dsn, conn):
+    await conn.execute(LEDGER)
+    pool = await asyncpg.create_pool(dsn, min_size=0, max_size=5)
+    async with BatchManager(pool=pool) as manager:
+        manager.registry.register(processor(insert))
+        async with worker(manager):
+            batch_id = await manager.create_batch("tried", records(60), enqueue=True)
+            assert (await finished(manager, batch_id)).ok
+    assert pool.get_idle_size() == pool.get_size()
+    await pool.close()
+
+
+async def test_refusals(manager, empty_dsn, conn):
+    with pytest.raises(BatchNotFound):
+        await manager.enqueue_batch("019a0000-0000-7000-8000-000000000003")
+    with pytest.raises(UnknownBatchType):
+        await manager.run_worker(["unheard_of"])
+    await conn.execute("DROP TABLE pgqueuer CASCADE")
+    with pytest.raises(QueueMissing):
+        await manager.run_worker()
+    manager.registry.register(processor(insert))
+    with pytest.raises(QueueMissing):
+        await manager.create_batch("tried", records(1), enqueue=True)
+    assert await conn.fetchval("SELECT count(*) FROM reliable_imports.import_batches") == 0
