@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from .context import ImportContext, LogBuffer
 from .control import LONGEST_WAIT
 from .database import Database
-from .errors import BatchNotFound, TransactionEnded
+from .errors import BatchNotFound, Rejected, TransactionEnded
 from .guarded import Connection, GuardedConnection, ReadingConnection, is_lost
 from .interruptions import must_propagate
 from .judgement import Action, describe, is_outage, judge
@@ -24,6 +24,7 @@ from .processors import BaseProcessor
 from .safe_text import storable_json
 from .settings import Settings
 from .store import batches, logs, ranges, summaries
+from .totals import disagreements
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -85,6 +86,10 @@ class Lifecycle:
             summary = replace(
                 summary, status=final_status(summary), finished_at=summary.read_at, error=None
             )
+            wrong = await disagreements(conn, batch_id, batch.options, summary)
+            if wrong := wrong or await self._check(conn, batch, processor):
+                summary = replace(summary, status=BatchStatus.FAILED, error=wrong)
+                await logs.insert(conn, batch_id, LogLevel.ERROR, wrong, {})
             changes = await self._hook(
                 conn, batch, lambda ctx: processor.on_batch_complete(summary, ctx)
             )
@@ -118,6 +123,27 @@ class Lifecycle:
         async with self._database.connection() as conn:
             await logs.insert_lines(conn, batch.id, log.finished())
             await batches.mark_notified(conn, batch.id)
+
+    async def _check(
+        self, conn: Connection, batch: ImportBatch, processor: BaseProcessor[Any]
+    ) -> str | None:
+        """What the processor's own check says against the batch; its effects go, if it objects."""
+        if not processor.overrides("check"):
+            return None
+
+        async def check(ctx: ImportContext) -> None:
+            if await processor.check(ctx) is False:
+                raise Rejected("check returned False.")
+
+        savepoint = conn.transaction()
+        await savepoint.start()
+        try:
+            await self._hook(conn, batch, check)
+        except _HookFailed as exc:
+            await savepoint.rollback()
+            return f"check failed: {exc}"
+        await savepoint.commit()
+        return None
 
     async def _lock(self, conn: Connection, batch_id: UUID) -> ImportBatch:
         batch = await batches.lock(conn, batch_id)

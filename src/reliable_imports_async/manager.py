@@ -6,9 +6,11 @@ from typing import Any, Self
 from uuid import UUID
 
 import asyncpg
+from typing_extensions import Unpack
 
 from . import loading, queueing, schema
 from .announcing import Announcer
+from .batch_options import BatchOptions, stored_options
 from .context import LogBuffer
 from .database import Database
 from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
@@ -22,6 +24,7 @@ from .registry import Registry
 from .repairs import BatchRepairs
 from .settings import Settings
 from .sources import Source, as_source, read_file
+from .stopping import Thresholds
 from .store import batches, logs
 from .workers import Worker
 
@@ -125,6 +128,7 @@ class BatchManager(BatchRepairs):
         on_same_file: OnSameFile = "refuse",
         enqueue: bool = False,
         progress: Progress | None = None,
+        **options: Unpack[BatchOptions],
     ) -> UUID:
         """Store records as a new batch, whole or not at all, and return its id.
 
@@ -140,6 +144,7 @@ class BatchManager(BatchRepairs):
                 (return that batch) or "force".
             enqueue: Have a worker process it; decided with the batch, in one transaction.
             progress: Called while loading with records, bytes read and bytes in all.
+            options: Thresholds and control totals; see `BatchOptions`.
 
         Raises:
             UnknownBatchType: It has no processor here.
@@ -147,11 +152,11 @@ class BatchManager(BatchRepairs):
             IdempotencyConflict: The key was used with other records.
             SourceError: The source as a whole cannot be read.
         """
-        self.registry.get(batch_type)
+        stored = stored_options(self.registry.get(batch_type), options)
         request = Request(
             batch_type=batch_type,
             metadata=metadata or {},
-            options=self._options(batch_type),
+            options=self._options(batch_type) | stored,
             created_by=created_by,
             idempotency_key=idempotency_key,
             on_same_file=on_same_file,
@@ -178,18 +183,38 @@ class BatchManager(BatchRepairs):
         batch_id = await self.create_batch(batch_type, source, progress=progress, **options)
         return await self.process_batch(batch_id)
 
-    async def process_batch(self, batch_id: UUID) -> BatchSummary:
+    async def process_batch(
+        self,
+        batch_id: UUID,
+        *,
+        max_failures: int | None = None,
+        max_failure_rate: float | None = None,
+        min_processed: int | None = None,
+    ) -> BatchSummary:
         """Process a batch here, beside others who do, until it ends; return the summary.
 
         Failed items raise nothing. After a crash, calling it again resumes; a finished batch is
         returned as it is. When the batch is paused meanwhile, the summary says so.
+
+        Args:
+            batch_id: The batch.
+            max_failures: As for `create_batch`; from now on for everybody who works on the batch.
+            max_failure_rate: Likewise.
+            min_processed: Likewise.
 
         Raises:
             BatchNotFound: There is no such batch.
             BatchPaused, BatchCancelled: It was so before the call.
             UnknownBatchType: Its processor is not registered here.
         """
-        return await self._open_processing().process(batch_id)
+        processing = self._open_processing()
+        given = {
+            "max_failures": max_failures,
+            "max_failure_rate": max_failure_rate,
+            "min_processed": min_processed,
+        }
+        await self._set_thresholds(batch_id, {k: v for k, v in given.items() if v is not None})
+        return await processing.process(batch_id)
 
     async def enqueue_batch(self, batch_id: UUID) -> None:
         """Have workers process a batch, here or on other machines; returns at once.
@@ -237,8 +262,10 @@ class BatchManager(BatchRepairs):
             batch_id, lambda conn: batches.pause(conn, batch_id, reason), "paused", actor, reason
         )
 
-    async def resume_batch(self, batch_id: UUID, *, actor: str | None = None) -> None:
-        """Undo a pause; `process_batch` then continues, or the workers do."""
+    async def resume_batch(
+        self, batch_id: UUID, *, reason: str | None = None, actor: str | None = None
+    ) -> None:
+        """Undo a pause; `process_batch` then continues, or workers do. Thresholds count anew."""
 
         async def resume(conn: Connection) -> bool:
             enqueued = await batches.resume(conn, batch_id)
@@ -246,7 +273,7 @@ class BatchManager(BatchRepairs):
                 enqueued is True and await queueing.enqueue(conn, batch_id)
             )
 
-        await self._change(batch_id, resume, "resumed", actor, None)
+        await self._change(batch_id, resume, "resumed", actor, reason)
 
     async def cancel_batch(
         self, batch_id: UUID, *, reason: str | None = None, actor: str | None = None
@@ -323,6 +350,12 @@ class BatchManager(BatchRepairs):
                 "The manager is not open.", hint="use `async with BatchManager(…) as manager:`."
             )
         return self._processing
+
+    async def _set_thresholds(self, batch_id: UUID, given: Mapping[str, Any]) -> None:
+        if given:
+            thresholds = Thresholds.of({**(await self.get_batch(batch_id)).options, **given})
+            async with self._database.connection() as conn:
+                await batches.set_options(conn, batch_id, thresholds.options())
 
     async def _change(
         self,

@@ -17,9 +17,10 @@ from .processors import BaseProcessor
 from .registry import Registry
 from .runner import Drain
 from .settings import Settings
-from .stopping import Streak
+from .stopping import Streak, Thresholds
 from .store import batches, summaries
 from .turn import Turn
+from .watching import watched
 
 
 class Processing:
@@ -66,7 +67,7 @@ class Processing:
 
     async def _drain(self, batch: ImportBatch, processor: BaseProcessor, turn: Turn) -> None:
         """Run what there is to run, with the processor's resources around it."""
-        streak = Streak(self._pause_after(processor))
+        streak = Streak(self._pause_after(processor), Thresholds.of(batch.options))
         reader = ReadingConnection(self._database.reading)
         async with processor.resources(ImportContext(batch, reader)) as shared:
             executor = Executor(
@@ -78,7 +79,8 @@ class Processing:
             drain = Drain(
                 batch, executor, self._control, self._limiter, streak, concurrency, turn=turn
             )
-            await drain.run()
+            async with watched(batch, self._control, streak):
+                await drain.run()
 
     def _pause_after(self, processor: BaseProcessor) -> int | None:
         own = processor.pause_after

@@ -39,6 +39,9 @@ class BaseProcessor(Generic[T]):
         retry_on: Exceptions that mean the same as raising `Retry`.
         pause_after: Consecutive exceptions of one group that pause the batch: an int, None for
             never, or "setting" for the setting (50).
+        max_failures: Failed items beyond which a batch pauses; None for any number.
+        max_failure_rate: Their share (0-1) of the items with an outcome; None for any.
+        min_processed: Items with an outcome before the rate counts.
     """
 
     batch_type: ClassVar[str] = ""
@@ -49,6 +52,9 @@ class BaseProcessor(Generic[T]):
     max_attempts: ClassVar[int] = 5
     retry_on: ClassVar[tuple[type[BaseException], ...]] = ()
     pause_after: ClassVar[int | str | None] = "setting"
+    max_failures: ClassVar[int | None] = None
+    max_failure_rate: ClassVar[float | None] = None
+    min_processed: ClassVar[int] = 100
 
     _adapter: ClassVar[TypeAdapter[Any] | None] = None
 
@@ -100,6 +106,15 @@ class BaseProcessor(Generic[T]):
     async def on_connection(self, connection: Connection) -> None:
         """Set up a connection taken for items: temporary tables, SET. Must be repeatable."""
 
+    async def check(self, ctx: ImportContext) -> bool | None:
+        """Say whether what was imported adds up, in the transaction that finishes the batch.
+
+        When it raises, or returns False, the batch ends failed and says why: name both figures.
+        It runs before `on_batch_complete`, for a reprocessing (``ctx.batch.parent_batch_id``)
+        as well, and should only read.
+        """
+        return None
+
     async def on_batch_complete(self, summary: BatchSummary, ctx: ImportContext) -> None:
         """Run in the transaction that finishes the batch: its effects happen exactly once.
 
@@ -148,6 +163,7 @@ def check_processor(processor: BaseProcessor[Any]) -> None:
         "prepare_item",
         "on_batch_start",
         "on_connection",
+        "check",
         "on_batch_complete",
         "after_batch_complete",
     ):

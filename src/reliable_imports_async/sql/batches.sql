@@ -102,7 +102,7 @@ UPDATE reliable_imports.import_batches
 -- Last statement of the transaction that runs on_batch_complete.
 UPDATE reliable_imports.import_batches
    SET status = $2, finished_at = clock_timestamp(), completed_items = $3, skipped_items = $4, failed_items = $5,
-       error = NULL, metadata = metadata || $6::text::jsonb, notified_at = CASE WHEN $7 THEN NULL ELSE clock_timestamp() END,
+       error = $8, metadata = metadata || $6::text::jsonb, notified_at = CASE WHEN $7 THEN NULL ELSE clock_timestamp() END,
        announced_at = CASE WHEN options ? 'announce' THEN NULL ELSE clock_timestamp() END
  WHERE id = $1 AND finished_at IS NULL AND status IN ('processing', 'failed');
 
@@ -176,11 +176,23 @@ UPDATE reliable_imports.import_batches
 RETURNING id;
 
 -- name: resume_batch
--- Undoes a pause; says whether the batch is for workers.
+-- Undoes a pause; says whether the batch is for workers. What has failed so far does not count against the thresholds
+-- again.
+UPDATE reliable_imports.import_batches b
+   SET status = CASE WHEN b.started_at IS NULL THEN 'pending' ELSE 'processing' END, pause_reason = NULL,
+       options = b.options || jsonb_build_object('forgiven', (
+           SELECT jsonb_build_object('failed', coalesce(sum(r.failed), 0),
+                                     'settled', coalesce(sum(r.completed + r.skipped + r.failed), 0))
+             FROM reliable_imports.import_batch_ranges r
+            WHERE r.batch_id = $1))
+ WHERE b.id = $1 AND b.status = 'paused'
+RETURNING b.enqueued_at IS NOT NULL;
+
+-- name: set_options
+-- Adds to the options of a batch that is not finished.
 UPDATE reliable_imports.import_batches
-   SET status = CASE WHEN started_at IS NULL THEN 'pending' ELSE 'processing' END, pause_reason = NULL
- WHERE id = $1 AND status = 'paused'
-RETURNING enqueued_at IS NOT NULL;
+   SET options = options || $2::text::jsonb
+ WHERE id = $1 AND finished_at IS NULL;
 
 -- name: cancel_batch
 -- For good; items that have not started stay pending.

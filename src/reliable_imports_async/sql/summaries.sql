@@ -14,6 +14,22 @@ SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.repro
         WHERE r.batch_id = b.id) t
  WHERE b.id = ANY ($1::uuid[]);
 
+-- name: totals
+-- How many items of a batch failed, and how many have an outcome.
+SELECT coalesce(sum(r.failed), 0)::integer AS failed,
+       coalesce(sum(r.completed + r.skipped + r.failed), 0)::integer AS settled
+  FROM reliable_imports.import_batch_ranges r
+ WHERE r.batch_id = $1;
+
+-- name: sums
+-- The sums of some fields over all records of a batch; what is no number adds nothing.
+SELECT coalesce(sum(CASE WHEN i.source_data ->> k.name ~ '^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?\s*$'
+                         THEN (i.source_data ->> k.name)::numeric END), 0)::text AS total
+  FROM unnest($2::text[]) WITH ORDINALITY AS k(name, n)
+  LEFT JOIN reliable_imports.import_batch_items i ON i.batch_id = $1
+ GROUP BY k.n
+ ORDER BY k.n;
+
 -- name: groups
 -- A batch's failure groups with their counts from the ranges, each described by its first item.
 SELECT g.error_group, g.items, f.error_kind, f.error_type, f.error_message, f.error_sqlstate, f.error_constraint,

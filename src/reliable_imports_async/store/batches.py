@@ -171,6 +171,7 @@ async def mark_finished(
         summary.failed_items,
         metadata,
         notify,
+        summary.error,
     )
     return bool(tag == "UPDATE 1")
 
@@ -227,6 +228,11 @@ async def resume(conn: Connection, batch_id: UUID) -> bool | None:
     """Undo a pause; whether the batch is for workers, or None when it is not paused."""
     enqueued: bool | None = await conn.fetchval(_SQL["resume_batch"], batch_id)
     return enqueued
+
+
+async def set_options(conn: Connection, batch_id: UUID, options: Mapping[str, Any]) -> None:
+    """Add to the options of a batch that is not finished."""
+    await conn.execute(_SQL["set_options"], batch_id, json.dumps(dict(options)))
 
 
 async def cancel(conn: Connection, batch_id: UUID) -> bool:

@@ -32,6 +32,19 @@ async def progress(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSum
     return [_summary(row) for row in await conn.fetch(_SQL["summary"], batch_ids)]
 
 
+async def totals(conn: Connection, batch_id: UUID) -> tuple[int, int]:
+    """How many items of a batch failed, and how many have an outcome; O(ranges)."""
+    row = await conn.fetchrow(_SQL["totals"], batch_id)
+    assert row is not None  # noqa: S101 - an aggregate always returns a row
+    return row["failed"], row["settled"]
+
+
+async def sums(conn: Connection, batch_id: UUID, names: Sequence[str]) -> list[str]:
+    """The exact sums of some fields over all records of a batch, as numerals."""
+    rows = await conn.fetch(_SQL["sums"], batch_id, names)
+    return [row["total"] for row in rows]
+
+
 async def groups(
     conn: Connection, batch_id: UUID, limit: int = GROUPS_SHOWN
 ) -> tuple[FailureGroup, ...]:

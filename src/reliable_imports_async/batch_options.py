@@ -1,0 +1,47 @@
+"""What the creator of a batch may ask of whoever processes it; kept in the batch's options."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from .processors import BaseProcessor
+from .stopping import Thresholds
+from .totals import expected
+
+
+class BatchOptions(TypedDict, total=False):
+    """Further arguments of `create_batch`.
+
+    Attributes:
+        max_failures: Failed items beyond which the batch pauses; by default the processor's.
+        max_failure_rate: Their share (0-1) of the items with an outcome; likewise.
+        min_processed: Items with an outcome before the rate counts; likewise.
+        expect: Control totals: ``{"count": 1000, "sum": {"amount": "12.50"}}``. A batch whose
+            records do not add up to them ends failed.
+    """
+
+    max_failures: int | None
+    max_failure_rate: float | None
+    min_processed: int | None
+    expect: Mapping[str, Any] | None
+
+
+def stored_options(processor: BaseProcessor[Any], given: BatchOptions) -> dict[str, Any]:
+    """What a batch keeps: what its creator says, else what its processor does.
+
+    Raises:
+        ConfigurationError: One of them cannot work.
+    """
+    own = (processor.max_failures, processor.max_failure_rate, processor.min_processed)
+    failures, rate, processed = (
+        given.get("max_failures"),
+        given.get("max_failure_rate"),
+        given.get("min_processed"),
+    )
+    thresholds = Thresholds(
+        max_failures=own[0] if failures is None else failures,
+        max_failure_rate=own[1] if rate is None else rate,
+        min_processed=own[2] if processed is None else processed,
+    )
+    return thresholds.options() | expected(given.get("expect"))
