@@ -1,5 +1,7 @@
 """Bring records into PostgreSQL without losing or doubling any of them."""
 
+from typing import TYPE_CHECKING, Any
+
 from .context import ImportContext
 from .endpoints import BaseEndpoint, EndpointContext
 from .errors import ReliableImportsError
@@ -22,7 +24,11 @@ from .settings import Settings
 from .sources import read_file
 from .triage import CorrectedFile, ItemEdit, RefusedRow
 
+if TYPE_CHECKING:
+    from .api import APIManager, progress_response
+
 __all__ = [
+    "APIManager",
     "BaseEndpoint",
     "BaseProcessor",
     "BatchManager",
@@ -47,5 +53,15 @@ __all__ = [
     "Settings",
     "Skip",
     "Visible",
+    "progress_response",
     "read_file",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the web framework only where the API is used."""
+    if name in ("APIManager", "progress_response"):
+        from . import api  # noqa: PLC0415 - so that the engine alone needs no web framework
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

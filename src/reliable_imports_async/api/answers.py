@@ -1,0 +1,61 @@
+"""Batches, items and log lines as the API shows them."""
+
+from typing import Any
+from uuid import UUID
+
+from ..models import BatchSummary, ImportBatch
+from .calls import Call
+
+LISTED = (
+    "batch_type", "status", "parent_batch_id", "root_batch_id", "total_items", "created_at",
+    "started_at", "finished_at", "created_by", "source_name", "source_columns", "pause_reason",
+    "error", "metadata",
+)  # fmt: skip
+LINEAGE = (
+    "batch_id", "parent_batch_id", "status", "total_items", "completed_items", "skipped_items",
+    "failed_items", "outstanding_items", "created_at",
+)  # fmt: skip
+
+
+def summarised(call: Call, summary: BatchSummary) -> dict[str, Any]:
+    """Where a batch stands."""
+    return summary.as_dict() | {"links": links(call, summary.batch_id)}
+
+
+async def detailed(call: Call, batch: ImportBatch) -> dict[str, Any]:
+    """Where a batch stands, with its metadata and lineage."""
+    family = await call.manager.lineage(batch.id)
+    summary = next(one for one in family if one.batch_id == batch.id)
+    members = [one.as_dict() for one in family]
+    return summarised(call, summary) | {
+        "metadata": batch.as_dict()["metadata"],
+        "lineage": [{name: one[name] for name in LINEAGE} for one in members],
+    }
+
+
+def listed(call: Call, batch: ImportBatch) -> dict[str, Any]:
+    """A batch in a list."""
+    plain = batch.as_dict()
+    return {
+        "batch_id": plain["id"],
+        **{name: plain[name] for name in LISTED},
+        "links": links(call, batch.id),
+    }
+
+
+def links(call: Call, batch_id: UUID) -> dict[str, str]:
+    """Where the rest of a batch is, wherever the API is mounted."""
+    own = path_of(call, batch_id)
+    return {
+        "self": own,
+        "items": f"{own}/items",
+        "logs": f"{own}/logs",
+        "events": f"{own}/events",
+        "failures_csv": f"{own}/failures.csv",
+        "failures_jsonl": f"{own}/failures.jsonl",
+    }
+
+
+def path_of(call: Call, batch_id: UUID) -> str:
+    """The path of a batch."""
+    return f"{call.base}/api/batches/{batch_id}"

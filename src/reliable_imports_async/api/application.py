@@ -1,0 +1,122 @@
+"""The Starlette application: the route table, made into routes, behind its middleware."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..errors import ReliableImportsError
+from . import payloads
+from .authentication import Browsers
+from .calls import Call
+from .openapi import document
+from .operations import OPERATIONS, Operation
+from .problems import InvalidRequest, on_error, on_http_exception, on_invalid_request, problem
+from .receiving import BodyPace, RequestIds
+from .service import Service
+
+SMALL_BODY_BYTES = 1_048_576
+NOT_RUNNING = (
+    "The import API is mounted, but was never started: a mounted application's lifespan does not "
+    "run by itself. Mount it with api.mount_into(app, '/prefix'), or write `async with "
+    "api.running():` around the yield of your own lifespan."
+)
+Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+
+
+def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlette:
+    """The application over a service.
+
+    Args:
+        lifespan: Entered when the application is served by itself.
+        hosts: The names it answers to; "*" for all.
+    """
+    secured = service.authentication is not None
+    service.document = lambda base: document(service.manager.registry, base, secured=secured)
+    middleware = [
+        Middleware(RequestIds),
+        Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+        Middleware(_OnlyWhileRunning, service=service),
+    ]
+    if service.authentication is not None:
+        backend = Browsers(service.authentication, service.signer)
+        middleware.append(Middleware(AuthenticationMiddleware, backend=backend, on_error=_refused))
+    middleware.append(Middleware(BodyPace, settings=service.settings))
+    return Starlette(
+        routes=_routes(service),
+        middleware=middleware,
+        exception_handlers={
+            HTTPException: on_http_exception,
+            InvalidRequest: on_invalid_request,
+            ReliableImportsError: on_error,
+            Exception: on_error,
+        },
+        lifespan=lifespan,
+    )
+
+
+class _OnlyWhileRunning:
+    """Answers 503, and says what is missing, while nobody has entered the lifespan."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, if the API runs."""
+        if scope["type"] != "http" or self._service.running:
+            await self.app(scope, receive, send)
+            return
+        answer = problem(Request(scope), 503, NOT_RUNNING, kind="not-running")
+        await answer(scope, receive, send)
+
+
+def _refused(conn: HTTPConnection, exc: Exception) -> Response:
+    """What an authentication backend refused."""
+    return problem(
+        Request(conn.scope), 401, str(exc) or "Refused.", headers={"WWW-Authenticate": "Bearer"}
+    )
+
+
+def _routes(service: Service) -> list[BaseRoute]:
+    routes: list[BaseRoute] = [_route(one, service) for one in OPERATIONS]
+    for endpoint in service.manager.registry.endpoints:
+        routes += endpoint.extra_routes()
+    return routes
+
+
+def _route(one: Operation, service: Service) -> Route:
+    async def endpoint(request: Request) -> Response:
+        call = Call(request, service)
+        if service.authentication is not None and call.user_id is None and not one.public:
+            raise HTTPException(
+                401, "Send an API key: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"}
+            )
+        try:
+            return await one.handler(call)
+        except (HTTPException, InvalidRequest):
+            raise
+        except Exception as exc:  # noqa: BLE001 - each error has its answer; none shows a traceback
+            return await on_error(request, exc)
+
+    limit = SMALL_BODY_BYTES
+    if one.takes_file:
+        limit = service.settings.max_upload_bytes
+    elif one.body is payloads.CreateBatch:
+        limit = service.settings.max_body_bytes
+    return Route(
+        one.path,
+        endpoint,
+        methods=[one.method],
+        name=one.handler.__name__,
+        max_body_size=limit,
+    )

@@ -1,0 +1,83 @@
+"""What changes a batch: process, reprocess, pause, resume, cancel."""
+
+from uuid import UUID
+
+from starlette.responses import Response
+
+from ...endpoints import answer
+from ..answers import path_of, summarised
+from ..bodies import json_body
+from ..calls import Call, reply
+from ..payloads import ProcessBatch, Reason, ReprocessBatch
+from .waiting import settled
+
+
+async def process_batch(call: Call) -> Response:
+    """Process a batch that was only created, or go on with an interrupted one."""
+    body = await json_body(call.request, ProcessBatch)
+    batch = await call.batch("process")
+    call.manager.registry.get(batch.batch_type)
+    await _before(call, batch.batch_type, batch.id)
+    return await _run(call, batch.id, body.process)
+
+
+async def reprocess_batch(call: Call) -> Response:
+    """Run failures again, in a new batch of the same lineage; what succeeded never runs again."""
+    body = await json_body(call.request, ReprocessBatch)
+    batch = await call.batch("reprocess")
+    call.manager.registry.get(batch.batch_type)
+    await _before(call, batch.batch_type, batch.id)
+    child_id = await call.manager.create_reprocessing(
+        batch.id,
+        body.failed_items_only,
+        group=body.group,
+        item_numbers=body.item_numbers,
+        actor=call.user_id,
+    )
+    return await _run(call, child_id, body.process)
+
+
+async def pause_batch(call: Call) -> Response:
+    """Start no further item; running ones settle."""
+    body = await json_body(call.request, Reason)
+    batch = await call.batch("pause")
+    given = {} if body.reason is None else {"reason": body.reason}
+    await call.manager.pause_batch(batch.id, actor=call.user_id, **given)
+    return await _summary(call, batch.id)
+
+
+async def resume_batch(call: Call) -> Response:
+    """Undo a pause and go on."""
+    await json_body(call.request, Reason)
+    batch = await call.batch("resume")
+    await call.manager.resume_batch(batch.id, actor=call.user_id)
+    await call.manager.enqueue_batch(batch.id)
+    return await _summary(call, batch.id)
+
+
+async def cancel_batch(call: Call) -> Response:
+    """End a batch for good; what has not started stays pending, for reprocess."""
+    body = await json_body(call.request, Reason)
+    batch = await call.batch("cancel")
+    await call.manager.cancel_batch(batch.id, reason=body.reason, actor=call.user_id)
+    return await _summary(call, batch.id)
+
+
+async def _before(call: Call, batch_type: str, batch_id: UUID) -> None:
+    async with call.hook():
+        await answer(call.endpoint(batch_type).before_process(batch_id, call.ctx))
+    await call.store_log(batch_id)
+
+
+async def _run(call: Call, batch_id: UUID, process: str) -> Response:
+    await call.manager.enqueue_batch(batch_id)
+    if process == "wait":
+        summary = await settled(call, batch_id)
+    else:
+        summary = await call.manager.get_batch_summary(batch_id)
+    status = 200 if summary.status.settled else 202
+    return reply(summarised(call, summary), status, Location=path_of(call, batch_id))
+
+
+async def _summary(call: Call, batch_id: UUID) -> Response:
+    return reply(summarised(call, await call.manager.get_batch_summary(batch_id)))

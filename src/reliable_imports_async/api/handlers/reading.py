@@ -1,0 +1,127 @@
+"""Lists and single things."""
+
+import inspect
+from typing import Any
+
+from starlette.responses import Response
+
+from ...endpoints import answer
+from ...errors import ItemNotFound
+from ...models import Visible
+from ..answers import detailed, listed
+from ..calls import Call, reply
+from ..payloads import LARGEST_NUMBER, BatchQuery, ItemQuery, LogQuery
+
+
+async def list_batches(call: Call) -> Response:
+    """List batches, newest first."""
+    query = call.query(BatchQuery)
+    size = call.page(query.limit)
+    async with call.reading():
+        found = [
+            batch
+            async for batch in call.manager.list_batches(
+                batch_type=query.batch_type,
+                status=query.status,
+                root_batch_id=query.root,
+                created_since=query.created_since,
+                created_before=query.created_before,
+                before=query.cursor,
+                visible=await _visible(call),
+                limit=size + 1,
+            )
+        ]
+    more = len(found) > size
+    page = [listed(call, batch) for batch in found[:size]]
+    return reply({"batches": page, "next": page[-1]["batch_id"] if more else None})
+
+
+async def get_batch(call: Call) -> Response:
+    """Show where a batch stands: counts, failure groups, lineage."""
+    async with call.reading():
+        batch = await call.batch("view")
+        return reply(await detailed(call, batch))
+
+
+async def list_items(call: Call) -> Response:
+    """List the items of a batch, in the order of their numbers."""
+    query = call.query(ItemQuery)
+    size = call.page(query.limit)
+    async with call.reading():
+        await call.batch("view")
+        found = [
+            item
+            async for item in call.manager.list_items(
+                call.batch_id,
+                status=query.status,
+                group=query.group,
+                after=query.cursor,
+                limit=size + 1,
+            )
+        ]
+    more = len(found) > size
+    page = [item.as_dict() for item in found[:size]]
+    return reply({"items": page, "next": page[-1]["item_number"] if more else None})
+
+
+async def get_item(call: Call) -> Response:
+    """Show one item with everything stored about it."""
+    number = call.request.path_params["item_number"]
+    async with call.reading():
+        await call.batch("view")
+        if not 0 < number <= LARGEST_NUMBER:
+            raise ItemNotFound(call.batch_id, number)
+        return reply((await call.manager.get_item(call.batch_id, number)).as_dict())
+
+
+async def list_logs(call: Call) -> Response:
+    """List the log lines of a batch, oldest first."""
+    query = call.query(LogQuery)
+    size = call.page(query.limit)
+    async with call.reading():
+        await call.batch("view")
+        found = [
+            line
+            async for line in call.manager.get_logs(
+                call.batch_id,
+                item_number=query.item_number,
+                levels=None if query.level is None else [query.level],
+                after=query.cursor,
+                limit=size + 1,
+            )
+        ]
+    more = len(found) > size
+    page = [line.as_dict() for line in found[:size]]
+    return reply({"logs": page, "next": page[-1]["log_id"] if more else None})
+
+
+async def list_batch_types(call: Call) -> Response:
+    """List the batch types that this server knows, with the schema of their records."""
+    registry = call.manager.registry
+    types = [
+        {
+            "batch_type": name,
+            "description": inspect.cleandoc(type(registry.get(name)).__doc__ or "") or None,
+            "json_schema": _schema(registry.get(name)),
+        }
+        for name in registry.batch_types
+    ]
+    return reply({"batch_types": types})
+
+
+def _schema(processor: Any) -> dict[str, Any] | None:
+    adapter = processor.model()
+    return None if adapter is None else adapter.json_schema()
+
+
+async def _visible(call: Call) -> dict[str, Visible | bool]:
+    """What the application lets this caller see, by batch type."""
+    registry = call.manager.registry
+    visible: dict[str, Visible | bool] = {}
+    for name in registry.batch_types:
+        endpoint = registry.endpoint(name)
+        if endpoint.overrides("visible_batches"):
+            async with call.hook():
+                allowed = await answer(endpoint.visible_batches(call.ctx))
+            visible[name] = allowed if isinstance(allowed, Visible) else bool(allowed)
+    return visible

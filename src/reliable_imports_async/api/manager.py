@@ -1,0 +1,150 @@
+"""APIManager: the REST API of a manager, served alone or inside another application."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.authentication import AuthenticationBackend
+
+from ..errors import ConfigurationError
+from ..manager import BatchManager
+from ..settings import Settings
+from . import application, serving
+from .authentication import ApiKeys, Signer
+from .background import Background
+from .feed import ProgressFeed
+from .service import Service
+
+
+class APIManager:
+    """Endpoints for every registered processor, in one Starlette application.
+
+    Args:
+        manager: The manager; when it is not open, the API opens and closes it. Register
+            processors and endpoints before the first request: routes are made then.
+        authentication: Finds out who asks. By default the API keys of the settings; with neither,
+            everybody may do everything.
+        worker: Whether this process works on batches in the background.
+        allowed_hosts: The host names it answers to; by default those of the settings, or all.
+    """
+
+    def __init__(
+        self,
+        manager: BatchManager,
+        *,
+        authentication: AuthenticationBackend | None = None,
+        worker: bool = True,
+        allowed_hosts: Sequence[str] | None = None,
+    ) -> None:
+        settings = manager.settings
+        if authentication is None and settings.api_keys:
+            authentication = ApiKeys.of(settings.api_keys)
+        secret = settings.api_secret
+        self._service = Service(
+            manager=manager,
+            authentication=authentication,
+            signer=Signer(secret.get_secret_value() if secret else None),
+            background=Background(manager, enabled=worker),
+            feed=ProgressFeed(manager),
+        )
+        self._hosts = tuple(allowed_hosts or settings.allowed_hosts)
+        self._app: Starlette | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The manager's settings."""
+        return self._service.settings
+
+    def end_streams(self) -> None:
+        """End all event streams; a server calls this before it waits for answers to end."""
+        self._service.feed.close()
+
+    @property
+    def app(self) -> Starlette:
+        """The ASGI application; serving it by itself runs its lifespan."""
+        if self._app is None:
+            self._app = application.build(
+                self._service, lambda _app: self.running(), self._hosts or ["*"]
+            )
+        return self._app
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open the manager and work in the background while the block runs.
+
+        Raises:
+            ConfigurationError: It runs already.
+        """
+        service = self._service
+        if service.running:
+            raise ConfigurationError(
+                "This API runs already.", hint="enter api.running() once; mount_into does so too."
+            )
+        async with AsyncExitStack() as stack:
+            if not service.manager.is_open:
+                await stack.enter_async_context(service.manager)
+            await stack.enter_async_context(service.background.running())
+            await stack.enter_async_context(service.feed)
+            service.running = True
+            try:
+                yield
+            finally:
+                service.running = False
+
+    def mount_into(self, app: Starlette, prefix: str = "/imports") -> None:
+        """Mount the API into a Starlette or FastAPI application, and run it in its lifespan.
+
+        Args:
+            app: The application; it must not have started yet.
+            prefix: The path below which the API is found.
+
+        Raises:
+            ConfigurationError: The prefix is no path.
+        """
+        if not prefix.startswith("/") or prefix.endswith("/"):
+            raise ConfigurationError(
+                f"{prefix!r} is no prefix.", hint="write it with a leading slash only: '/imports'."
+            )
+        app.mount(prefix, self.app)
+        outer = app.router.lifespan_context
+
+        @asynccontextmanager
+        async def both(application: Any) -> AsyncIterator[Any]:
+            async with self.running(), outer(application) as state:
+                yield state
+
+        app.router.lifespan_context = both
+
+    def run(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        *,
+        allow_anonymous: bool = False,
+        **options: Any,
+    ) -> None:
+        """Serve the API until SIGINT or SIGTERM.
+
+        Args:
+            host: The address to listen on.
+            port: The port.
+            allow_anonymous: Listen beyond this machine although nobody is asked who they are.
+            options: Further options of ``uvicorn.Config``.
+
+        Raises:
+            ConfigurationError: It would be open to everybody.
+        """
+        known = self._service.authentication is not None
+        serving.refuse_open_door(host, authenticated=known, allow_anonymous=allow_anonymous)
+        if not self._hosts and serving.is_loopback(host):
+            # Another site could make a browser talk to us under a name of its own.
+            self._hosts = ("localhost", "127.0.0.1", "[::1]", "::1", host)
+        serving.run(
+            self.app,
+            self._service.settings,
+            host=host,
+            port=port,
+            end_streams=self.end_streams,
+            **options,
+        )

@@ -1,0 +1,270 @@
+"""The route table: what the router serves and what the API document describes, in one place."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from . import payloads
+from .calls import Call
+from .handlers import acting, creating, following, reading, serving
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+CSV, JSON_LINES, EVENTS, TEXT, HTML = (
+    "text/csv",
+    "application/x-ndjson",
+    "text/event-stream",
+    "text/plain",
+    "text/html",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One thing that a client can do.
+
+    Attributes:
+        method: GET, POST, DELETE.
+        path: As Starlette writes it: ``/api/batches/{batch_id:uuid}``.
+        handler: Its name is the operation's id, its docstring the description.
+        tag: The heading under which the page shows it.
+        query: The names it takes after the question mark.
+        body: The JSON it takes.
+        takes_file: Whether the body is a file.
+        answers: The model of each successful answer, by status; None has no JSON body.
+        media_type: Of an answer that is no JSON.
+        problems: The statuses of its refusals, beside those that every operation has.
+        public: Whether it is for everybody, where others need a key.
+        hidden: Whether the document leaves it out.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    tag: str
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    takes_file: bool = False
+    answers: Mapping[int, type[BaseModel] | None] = field(default_factory=dict)
+    media_type: str = "application/json"
+    problems: tuple[int, ...] = ()
+    public: bool = False
+    hidden: bool = False
+
+
+BATCH = "/api/batches/{batch_id:uuid}"
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        method="POST",
+        path="/api/batches",
+        handler=creating.create_batch,
+        tag="batches",
+        body=payloads.CreateBatch,
+        answers={201: payloads.BatchAnswer, 202: payloads.BatchAnswer},
+        problems=(400, 409, 413, 415, 422),
+    ),
+    Operation(
+        method="POST",
+        path="/api/batches/upload",
+        handler=creating.upload_batch,
+        tag="batches",
+        query=payloads.UploadQuery,
+        takes_file=True,
+        answers={201: payloads.BatchAnswer, 202: payloads.BatchAnswer},
+        problems=(400, 409, 413, 415, 422),
+    ),
+    Operation(
+        method="GET",
+        path="/api/batches",
+        handler=reading.list_batches,
+        tag="batches",
+        query=payloads.BatchQuery,
+        answers={200: payloads.BatchPage},
+        problems=(422,),
+    ),
+    Operation(
+        method="GET",
+        path=BATCH,
+        handler=reading.get_batch,
+        tag="batches",
+        answers={200: payloads.DetailedBatchAnswer},
+        problems=(404,),
+    ),
+    Operation(
+        method="POST",
+        path=f"{BATCH}/process",
+        handler=acting.process_batch,
+        tag="actions",
+        body=payloads.ProcessBatch,
+        answers={200: payloads.BatchAnswer, 202: payloads.BatchAnswer},
+        problems=(400, 404, 409, 413, 415, 422),
+    ),
+    Operation(
+        method="POST",
+        path=f"{BATCH}/reprocess",
+        handler=acting.reprocess_batch,
+        tag="actions",
+        body=payloads.ReprocessBatch,
+        answers={200: payloads.BatchAnswer, 202: payloads.BatchAnswer},
+        problems=(400, 404, 409, 413, 415, 422),
+    ),
+    Operation(
+        method="POST",
+        path=f"{BATCH}/pause",
+        handler=acting.pause_batch,
+        tag="actions",
+        body=payloads.Reason,
+        answers={200: payloads.BatchAnswer},
+        problems=(400, 404, 409, 413, 415, 422),
+    ),
+    Operation(
+        method="POST",
+        path=f"{BATCH}/resume",
+        handler=acting.resume_batch,
+        tag="actions",
+        body=payloads.Reason,
+        answers={200: payloads.BatchAnswer},
+        problems=(400, 404, 409, 413, 415, 422),
+    ),
+    Operation(
+        method="POST",
+        path=f"{BATCH}/cancel",
+        handler=acting.cancel_batch,
+        tag="actions",
+        body=payloads.Reason,
+        answers={200: payloads.BatchAnswer},
+        problems=(400, 404, 409, 413, 415, 422),
+    ),
+    Operation(
+        method="GET",
+        path=f"{BATCH}/items",
+        handler=reading.list_items,
+        tag="items",
+        query=payloads.ItemQuery,
+        answers={200: payloads.ItemPage},
+        problems=(404, 422),
+    ),
+    Operation(
+        method="GET",
+        path=f"{BATCH}/items/{{item_number:int}}",
+        handler=reading.get_item,
+        tag="items",
+        answers={200: payloads.ItemAnswer},
+        problems=(404,),
+    ),
+    Operation(
+        method="GET",
+        path=f"{BATCH}/logs",
+        handler=reading.list_logs,
+        tag="items",
+        query=payloads.LogQuery,
+        answers={200: payloads.LogPage},
+        problems=(404, 422),
+    ),
+    Operation(
+        method="GET",
+        path=f"{BATCH}/failures.csv",
+        handler=following.export_csv,
+        tag="items",
+        query=payloads.ExportQuery,
+        answers={200: None},
+        media_type=CSV,
+        problems=(404, 422),
+    ),
+    Operation(
+        method="GET",
+        path=f"{BATCH}/failures.jsonl",
+        handler=following.export_jsonl,
+        tag="items",
+        query=payloads.ExportQuery,
+        answers={200: None},
+        media_type=JSON_LINES,
+        problems=(404, 422),
+    ),
+    Operation(
+        method="GET",
+        path=f"{BATCH}/events",
+        handler=following.stream_events,
+        tag="progress",
+        query=payloads.EventQuery,
+        answers={200: None},
+        media_type=EVENTS,
+        problems=(404, 422, 429),
+    ),
+    Operation(
+        method="POST",
+        path=f"{BATCH}/events/ticket",
+        handler=following.create_ticket,
+        tag="progress",
+        answers={201: payloads.Ticket},
+        problems=(404,),
+    ),
+    Operation(
+        method="POST",
+        path="/api/session",
+        handler=following.create_session,
+        tag="progress",
+        answers={204: None},
+        problems=(409,),
+    ),
+    Operation(
+        method="DELETE",
+        path="/api/session",
+        handler=following.delete_session,
+        tag="progress",
+        answers={204: None},
+        public=True,
+    ),
+    Operation(
+        method="GET",
+        path="/api/batch-types",
+        handler=reading.list_batch_types,
+        tag="server",
+        answers={200: payloads.BatchTypes},
+    ),
+    Operation(
+        method="GET",
+        path="/health",
+        handler=serving.get_health,
+        tag="server",
+        answers={200: payloads.HealthAnswer, 503: payloads.HealthAnswer},
+        public=True,
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        handler=serving.get_metrics,
+        tag="server",
+        answers={200: None},
+        media_type=TEXT,
+    ),
+    Operation(
+        method="GET",
+        path="/openapi.json",
+        handler=serving.get_document,
+        tag="server",
+        public=True,
+        hidden=True,
+    ),
+    Operation(
+        method="GET",
+        path="/docs",
+        handler=serving.get_docs,
+        tag="server",
+        media_type=HTML,
+        public=True,
+        hidden=True,
+    ),
+    Operation(
+        method="GET",
+        path="/docs/{name}",
+        handler=serving.get_docs_file,
+        tag="server",
+        media_type=HTML,
+        public=True,
+        hidden=True,
+    ),
+)

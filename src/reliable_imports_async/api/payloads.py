@@ -1,0 +1,335 @@
+"""What requests and answers look like: the bodies and queries that the API document describes."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+from ..models import BatchStatus, ItemStatus, LogLevel
+
+Process = Literal["background", "wait"] | Literal[False]
+
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=1_000)]
+"""PostgreSQL stores no NUL."""
+
+LARGEST_NUMBER = 2_147_483_647  # item numbers are PostgreSQL integers
+LARGEST_LOG_ID = 9_223_372_036_854_775_807
+
+
+class Payload(BaseModel):
+    """What a client sends: unknown names are refused, so that a typing error is noticed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class CreateBatch(Payload):
+    """A new batch."""
+
+    batch_type: Text = Field(description="Names the processor.", examples=["customer_data"])
+    items: list[Any] | None = Field(default=None, description="The records, in their order.")
+    metadata: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Your own; processors read it."
+    )
+    process: Process = Field(
+        default="background",
+        description="`background`: answer at once. `wait`: up to 30 seconds for the end. "
+        "`false`: only create.",
+    )
+    strict: bool = Field(
+        default=False,
+        description="Refuse the batch when an item is invalid, instead of storing a failed item.",
+    )
+
+
+class ProcessBatch(Payload):
+    """How to process."""
+
+    process: Literal["background", "wait"] = "background"
+
+
+class ReprocessBatch(ProcessBatch):
+    """Which failures to run again; by default all."""
+
+    failed_items_only: bool = Field(
+        default=True, description="`false` runs every item again, also what succeeded."
+    )
+    group: Text | None = Field(default=None, description="Only failures of this group.")
+    item_numbers: list[int] | None = Field(
+        default=None, description="Only these items.", min_length=1, max_length=10_000
+    )
+
+
+class Reason(Payload):
+    """Why."""
+
+    reason: Text | None = None
+
+
+class BatchQuery(Payload):
+    """Which batches to list."""
+
+    batch_type: Text | None = None
+    status: BatchStatus | None = None
+    root: UUID | None = Field(default=None, description="Only batches of this lineage.")
+    created_since: datetime | None = Field(default=None, description="Created then or later.")
+    created_before: datetime | None = Field(default=None, description="Created earlier.")
+    cursor: UUID | None = Field(default=None, description="`next` of the page before.")
+    limit: int = Field(default=50, ge=1)
+
+
+class ItemQuery(Payload):
+    """Which items to list."""
+
+    status: ItemStatus | None = None
+    group: Text | None = Field(default=None, description="Only failures of this group.")
+    cursor: int = Field(
+        default=0, ge=0, le=LARGEST_NUMBER, description="`next` of the page before."
+    )
+    limit: int = Field(default=100, ge=1)
+
+
+class LogQuery(Payload):
+    """Which log lines to list."""
+
+    item_number: int | None = Field(default=None, ge=1, le=LARGEST_NUMBER)
+    level: LogLevel | None = Field(default=None, description="Only lines of this level.")
+    cursor: int = Field(
+        default=0, ge=0, le=LARGEST_LOG_ID, description="`next` of the page before."
+    )
+    limit: int = Field(default=100, ge=1)
+
+
+class UploadQuery(Payload):
+    """What an uploaded file holds."""
+
+    batch_type: Text = Field(description="Names the processor.")
+    name: Text | None = Field(default=None, max_length=255, description="The file's name.")
+    format: Literal["csv", "tsv", "jsonl", "json"] | None = None
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    encoding: str | None = Field(default=None, max_length=40)
+    on_same_file: Literal["refuse", "skip", "force"] = "refuse"
+    process: Literal["background", "wait", "false"] = "background"
+
+
+class ExportQuery(Payload):
+    """Which failures to download."""
+
+    group: Text | None = Field(default=None, description="Only failures of this group.")
+
+
+class EventQuery(Payload):
+    """How a client that cannot send headers proves who it is."""
+
+    ticket: str | None = Field(default=None, max_length=2_000, description="See `…/events/ticket`.")
+
+
+class Links(BaseModel):
+    """Where the rest of a batch is."""
+
+    self: str
+    items: str
+    logs: str
+    events: str
+    failures_csv: str
+    failures_jsonl: str
+
+
+class GroupAnswer(BaseModel):
+    """Failed items with one cause."""
+
+    group: str
+    count: int
+    kind: str
+    type: str
+    message: str
+    sqlstate: str | None = None
+    constraint: str | None = None
+    table: str | None = None
+    column: str | None = None
+    hint: str | None = None
+
+
+class BatchAnswer(BaseModel):
+    """Where a batch stands."""
+
+    batch_id: UUID
+    batch_type: str
+    status: BatchStatus
+    parent_batch_id: UUID | None
+    root_batch_id: UUID
+    total_items: int
+    pending_items: int
+    completed_items: int
+    skipped_items: int
+    failed_items: int
+    outstanding_items: int = Field(description="Failed, and completed by no reprocessing.")
+    success_rate: float = Field(description="Percent of the items with an outcome.")
+    items_per_second: float | None
+    duration: float | None = Field(description="Seconds.")
+    ok: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    created_by: str | None
+    source_name: str | None
+    pause_reason: str | None
+    error: str | None
+    groups: list[GroupAnswer] = Field(description="Failed items by cause, largest first.")
+    links: Links
+
+
+class DetailedBatchAnswer(BatchAnswer):
+    """A batch with its lineage."""
+
+    metadata: dict[str, JsonValue]
+    lineage: list["LineageAnswer"] = Field(description="Oldest first.")
+
+
+class LineageAnswer(BaseModel):
+    """A batch of the same lineage."""
+
+    batch_id: UUID
+    parent_batch_id: UUID | None
+    status: BatchStatus
+    total_items: int
+    completed_items: int
+    skipped_items: int
+    failed_items: int
+    outstanding_items: int
+    created_at: datetime
+
+
+class ListedBatch(BaseModel):
+    """A batch in a list."""
+
+    batch_id: UUID
+    batch_type: str
+    status: BatchStatus
+    parent_batch_id: UUID | None
+    root_batch_id: UUID
+    total_items: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    created_by: str | None
+    source_name: str | None
+    source_columns: list[str] | None
+    pause_reason: str | None
+    error: str | None
+    metadata: dict[str, JsonValue]
+    links: Links
+
+
+class BatchPage(BaseModel):
+    """A page of batches, newest first."""
+
+    batches: list[ListedBatch]
+    next: UUID | None = Field(description="The cursor of the next page.")
+
+
+class FailureAnswer(BaseModel):
+    """Why an item failed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str
+    type: str
+    message: str
+    group: str
+
+
+class ItemAnswer(BaseModel):
+    """An item with everything stored about it."""
+
+    batch_id: UUID
+    item_number: int
+    status: ItemStatus
+    attempts: int
+    source_data: dict[str, JsonValue] | None
+    raw_base64: str | None = Field(description="A record that JSON cannot hold, as it came.")
+    source_line: int | None
+    item_key: str | None
+    root_batch_id: UUID | None
+    root_item_number: int | None
+    idempotency_key: str
+    due_at: datetime | None
+    target_table: str | None
+    target_id: str | None
+    processed_data: JsonValue
+    skip_reason: str | None
+    failure: FailureAnswer | None
+    reprocessed_by: UUID | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class ItemPage(BaseModel):
+    """A page of items, in the order of their numbers."""
+
+    items: list[ItemAnswer]
+    next: int | None = Field(description="The cursor of the next page.")
+
+
+class LogAnswer(BaseModel):
+    """A log line; `item_number` is null for a line about the batch."""
+
+    log_id: int
+    batch_id: UUID
+    item_number: int | None
+    level: LogLevel
+    message: str
+    details: dict[str, JsonValue] | None
+    logged_at: datetime
+
+
+class LogPage(BaseModel):
+    """A page of log lines, oldest first."""
+
+    logs: list[LogAnswer]
+    next: int | None = Field(description="The cursor of the next page.")
+
+
+class BatchTypeAnswer(BaseModel):
+    """A batch type, its processor and the JSON schema of its records."""
+
+    batch_type: str
+    description: str | None
+    json_schema: dict[str, JsonValue] | None = Field(description="Null: any object is taken.")
+
+
+class BatchTypes(BaseModel):
+    """The batch types this server knows."""
+
+    batch_types: list[BatchTypeAnswer]
+
+
+class Ticket(BaseModel):
+    """Lets a browser's EventSource in, for a short time."""
+
+    ticket: str
+    expires_in: int = Field(description="Seconds.")
+
+
+class HealthAnswer(BaseModel):
+    """Whether this server can work."""
+
+    status: Literal["ok", "unavailable"]
+    database: str
+    schema_version: str | None
+    worker: str
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 describes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str | None = None
+    hint: str | None = None
+    errors: list[dict[str, JsonValue]] | None = None
