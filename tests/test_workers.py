@@ -1,16 +1,22 @@
 """Workers: batches that are enqueued get drained, shared, survived and handed back."""
 
 import asyncio
+import os
+import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import anyio
 import anyio.lowlevel
 import asyncpg
 import pytest
+from pgqueuer import PgQueuer
+from pgqueuer.models import Job
 
-from reliable_imports_async import BatchManager, Retry, Settings, queueing
+from reliable_imports_async import BatchManager, Retry, Settings, queueing, register
 from reliable_imports_async.errors import (
     BatchCancelled,
     BatchNotFound,
@@ -25,6 +31,15 @@ JOBS = "SELECT count(*) FROM pgqueuer"
 SESSIONS = """
 SELECT count(*) FROM pg_stat_activity
  WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+SLOW = """
+import asyncio
+from reliable_imports_async import BaseProcessor
+
+class SlowProcessor(BaseProcessor):
+    async def process_item(self, item, ctx):
+        await ctx.execute("INSERT INTO ledger (n) VALUES ($1)", item.item_number)
+        await asyncio.sleep(0.05)
 """
 
 
@@ -310,3 +325,81 @@ async def test_refusals(manager, empty_dsn, conn):
     with pytest.raises(QueueMissing):
         await manager.create_batch("tried", records(1), enqueue=True)
     assert await conn.fetchval("SELECT count(*) FROM reliable_imports.import_batches") == 0
+
+
+async def test_a_pgqueuer_application_takes_our_jobs_along(dsn, manager, conn):
+    await conn.execute(LEDGER)
+    manager.registry.register(processor(insert))
+    connection = await asyncpg.connect(dsn)
+    pgq = PgQueuer.from_asyncpg_connection(connection)
+    own: list[bytes] = []
+
+    @pgq.entrypoint("their_own")
+    async def their_own(job: Job) -> None:
+        own.append(job.payload)
+
+    register(pgq, manager)
+    batch_id = await manager.create_batch("tried", records(30), enqueue=True)
+    await pgq.qm.queries.enqueue("their_own", b"x")
+    running = asyncio.ensure_future(pgq.run(dequeue_timeout=timedelta(seconds=0.5)))
+    assert (await finished(manager, batch_id)).ok
+    with anyio.fail_after(30):
+        while not own:
+            await anyio.sleep(0.05)
+    pgq.shutdown.set()
+    await running
+    await connection.close()
+    assert await written(conn) == list(range(1, 31))
+
+
+async def test_a_worker_process_hands_back_on_sigterm(dsn, conn, tmp_path):
+    await conn.execute(LEDGER)
+    (tmp_path / "slow.py").write_text(SLOW)
+    async with BatchManager(dsn) as manager:
+        manager.registry.register(processor(insert, batch_type="slow"))
+        batch_id = await manager.create_batch("slow", records(500))
+    environment = os.environ | {
+        "RELIABLE_IMPORTS_DATABASE_URL": dsn,
+        "RELIABLE_IMPORTS_PROCESSORS": "slow",
+        "PYTHONPATH": str(tmp_path),
+    }
+    command = (sys.executable, "-m", "reliable_imports_async")
+
+    async def some():
+        return len(await written(conn)) >= 3
+
+    enqueued = await asyncio.create_subprocess_exec(
+        *command,
+        "process",
+        "latest",
+        "--background",
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await enqueued.communicate()
+    assert enqueued.returncode == 0
+    assert b"for the workers" in said
+    process = await asyncio.create_subprocess_exec(
+        *command, "worker", "--types", "slow", "--concurrency", "2",
+        env=environment, stderr=asyncio.subprocess.PIPE, cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        await until(some)
+        process.send_signal(signal.SIGTERM)
+        with anyio.fail_after(60):
+            _, notes = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+    assert process.returncode == 0, notes
+    state = "SELECT count(*) FILTER (WHERE state = 'leased') AS leased, sum(crashes) AS crashes"
+    ranges = await conn.fetchrow(f"{state} FROM reliable_imports.import_batch_ranges")
+    assert tuple(ranges) == (0, 0)
+    settled = await conn.fetchval(
+        "SELECT count(*) FROM reliable_imports.import_batch_items WHERE status = 'completed'"
+    )
+    assert 3 <= settled == len(await written(conn)) < 500
+    queued = "SELECT count(*) FROM pgqueuer WHERE status = 'queued'"
+    assert await conn.fetchval(queued) == await conn.fetchval(JOBS) >= 1
+    assert batch_id

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from .context import ImportContext
 from .endpoints import BaseEndpoint, EndpointContext
 from .errors import ReliableImportsError
+from .hosting import register
 from .manager import BatchManager
 from .models import (
     BatchStatus,
@@ -55,6 +56,7 @@ __all__ = [
     "Visible",
     "progress_response",
     "read_file",
+    "register",
 ]
 
 

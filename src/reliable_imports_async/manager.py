@@ -15,6 +15,7 @@ from .context import LogBuffer
 from .database import Database
 from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
 from .guarded import Connection
+from .jobs import BatchJobs
 from .lifecycle import in_child_task
 from .loading import OnSameFile, Progress, Request
 from .models import BatchSummary, LogLevel
@@ -253,6 +254,10 @@ class BatchManager(BatchRepairs):
         processing = self._open_processing()
         worker = Worker(self._database, processing, self._announcer, self.settings, names)
         await in_child_task(worker.run)
+
+    def _batch_jobs(self, batch_types: Sequence[str], stopping: Callable[[], bool]) -> BatchJobs:
+        """What a PgQueuer application of the user's runs."""
+        return BatchJobs(self._database, self._open_processing(), batch_types, stopping)
 
     async def pause_batch(
         self, batch_id: UUID, *, reason: str = "paused on request", actor: str | None = None

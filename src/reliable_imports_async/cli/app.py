@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import anyio
 import typer
 
-from . import changing, embedded_database, importing, migrating, reading
+from . import changing, embedded_database, importing, migrating, reading, working
 from .failures import report
 from .invocation import Invocation
 from .options import global_options
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "import": importing.import_file,
     "process": importing.process,
     "reprocess": importing.reprocess,
+    "worker": working.worker,
     "list": reading.list_batches,
     "show": reading.show,
     "items": reading.items,

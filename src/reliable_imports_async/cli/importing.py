@@ -75,10 +75,28 @@ async def import_file(  # noqa: PLR0913 - the command's options
         return await Run(cli, manager).load_and_process(source, type, options)
 
 
-async def process(cli: Invocation, *, batch: BatchName, concurrency: Concurrency = None) -> int:
+async def process(
+    cli: Invocation,
+    *,
+    batch: BatchName,
+    background: Annotated[
+        bool, typer.Option("--background", help="Leave it to the workers; returns at once.")
+    ] = False,
+    concurrency: Concurrency = None,
+) -> int:
     """Process a batch to its end, or go on with it after it was stopped."""
-    async with cli.manager(concurrency=concurrency, discover=True) as manager:
-        return await Run(cli, manager).process(await manager.find_batch(batch))
+    async with cli.manager(concurrency=concurrency, discover=not background) as manager:
+        batch_id = await manager.find_batch(batch)
+        if not background:
+            return await Run(cli, manager).process(batch_id)
+        await manager.enqueue_batch(batch_id)
+        if cli.output.json:
+            cli.output.record({"batch_id": batch_id, "enqueued": True})
+        else:
+            cli.output.show(
+                f"Batch {tail(batch_id)} is for the workers: `reliable-imports worker` is one."
+            )
+        return 0
 
 
 async def reprocess(
