@@ -10,13 +10,14 @@ import anyio
 import pytest
 
 from reliable_imports_async import BatchManager, ItemStatus
-from reliable_imports_async.runner import Drain
+from reliable_imports_async.interval import Interval
 from reliable_imports_async.settling import Settled
+from reliable_imports_async.slots import Slots
 
 from .trying import LEDGER, insert, processor, records
 
 ITEMS = 400
-CANCELLATIONS = 1_000
+CANCELLATIONS = {1: 1_000, 50: 300}  # by the number of items that share a transaction
 LONGEST = 0.01  # seconds; longer than BEGIN, the item, its settling and COMMIT together
 TORN = """
 SELECT count(*)
@@ -57,7 +58,7 @@ WAYS = (by_wait_for, by_move_on_after, by_cancelling_the_task, by_cancelling_twi
 def verdicts(monkeypatch) -> Counter:
     """What the engine believed about each item, as often as it believed it."""
     seen: Counter = Counter()
-    verdict_of = Drain._verdict
+    verdict_of = Slots._verdict
 
     async def listening(self, work, session):
         verdict = await verdict_of(self, work, session)
@@ -65,17 +66,28 @@ def verdicts(monkeypatch) -> Counter:
             seen[work.item.item_number, verdict.status] += 1
         return verdict
 
-    monkeypatch.setattr(Drain, "_verdict", listening)
+    execute = Interval.execute
+
+    async def listening_to_many(self, prepared, session, may_start):
+        verdicts = await execute(self, prepared, session, may_start)
+        for number, verdict in verdicts.items():
+            if isinstance(verdict, Settled):
+                seen[number, verdict.status] += 1
+        return verdicts
+
+    monkeypatch.setattr(Slots, "_verdict", listening)
+    monkeypatch.setattr(Interval, "execute", listening_to_many)
     return seen
 
 
-async def test_a_thousand_cancellations_tear_nothing(dsn, conn, verdicts):
+@pytest.mark.parametrize("size", list(CANCELLATIONS))
+async def test_a_thousand_cancellations_tear_nothing(dsn, conn, verdicts, size):
     chance = random.Random(20260801)
     async with BatchManager(dsn, concurrency=3) as manager:
-        manager.registry.register(processor(insert))
+        manager.registry.register(processor(insert, commit_interval=size))
         await conn.execute(LEDGER)
         batch_id = None
-        for number in range(CANCELLATIONS):
+        for number in range(CANCELLATIONS[size]):
             if batch_id is None:
                 batch_id = await manager.create_batch("tried", records(ITEMS))
             with suppress(asyncio.CancelledError, TimeoutError):

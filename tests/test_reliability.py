@@ -11,12 +11,20 @@ from reliable_imports_async import BatchManager, BatchStatus, FailureKind, ItemS
 from reliable_imports_async.errors import ContextClosed, ProcessorError
 from reliable_imports_async.settings import Settings
 
+from . import trying
 from .trying import INSERT, LEDGER, insert, only_item, processor, records, run, written
 
 CONNECTIONS = """
 SELECT count(*) FROM pg_stat_activity
  WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
+
+
+@pytest.fixture(autouse=True, params=list(trying.MODES))
+def mode(request, monkeypatch) -> str:
+    """Whether each item has a transaction of its own, or several share one."""
+    monkeypatch.setattr(trying, "DEFAULTS", trying.MODES[request.param])
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -274,7 +282,8 @@ async def test_deadlocking_items_are_repeated_and_complete(manager, conn):
         prepared.append(item.item_number)
 
     prepared: list[int] = []
-    summary = await run(manager, process_item, 2, prepare_item=prepare_item)
+    # Each in a transaction of its own, in any mode: they wait for each other.
+    summary = await run(manager, process_item, 2, prepare_item=prepare_item, commit_interval=1)
 
     assert summary.ok
     assert len(tries) == 3

@@ -9,12 +9,14 @@ from reliable_imports_async.guarded import Connection
 
 LEDGER = "CREATE TABLE ledger (n integer, note text)"
 INSERT = "INSERT INTO ledger (n) VALUES ($1)"
+MODES = {"item": {}, "interval": {"commit_interval": 7}}
+DEFAULTS: dict[str, Any] = {}  # attributes of every processor made here; a test may set them
 PER_ITEM = "SELECT n, count(*)::integer AS times FROM ledger GROUP BY n ORDER BY n"
 
 
 def processor(process_item: Any, **attributes: Any) -> type[BaseProcessor[Any]]:
     """A processor for batch type ``tried``; functions take (item, ctx), without self."""
-    members = {"process_item": process_item, **attributes}
+    members = {"process_item": process_item, **DEFAULTS, **attributes}
     plain = {
         name: staticmethod(member) if inspect.isfunction(member) else member
         for name, member in members.items()

@@ -48,6 +48,14 @@ class Prepared:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """PostgreSQL refused a COMMIT, such as for a deferred constraint: all of it is rolled back."""
+
+    cause: BaseException
+    judgement: Judgement
+
+
 class _FenceLost(Exception):
     """The settle statement met no pending row of this try."""
 
@@ -64,6 +72,9 @@ class Executor:
     """Executes items of one batch; shared by all its slots.
 
     Attributes:
+        batch, processor, database, settings: What it was made with.
+        streak: Counts the failures in a row.
+        settler: Stores what does not commit with the item's own transaction.
         item_timeout: Seconds for validating and preparing, and again for processing, an item.
     """
 
@@ -77,11 +88,12 @@ class Executor:
         shared: Any,
         streak: Streak,
     ) -> None:
-        self._settler = Settler(database, settings, streak)
-        self._batch = batch
-        self._processor = processor
-        self._database = database
-        self._settings = settings
+        self.settler = Settler(database, settings, streak)
+        self.streak = streak
+        self.batch = batch
+        self.processor = processor
+        self.database = database
+        self.settings = settings
         self._shared = shared
         self.item_timeout = processor.item_timeout or settings.item_timeout
         self._always_ready = processor.model() is None and not (
@@ -92,8 +104,8 @@ class Executor:
     def waits(self) -> bool:
         """Whether an item may have to wait before its transaction, so that it is prepared apart."""
         return any(
-            self._processor.overrides(hook)
-            and inspect.iscoroutinefunction(getattr(self._processor, hook))
+            self.processor.overrides(hook)
+            and inspect.iscoroutinefunction(getattr(self.processor, hook))
             for hook in ("validate_item", "prepare_item")
         )
 
@@ -102,13 +114,13 @@ class Executor:
         """How many items to prepare at once, apart from the slots."""
         if not self.waits:
             return 0
-        if self._processor.overrides("prepare_item"):
-            return self._processor.prepare_concurrency
-        return self._database.concurrency
+        if self.processor.overrides("prepare_item"):
+            return self.processor.prepare_concurrency
+        return self.database.concurrency
 
     def session(self, more: Callable[[], bool]) -> Session:
         """A new session for a slot; `more` says whether a further item is waiting for it."""
-        return Session(self._database, self._processor, self.item_timeout, more)
+        return Session(self.database, self.processor, self.item_timeout, more)
 
     async def prepare(self, item: ImportBatchItem[Any]) -> Prepared:
         """Validate and prepare an item, with no connection held.
@@ -116,8 +128,8 @@ class Executor:
         Raises:
             Outage: The server failed under a query of validate_item or prepare_item.
         """
-        log = LogBuffer(self._settings.log_level, self._database.redact)
-        ctx = ImportContext(self._batch, None, item=item, shared=self._shared, log=log)
+        log = LogBuffer(self.settings.log_level, self.database.redact)
+        ctx = ImportContext(self.batch, None, item=item, shared=self._shared, log=log)
         started = perf_counter()
         ready = await self._ready(item, ctx)
         return Prepared(item, ready, ctx, log, len(log.lines), perf_counter() - started)
@@ -143,14 +155,14 @@ class Executor:
             case Failed() | Postponed():
                 seconds = perf_counter() - started
                 item, log = prepared.item, prepared.log
-                return await self._settler.settle(item, outcome, log, session, seconds)
+                return await self.settler.settle(item, outcome, log, session, seconds)
 
     async def give_up(
         self, item: ImportBatchItem[Any], failure: Failure, session: Session
     ) -> Verdict:
         """Fail an item under which connections keep breaking while the server is well."""
-        log = LogBuffer(self._settings.log_level, self._database.redact)
-        return await self._settler.settle(item, Failed(failure), log, session, 0.0)
+        log = LogBuffer(self.settings.log_level, self.database.redact)
+        return await self.settler.settle(item, Failed(failure), log, session, 0.0)
 
     async def _outcome(
         self, prepared: Prepared, session: Session
@@ -176,11 +188,11 @@ class Executor:
         """The item with its data and what was prepared, or why it has none."""
         if self._always_ready:
             return item
-        reader = ReadingConnection(self._database.reading)
+        reader = ReadingConnection(self.database.reading)
         ctx._enter(reader, item)  # noqa: SLF001
         try:
             with anyio.move_on_after(self.item_timeout):
-                return await make_ready(self._processor, item, ctx)
+                return await make_ready(self.processor, item, ctx)
             raise NotReady(self._too_slow(), FailureKind.TIMEOUT)
         except BaseException as exc:  # noqa: BLE001 - judged; what is not ours is raised again
             return self._not_ready(exc, item, reader)
@@ -197,10 +209,10 @@ class Executor:
         if must_propagate(cause):
             raise exc
         own = tuple(reader.errors)
-        judgement = self._judge(cause, own=own, broken=reader.lost, default=kind)
+        judgement = self.judge(cause, own=own, broken=reader.lost, default=kind)
         if judgement.action is Action.WAIT:
             raise Outage(judgement.failure, lost=reader.lost) from cause
-        return failed_or_postponed(self._processor, item, cause, judgement.failure)
+        return failed_or_postponed(self.processor, item, cause, judgement.failure)
 
     async def _transact(
         self, item: ImportBatchItem[Any], ctx: ImportContext, log: LogBuffer, session: Session
@@ -210,7 +222,9 @@ class Executor:
         guarded = GuardedConnection(conn)
         ctx._enter(guarded, item)  # noqa: SLF001
         try:
-            outcome = await self._process(item, ctx, conn)
+            if self.database.pooled:
+                await self.database.configure_transaction(conn, self.item_timeout)
+            outcome = await self.process(item, ctx)
             guarded.close()
             if not conn.is_in_transaction():
                 raise TransactionEnded
@@ -222,15 +236,15 @@ class Executor:
         chain = not guarded.changed_transaction and session.more()
         return await self._commit(item, outcome, session, chain=chain)
 
-    async def _process(
-        self, item: ImportBatchItem[Any], ctx: ImportContext, conn: Connection
-    ) -> Completed | Skip:
-        """The developer's code, for at most `item_timeout`."""
-        if self._database.pooled:
-            await self._database.configure_transaction(conn, self.item_timeout)
+    async def process(self, item: ImportBatchItem[Any], ctx: ImportContext) -> Completed | Skip:
+        """The developer's code, for at most `item_timeout`.
+
+        Raises:
+            ItemTimeout: It took longer.
+        """
         with anyio.CancelScope(deadline=anyio.current_time() + self.item_timeout) as scope:
             try:
-                return as_outcome(await self._processor.process_item(item, ctx))
+                return as_outcome(await self.processor.process_item(item, ctx))
             except Exception as exc:
                 if scope.cancel_called:  # what its own clean-up raised on the way out
                     raise self._too_slow() from exc
@@ -247,7 +261,7 @@ class Executor:
         """The last statement before COMMIT, fenced: exactly one row, or the try is rolled back."""
         try:
             settled = await items.settle(
-                conn, item, outcome, log.finished(), timeout=self._settings.commit_timeout
+                conn, item, outcome, log.finished(), timeout=self.settings.commit_timeout
             )
         except TimeoutError as exc:
             raise self._outage(exc) from exc
@@ -268,13 +282,13 @@ class Executor:
             await session.discard()
         if must_propagate(exc) or isinstance(exc, _FenceLost | Outage):
             raise exc
-        judgement = self._judge(exc, own=own, broken=lost)
+        judgement = self.judge(exc, own=own, broken=lost)
         if judgement.action is Action.WAIT:
             await session.discard()
             raise Outage(judgement.failure, lost=lost) from exc
         if judgement.action is Action.REPEAT:
             raise _Conflict(judgement.failure) from exc
-        return failed_or_postponed(self._processor, item, exc, judgement.failure)
+        return failed_or_postponed(self.processor, item, exc, judgement.failure)
 
     async def _commit(
         self,
@@ -284,27 +298,38 @@ class Executor:
         *,
         chain: bool,
     ) -> Completed | Skip | Failed | Postponed:
-        """COMMIT, shielded and bounded. An answer that never comes leaves the outcome in doubt."""
+        """COMMIT; a refusal is the item's failure, or a conflict."""
+        refused = await self.commit(session, chain=chain)
+        if refused is None:
+            return outcome
+        judgement = refused.judgement
+        if judgement.action is Action.REPEAT:
+            raise _Conflict(judgement.failure) from refused.cause
+        return failed_or_postponed(self.processor, item, refused.cause, judgement.failure)
+
+    async def commit(self, session: Session, *, chain: bool) -> Refused | None:
+        """COMMIT, shielded and bounded; None when it is committed.
+
+        Raises:
+            Outage: There was no answer: the outcome is in doubt.
+        """
         try:
-            with anyio.fail_after(self._settings.commit_timeout, shield=True):
+            with anyio.fail_after(self.settings.commit_timeout, shield=True):
                 await session.commit(chain=chain)
         except BaseException as exc:
-            judgement = self._judge(exc, own=(exc,), broken=session.lost)
+            judgement = self.judge(exc, own=(exc,), broken=session.lost)
             refused = isinstance(exc, asyncpg.PostgresError | TransactionEnded) and not session.lost
             if refused and judgement.action is not Action.WAIT:
                 if not await session.rollback():
                     await session.discard()
-                if judgement.action is Action.REPEAT:
-                    raise _Conflict(judgement.failure) from exc
-                # such as a deferred constraint
-                return failed_or_postponed(self._processor, item, exc, judgement.failure)
+                return Refused(exc, judgement)
             await session.discard()
             if not isinstance(exc, Exception):
                 raise
             raise Outage(judgement.failure, lost=True) from exc
-        return outcome
+        return None
 
-    def _judge(
+    def judge(
         self,
         exc: BaseException,
         *,
@@ -312,15 +337,16 @@ class Executor:
         broken: bool = False,
         default: FailureKind = FailureKind.EXCEPTION,
     ) -> Judgement:
+        """What an exception means, see `judgement.judge`."""
         if isinstance(exc, ItemTimeout):
             default = FailureKind.TIMEOUT
             broken = False
-        return judge(exc, own=own, broken=broken, default=default, redact=self._database.redact)
+        return judge(exc, own=own, broken=broken, default=default, redact=self.database.redact)
 
     def _outage(self, exc: Exception) -> Outage:
         """One of our own statements was not answered."""
         kind = FailureKind.CONNECTION_LOST
-        return Outage(describe(exc, kind=kind, redact=self._database.redact), lost=True)
+        return Outage(describe(exc, kind=kind, redact=self.database.redact), lost=True)
 
     def _too_slow(self) -> ItemTimeout:
         return ItemTimeout(f"the item took longer than item_timeout ({self.item_timeout:g} s)")

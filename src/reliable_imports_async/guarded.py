@@ -45,12 +45,13 @@ class GuardedConnection:
     `ContextClosed` once the item has settled.
     """
 
-    __slots__ = ("_connection", "changed_transaction", "errors")
+    __slots__ = ("_connection", "changed_transaction", "errors", "savepoints")
 
     def __init__(self, connection: Connection) -> None:
         self._connection: Connection | None = connection
         self.changed_transaction = False  # such as its isolation level, which a chain would keep
         self.errors: list[BaseException] = []
+        self.savepoints = 0  # made here so far
 
     def close(self) -> None:
         """Detach from the connection; every later use raises `ContextClosed`."""
@@ -139,8 +140,13 @@ class GuardedConnection:
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """Undo what happens inside when it raises, and only that."""
-        async with self._open().transaction():
+        async with self.transaction():
             yield
+
+    def transaction(self, **options: Any) -> Any:
+        """asyncpg's `transaction`, which inside the item's transaction is a savepoint."""
+        self.savepoints += 1
+        return self._open().transaction(**options)
 
     def __getattr__(self, name: str) -> Any:
         if name in _REFUSED:

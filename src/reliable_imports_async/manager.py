@@ -20,6 +20,7 @@ from .lifecycle import in_child_task
 from .loading import OnSameFile, Progress, Request
 from .models import BatchSummary, LogLevel
 from .processing import Processing, refuse_stopped
+from .processors import check_commit_interval
 from .purging import purge_batch, purge_finished
 from .registry import Registry
 from .repairs import BatchRepairs
@@ -188,6 +189,7 @@ class BatchManager(BatchRepairs):
         self,
         batch_id: UUID,
         *,
+        commit_interval: int | None = None,
         max_failures: int | None = None,
         max_failure_rate: float | None = None,
         min_processed: int | None = None,
@@ -199,15 +201,19 @@ class BatchManager(BatchRepairs):
 
         Args:
             batch_id: The batch.
+            commit_interval: Items that share a transaction here, instead of what the processor
+                says; 1 gives each its own.
             max_failures: As for `create_batch`; from now on for everybody who works on the batch.
             max_failure_rate: Likewise.
             min_processed: Likewise.
 
         Raises:
+            ConfigurationError: `commit_interval` is no positive number.
             BatchNotFound: There is no such batch.
             BatchPaused, BatchCancelled: It was so before the call.
             UnknownBatchType: Its processor is not registered here.
         """
+        check_commit_interval(commit_interval)
         processing = self._open_processing()
         given = {
             "max_failures": max_failures,
@@ -215,7 +221,7 @@ class BatchManager(BatchRepairs):
             "min_processed": min_processed,
         }
         await self._set_thresholds(batch_id, {k: v for k, v in given.items() if v is not None})
-        return await processing.process(batch_id)
+        return await processing.process(batch_id, commit_interval=commit_interval)
 
     async def enqueue_batch(self, batch_id: UUID) -> None:
         """Have workers process a batch, here or on other machines; returns at once.

@@ -11,12 +11,15 @@ from .database import Database
 from .errors import BatchCancelled, BatchNotFound, BatchPaused
 from .execution import Executor
 from .guarded import ReadingConnection
+from .interval import Interval
+from .item_queue import Queue
 from .lifecycle import Lifecycle, in_child_task
 from .models import BatchStatus, BatchSummary, ImportBatch
 from .processors import BaseProcessor
 from .registry import Registry
 from .runner import Drain
 from .settings import Settings
+from .slots import Slots
 from .stopping import Streak, Thresholds
 from .store import batches, summaries
 from .turn import Turn
@@ -37,26 +40,33 @@ class Processing:
         self._control = Control(database, settings, uuid4())
         self._limiter = anyio.CapacityLimiter(database.concurrency)
 
-    async def process(self, batch_id: UUID, turn: Turn | None = None) -> BatchSummary:
+    async def process(
+        self, batch_id: UUID, turn: Turn | None = None, *, commit_interval: int | None = None
+    ) -> BatchSummary:
         """Drain a batch, beside others who drain it, until it has come to an end.
 
         Args:
+            commit_interval: Items that share a transaction, instead of what the processor says.
             turn: Ends it earlier; without one it goes on for as long as it takes.
 
         Raises:
             BatchNotFound, BatchPaused, BatchCancelled, UnknownBatchType.
         """
-        summary: BatchSummary = await in_child_task(lambda: self._process(batch_id, turn or Turn()))
+        summary: BatchSummary = await in_child_task(
+            lambda: self._process(batch_id, turn or Turn(), commit_interval)
+        )
         return summary
 
-    async def _process(self, batch_id: UUID, turn: Turn) -> BatchSummary:
+    async def _process(
+        self, batch_id: UUID, turn: Turn, commit_interval: int | None
+    ) -> BatchSummary:
         batch = await self._batch(batch_id)
         processor = self._registry.get(batch.batch_type)
         refuse_stopped(batch)
         if batch.finished_at is None:
             batch = await self._lifecycle.start(batch_id, processor)
             if batch.started_at is not None and batch.status is BatchStatus.PROCESSING:
-                await self._drain(batch, processor, turn)
+                await self._drain(batch, processor, turn, commit_interval)
             await self._lifecycle.finish(batch_id, processor)
             batch = await self._batch(batch_id)
         summary = await self._summary(batch_id)
@@ -65,7 +75,9 @@ class Processing:
             await self._announcer.announce(batch, summary)
         return summary
 
-    async def _drain(self, batch: ImportBatch, processor: BaseProcessor, turn: Turn) -> None:
+    async def _drain(
+        self, batch: ImportBatch, processor: BaseProcessor, turn: Turn, commit_interval: int | None
+    ) -> None:
         """Run what there is to run, with the processor's resources around it."""
         streak = Streak(self._pause_after(processor), Thresholds.of(batch.options))
         reader = ReadingConnection(self._database.reading)
@@ -76,8 +88,25 @@ class Processing:
             concurrency = min(
                 processor.concurrency or self._database.concurrency, self._database.concurrency
             )
+            queue = Queue(concurrency, apart=executor.waits)
+            slots = Slots(
+                batch,
+                executor,
+                self._control,
+                limiter=self._limiter,
+                streak=streak,
+                turn=turn,
+                queue=queue,
+                interval=_interval(executor, commit_interval or processor.commit_interval),
+            )
             drain = Drain(
-                batch, executor, self._control, self._limiter, streak, concurrency, turn=turn
+                batch,
+                executor,
+                self._control,
+                slots=slots,
+                queue=queue,
+                concurrency=concurrency,
+                turn=turn,
             )
             async with watched(batch, self._control, streak):
                 await drain.run()
@@ -97,6 +126,11 @@ class Processing:
         if summary is None:
             raise BatchNotFound(batch_id)
         return summary
+
+
+def _interval(executor: Executor, size: int) -> Interval | None:
+    """What executes `size` items in a transaction; None where each has its own."""
+    return Interval(executor, size) if size > 1 else None
 
 
 def refuse_stopped(batch: ImportBatch) -> None:

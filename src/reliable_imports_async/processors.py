@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from .context import ImportContext
-from .errors import NotAProcessor, ProcessorResultError
+from .errors import ConfigurationError, NotAProcessor, ProcessorResultError
 from .guarded import Connection
 from .models import BatchSummary, ImportBatchItem, T
 from .outcomes import Completed, Skip
@@ -37,6 +37,8 @@ class BaseProcessor(Generic[T]):
         prepare_concurrency: `prepare_item` calls at once in one process.
         max_attempts: Stored tries after which `Retry` and `retry_on` fail the item.
         retry_on: Exceptions that mean the same as raising `Retry`.
+        commit_interval: Items that share a transaction, and what they cost; 1 gives each its own.
+            A failing item is undone alone all the same.
         pause_after: Consecutive exceptions of one group that pause the batch: an int, None for
             never, or "setting" for the setting (50).
         max_failures: Failed items beyond which a batch pauses; None for any number.
@@ -55,6 +57,7 @@ class BaseProcessor(Generic[T]):
     max_failures: ClassVar[int | None] = None
     max_failure_rate: ClassVar[float | None] = None
     min_processed: ClassVar[int] = 100
+    commit_interval: ClassVar[int] = 1
 
     _adapter: ClassVar[TypeAdapter[Any] | None] = None
 
@@ -169,10 +172,27 @@ def check_processor(processor: BaseProcessor[Any]) -> None:
     ):
         if not inspect.iscoroutinefunction(getattr(cls, name)):
             raise NotAProcessor(f"{where}.{name} must be `async def`.")
+    try:
+        check_commit_interval(0 if cls.commit_interval is None else cls.commit_interval)
+    except ConfigurationError as exc:
+        raise NotAProcessor(f"{where}: {exc.message}", hint=exc.hint) from None
     if inspect.iscoroutinefunction(cls.resources) or inspect.isasyncgenfunction(cls.resources):
         raise NotAProcessor(
             f"{where}.resources must return an async context manager.",
             hint="decorate an async generator with contextlib.asynccontextmanager.",
+        )
+
+
+def check_commit_interval(value: object) -> None:
+    """Refuse a number of items that share a transaction; None stands for the processor's own.
+
+    Raises:
+        ConfigurationError: It is no positive whole number.
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (whole and value >= 1):  # type: ignore[operator]  # it is an int
+        raise ConfigurationError(
+            f"commit_interval is {value!r}.", hint="give a whole number, 1 or more."
         )
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import anyio
 import asyncpg
 
-from .context import LogBuffer
+from .context import LogBuffer, LogLine
 from .database import Database
 from .guarded import Connection
 from .judgement import describe, members
 from .models import ImportBatchItem, ItemStatus, LogLevel
-from .outcomes import Failed, Failure, FailureKind, Postponed, Retry
+from .outcomes import Failed, Failure, FailureKind, Outcome, Postponed, Retry
 from .processors import BaseProcessor
 from .session import Outage, Session
 from .settings import Settings
@@ -60,6 +60,18 @@ def failed_or_postponed(
     return Postponed(max(0.0, after), failure)
 
 
+def lines_of(log: LogBuffer, item: ImportBatchItem[Any], outcome: Outcome) -> list[LogLine]:
+    """The log lines to store with an outcome; a retry adds one that says when."""
+    if isinstance(outcome, Postponed):
+        mark = len(log.lines)
+        again = f"try {item.attempt} failed, the next is due in {outcome.after:.1f} s"
+        log.add(LogLevel.WARNING, again, {"reason": outcome.failure.message})
+        lines = list(log.finished())
+        log.truncate(mark)
+        return lines
+    return log.finished()
+
+
 class Settler:
     """Stores failures and retries, each in one statement that commits by itself."""
 
@@ -93,10 +105,9 @@ class Settler:
                     case Failed(failure):
                         stored = await self._store_failure(conn, item, failure, log, seconds)
                         verdict: Verdict = Settled(ItemStatus.FAILED, failure.group)
-                    case Postponed(after, failure):
-                        again = f"try {item.attempt} failed, the next is due in {after:.1f} s"
-                        log.add(LogLevel.WARNING, again, {"reason": failure.message})
-                        stored = await items.postpone(conn, item, after, log.finished())
+                    case Postponed(after):
+                        lines = lines_of(log, item, outcome)
+                        stored = await items.postpone(conn, item, after, lines)
                         verdict = Later()
         except BaseException as exc:
             await session.discard()

@@ -94,6 +94,11 @@ class Streak:
         self._bugs = self._exceptions = 0
         self.settled += 1
 
+    def take_back(self, failed: int, settled: int) -> None:
+        """So many items were counted, but the transaction that was to settle them is gone."""
+        self.failed -= failed
+        self.settled -= settled
+
     def learn(self, failed: int, settled: int) -> None:
         """Take in counts of the whole batch, which others work on as well."""
         self.failed, self.settled = max(failed, self.failed), max(settled, self.settled)

@@ -49,17 +49,17 @@ MUTANTS = (
     Mutant(
         "settle first",
         "execution.py",
-        "            outcome = await self._process(item, ctx, conn)\n",
+        "            outcome = await self.process(item, ctx)\n",
         "            await self._settle(conn, item, Completed(), log)\n"
-        "            outcome = await self._process(item, ctx, conn)\n"
+        "            outcome = await self.process(item, ctx)\n"
         "            return await self._commit(item, outcome, session, chain=False)\n",
         ("tests/test_reliability.py::test_a_swallowed_sql_error_fails_the_item",),
     ),
     Mutant(
         "in doubt counted as failed",
         "execution.py",
-        "            raise Outage(judgement.failure, lost=True) from exc\n        return outcome",
-        "            return Failed(judgement.failure)\n        return outcome",
+        "            raise Outage(judgement.failure, lost=True) from exc\n        return None",
+        "            return Refused(exc, judgement)\n        return None",
         ("tests/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",),
     ),
     Mutant(

@@ -129,7 +129,11 @@ async def postpone(
 
 async def ask(conn: Connection, batch_id: UUID, item_number: int) -> StoredStatus:
     """What became of an item in doubt: waits for its row lock, then reads."""
-    row = await conn.fetchrow(_SQL["ask_item"], batch_id, item_number)
+    return stored_status(await conn.fetchrow(_SQL["ask_item"], batch_id, item_number))
+
+
+def stored_status(row: asyncpg.Record | None) -> StoredStatus:
+    """What an item's row says to the try that asks."""
     if row is None or row["reprocessed_by"] is not None:
         return StoredStatus(ItemStatus.SKIPPED, 0, None)  # purged, or taken over: not ours
     return StoredStatus(ItemStatus(row["status"]), row["attempts"], row["error_group"])

@@ -1,0 +1,239 @@
+"""Many items in one transaction: savepoints between them, one settle statement, one COMMIT."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import asyncpg
+
+from .execution import Executor, Prepared
+from .guarded import Connection
+from .interruptions import must_propagate, undisturbed
+from .itemwise import ItemWise, MayStart, RunFailed, TransactionChanged
+from .judgement import Action
+from .models import ImportBatchItem, ItemStatus
+from .outcomes import Completed, Failed, FailureKind, Outcome, Postponed, Skip
+from .rounds import Done, Round
+from .savepoints import Distance, Savepoints
+from .session import ROUND_TRIP_SECONDS, Outage, Session
+from .settling import Later, Settled, Verdict, failed_or_postponed, lines_of
+from .store import settlements
+from .store.settlements import Settlement
+
+_OURS = (
+    OSError,  # TimeoutError is one
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
+
+class _Abandoned(Exception):
+    """The transaction is rolled back, and each of its items runs alone.
+
+    Attributes:
+        culprit: The item whose outcome is known all the same, with that outcome.
+        changed: Whether items of this processor can never share a transaction.
+    """
+
+    def __init__(
+        self,
+        culprit: Done | None = None,
+        *,
+        changed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.culprit = culprit
+        self.changed = changed
+
+
+class Interval:
+    """Executes up to `size` items in a transaction; shared by all slots of a drain."""
+
+    def __init__(self, executor: Executor, size: int) -> None:
+        self._executor = executor
+        self._limit = size
+        self._size = size
+        self._way = ItemWise(executor)
+        self._distance = Distance(self._way.first_distance, size, self._way.growth)
+
+    @property
+    def size(self) -> int:
+        """How many items to execute together now; after conflicts fewer, for a while."""
+        return self._size
+
+    async def execute(
+        self, prepared: Sequence[Prepared], session: Session, may_start: MayStart
+    ) -> dict[int, Verdict]:
+        """Take prepared items to their outcomes, by item number.
+
+        An item that is missing in the result has none yet, and must run alone.
+
+        Args:
+            may_start: Whether a further item may start.
+
+        Raises:
+            Outage: The outcomes are unknown until somebody asks under the locks.
+        """
+        decided: dict[int, Verdict] = {}
+        waiting = list(prepared)
+        while waiting and may_start(waiting[0]):
+            try:
+                ended = await self._transaction(waiting, session, may_start)
+            except _Abandoned as abandoned:
+                self._size = 1 if abandoned.changed else max(2, self._size // 2)
+                self._limit = 1 if abandoned.changed else self._limit
+                return decided | await self._alone(abandoned, session)
+            if not ended:
+                break
+            decided |= ended
+            waiting = [one for one in waiting if one.item.item_number not in decided]
+        self._size = min(self._limit, self._size + max(1, self._size // 8))
+        return decided
+
+    async def _transaction(
+        self, prepared: Sequence[Prepared], session: Session, may_start: MayStart
+    ) -> dict[int, Verdict]:
+        """One transaction, from BEGIN to COMMIT."""
+        conn = await session.begin()
+        savepoints = Savepoints(conn, self._executor.item_timeout + ROUND_TRIP_SECONDS)
+        round_ = Round(deque(), savepoints)
+        for one in prepared:
+            if isinstance(one.ready, ImportBatchItem):
+                round_.waiting.append(one)
+            else:
+                round_.done[one.item.item_number] = Done(one, one.ready, one.seconds)
+        stored: dict[int, Done] = {}
+        try:
+            await self._executor.database.configure_transaction(conn, self._executor.item_timeout)
+            await savepoints.set()
+            await self._runs(round_, session, may_start)
+            ended = round_.certain()
+            stored = self._allowed(ended)
+            await self._settle(conn, stored)
+            if await self._executor.commit(session, chain=session.more()) is not None:
+                raise _Abandoned
+        except BaseException as exc:
+            outcomes = [one.outcome for one in stored.values()]
+            failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
+            later = sum(isinstance(outcome, Postponed) for outcome in outcomes)
+            self._executor.streak.take_back(failed, len(outcomes) - later)
+            await self._give_up(exc, session)
+            raise
+        left = {number: Later() for number in ended.keys() - stored.keys()}
+        return left | {number: _verdict(one.outcome) for number, one in stored.items()}
+
+    async def _runs(self, round_: Round, session: Session, may_start: MayStart) -> None:
+        """Run after run, each behind a savepoint, until all have their outcomes."""
+        while round_.waiting and not round_.savepoints.exhausted:
+            if not may_start(round_.waiting[0]):
+                return
+            run = round_.next_run(self._distance.items)
+            try:
+                outcomes = await self._way.attempt(run, round_.savepoints, may_start)
+                await self._keep(round_.savepoints)
+            except RunFailed as failed:
+                await self._undo(failed, run, round_, session)
+                self._distance.shrink()
+                continue
+            round_.succeeded(run, outcomes)
+            if len(outcomes) == self._distance.items:
+                self._distance.grow()
+
+    async def _keep(self, savepoints: Savepoints) -> None:
+        """Keep a run; an error here is one of its items' fault."""
+        try:
+            await savepoints.keep()
+        except asyncpg.PostgresError as exc:
+            raise RunFailed(exc, (exc,), None) from exc
+
+    async def _undo(
+        self, failed: RunFailed, run: Sequence[Prepared], round_: Round, session: Session
+    ) -> None:
+        """Undo a run, and find out whose fault it was, or try a part of it."""
+        exc, own = failed.cause, failed.own
+        if must_propagate(exc):
+            raise exc
+        plain = undisturbed((*own, exc)) and not session.lost
+        judgement = self._executor.judge(exc, own=own, broken=session.lost)
+        culprit = 0 if len(run) == 1 else failed.culprit
+        if judgement.failure.kind is FailureKind.TRANSACTION and len(run) > 1:
+            culprit = None  # the transaction was aborted before: somebody swallowed an error
+        ended = None
+        if culprit is not None and judgement.action is Action.FAIL:
+            item = run[culprit].item
+            outcome = failed_or_postponed(self._executor.processor, item, exc, judgement.failure)
+            ended = Done(run[culprit], outcome, run[culprit].seconds + failed.seconds)
+        if not plain or judgement.action is Action.WAIT:
+            await session.discard()
+            raise _Abandoned(ended) from exc
+        if judgement.action is Action.REPEAT:
+            raise _Abandoned from exc
+        await round_.savepoints.undo()
+        if culprit is None or ended is None:
+            round_.put_back(run)
+        else:
+            round_.failed(run, culprit, ended)
+
+    def _allowed(self, ended: Mapping[int, Done]) -> dict[int, Done]:
+        """The items to store; not those whose failures pause the batch: they stay pending."""
+        streak, allowed = self._executor.streak, dict(ended)
+        for number, one in ended.items():
+            match one.outcome:
+                case Completed() | Skip():
+                    streak.success()
+                case Failed(failure) if streak.refuses(failure):
+                    del allowed[number]
+                case Failed() | Postponed():
+                    pass
+        return allowed
+
+    async def _settle(self, conn: Connection, stored: Mapping[int, Done]) -> None:
+        """The last statement before COMMIT, fenced: exactly these rows, or all is rolled back."""
+        if not stored:
+            return
+        settling = [_settlement(one) for one in stored.values()]
+        timeout = self._executor.settings.commit_timeout
+        settled = await settlements.settle(conn, self._executor.batch.id, settling, timeout=timeout)
+        if settled != len(settling):
+            raise _Abandoned
+
+    async def _give_up(self, exc: BaseException, session: Session) -> None:
+        """Leave nothing behind of a transaction that will not commit."""
+        plain = isinstance(exc, asyncpg.PostgresError | _Abandoned | TransactionChanged)
+        if not plain or session.lost or not await session.rollback():
+            await session.discard()
+        if isinstance(exc, TransactionChanged):
+            raise _Abandoned(changed=True) from exc
+        if isinstance(exc, _OURS) and not must_propagate(exc):
+            raise _Abandoned from exc
+
+    async def _alone(self, abandoned: _Abandoned, session: Session) -> dict[int, Verdict]:
+        """Settle the item whose outcome is known, though its transaction is gone."""
+        if abandoned.culprit is None:
+            return {}
+        one = abandoned.culprit
+        item, log = one.prepared.item, one.prepared.log
+        assert isinstance(one.outcome, Failed | Postponed)  # noqa: S101 - it was raised
+        try:
+            settler = self._executor.settler
+            verdict = await settler.settle(item, one.outcome, log, session, one.seconds)
+        except Outage:
+            return {}
+        return {item.item_number: verdict}
+
+
+def _settlement(one: Done) -> Settlement:
+    item, log = one.prepared.item, one.prepared.log
+    return Settlement(item, one.outcome, lines_of(log, item, one.outcome), one.seconds)
+
+
+def _verdict(outcome: Outcome) -> Verdict:
+    match outcome:
+        case Completed():
+            return Settled(ItemStatus.COMPLETED)
+        case Skip():
+            return Settled(ItemStatus.SKIPPED)
+        case Failed(failure):
+            return Settled(ItemStatus.FAILED, failure.group)
+        case Postponed():
+            return Later()

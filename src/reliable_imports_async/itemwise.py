@@ -1,0 +1,89 @@
+"""A run of items, one `process_item` after the other, each watched on its own."""
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+from .errors import TransactionEnded
+from .execution import Executor, Prepared
+from .guarded import GuardedConnection
+from .models import ImportBatchItem
+from .outcomes import Completed, Skip
+from .savepoints import Savepoints
+
+MayStart = Callable[[Prepared], bool]
+
+
+class RunFailed(Exception):
+    """An exception inside a run of items.
+
+    Attributes:
+        cause: What was raised.
+        own: The errors that the connection raised in this run.
+        culprit: The position of the item at fault; None when nobody knows.
+        seconds: How long that item took.
+    """
+
+    def __init__(
+        self,
+        cause: BaseException,
+        own: tuple[BaseException, ...],
+        culprit: int | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        super().__init__(type(cause).__name__)
+        self.seconds = seconds
+        self.cause = cause
+        self.own = own
+        self.culprit = culprit
+
+
+class TransactionChanged(Exception):
+    """An item changed its transaction, such as its isolation level: it must have one of its own."""
+
+
+class ItemWise:
+    """How an interval runs items whose processor has `process_item`."""
+
+    first_distance = 16
+    growth = 1.25
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    async def attempt(
+        self, run: Sequence[Prepared], savepoints: Savepoints, may_start: MayStart
+    ) -> list[Completed | Skip]:
+        """The outcomes of a run; of fewer items when no more may start.
+
+        Raises:
+            RunFailed: An item failed; what the run did must be undone.
+            TransactionChanged: The run cannot share a transaction.
+        """
+        outcomes: list[Completed | Skip] = []
+        for position, prepared in enumerate(run):
+            if savepoints.exhausted or not may_start(prepared):
+                break
+            outcomes.append(await self._one(position, prepared, savepoints))
+        return outcomes
+
+    async def _one(
+        self, position: int, prepared: Prepared, savepoints: Savepoints
+    ) -> Completed | Skip:
+        item, ctx = prepared.ready, prepared.ctx
+        assert isinstance(item, ImportBatchItem)  # noqa: S101 - others have their outcome already
+        guarded, started = GuardedConnection(savepoints.conn), perf_counter()
+        prepared.log.truncate(prepared.mark)
+        ctx._enter(guarded, item)  # noqa: SLF001
+        try:
+            outcome = await self._executor.process(item, ctx)
+            if not savepoints.conn.is_in_transaction():
+                raise TransactionEnded
+        except BaseException as exc:
+            own, seconds = await guarded.own_errors(exc), perf_counter() - started
+            raise RunFailed(exc, own, position, seconds) from exc
+        finally:
+            guarded.close()
+        if guarded.changed_transaction:
+            raise TransactionChanged
+        savepoints.count(guarded.savepoints)
+        return outcome

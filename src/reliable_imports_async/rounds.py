@@ -1,0 +1,69 @@
+"""What has happened to the items of an interval in its transaction, and what is still to run."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .execution import Prepared
+from .outcomes import Outcome
+from .savepoints import Savepoints
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An item with its outcome, as far as this transaction goes."""
+
+    prepared: Prepared
+    outcome: Outcome
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Round:
+    """What happens in one transaction.
+
+    Attributes:
+        waiting: What has not run yet, in order.
+        done: What has, by item number, in the order in which it ended.
+        accused: Items that failed after others whose effects were then undone, with the numbers
+            of those others. Each counts as failed only once they have succeeded again.
+    """
+
+    waiting: deque[Prepared]
+    savepoints: Savepoints
+    done: dict[int, Done] = field(default_factory=dict)
+    accused: dict[int, set[int]] = field(default_factory=dict)
+
+    def next_run(self, distance: int) -> list[Prepared]:
+        """The next items to run behind one savepoint."""
+        return [self.waiting.popleft() for _ in range(min(distance, len(self.waiting)))]
+
+    def put_back(self, run: Sequence[Prepared]) -> None:
+        """These run next."""
+        self.waiting.extendleft(reversed(run))
+
+    def succeeded(self, run: Sequence[Prepared], outcomes: Sequence[Outcome]) -> None:
+        """A run, or the beginning of it, is kept."""
+        for prepared, outcome in zip(run, outcomes, strict=False):
+            number = prepared.item.item_number
+            self.done[number] = Done(prepared, outcome)
+            for witnesses in self.accused.values():
+                witnesses.discard(number)
+        self.accused = {number: left for number, left in self.accused.items() if left}
+        self.put_back(run[len(outcomes) :])
+
+    def failed(self, run: Sequence[Prepared], culprit: int, ended: Done) -> None:
+        """An item of an undone run failed; those before it run again, then those behind it."""
+        before, guilty, behind = run[:culprit], run[culprit].item.item_number, run[culprit + 1 :]
+        acquitted = [number for number, left in self.accused.items() if guilty in left]
+        self.put_back(behind)
+        self.put_back([self.done.pop(number).prepared for number in sorted(acquitted)])
+        self.put_back(before)
+        self.accused = {n: left for n, left in self.accused.items() if n not in acquitted}
+        self.done[guilty] = ended
+        if before:
+            self.accused[guilty] = {one.item.item_number for one in before}
+
+    def certain(self) -> dict[int, Done]:
+        """The outcomes that will not change any more."""
+        return {number: one for number, one in self.done.items() if number not in self.accused}

@@ -1,0 +1,266 @@
+"""Slots: each takes queued items and runs them on one kept connection until they have verdicts."""
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from .control import Control, HeldRange
+from .execution import Executor
+from .interval import Interval
+from .item_queue import Queue, Work
+from .models import BatchStatus, ImportBatch, ImportBatchItem, ItemStatus
+from .outcomes import Failure
+from .session import Outage, Session
+from .settling import Later, Settled, Superseded, Verdict
+from .stopping import Streak
+from .store import items, settlements
+from .turn import Turn
+from .watching import pause
+
+logger = logging.getLogger("reliable_imports_async")
+
+IDLE_SECONDS = 0.05
+GATHER_SECONDS = 0.005
+QUANTUM_ITEMS = 50
+LOSSES = 3
+LONGEST_BACKOFF = 10.0
+
+
+class Slots:
+    """What the slots of one drain share; each of them is a call of `run`.
+
+    Args:
+        interval: Executes several items in one transaction; None: each has its own.
+    """
+
+    def __init__(
+        self,
+        batch: ImportBatch,
+        executor: Executor,
+        control: Control,
+        *,
+        limiter: anyio.CapacityLimiter,
+        streak: Streak,
+        turn: Turn,
+        queue: Queue,
+        interval: Interval | None,
+    ) -> None:
+        self._batch = batch
+        self._executor = executor
+        self._control = control
+        self._limiter = limiter
+        self._streak = streak
+        self._turn = turn
+        self._queue = queue
+        self._interval = interval
+        self._taking = anyio.Lock()
+
+    @property
+    def running(self) -> bool:
+        """Whether items of the batch may start."""
+        return (
+            self._streak.reason is None
+            and not self._turn.over
+            and self._control.status(self._batch.id) is BatchStatus.PROCESSING
+        )
+
+    def may_start(self, work: Work) -> bool:
+        """Whether an item may start now: its range is ours, and the batch is being processed."""
+        return work.held.open and self.running
+
+    @property
+    def portion(self) -> int:
+        """How many items a slot takes at once."""
+        return 1 if self._interval is None else self._queue.portion(self._interval.size)
+
+    def _has_more(self) -> bool:
+        """Whether an item waits for a slot."""
+        return self._queue.waiting > 0 and self.running
+
+    async def run(self) -> None:
+        """Run queued items on one kept connection, one at a time or an interval at a time."""
+        async with self._queue.ready.clone() as receive:
+            while works := await self._take(receive, None):
+                async with self._limiter:
+                    session = self._executor.session(more=self._has_more)
+                    try:
+                        await self._burst(works, receive, session)
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await session.close()
+
+    async def _burst(
+        self, first: list[Work], receive: MemoryObjectReceiveStream[Work], session: Session
+    ) -> None:
+        """Run items while there are any and no other batch waits for this slot."""
+        works = first
+        count = 0
+        while works:
+            await self._run_together(works, session)
+            count += len(works)
+            if count >= QUANTUM_ITEMS:
+                count = 0
+                if self._limiter.statistics().tasks_waiting:
+                    return
+            works = await self._take(receive, IDLE_SECONDS)
+
+    async def _take(
+        self, receive: MemoryObjectReceiveStream[Work], patience: float | None
+    ) -> list[Work]:
+        """The next items to run together; none when there are none within `patience` seconds.
+
+        One slot at a time collects, or each of those that wait would get a single item.
+        """
+        if self._interval is None:
+            work = await self._next(receive, patience)
+            return [] if work is None else [work]
+        with anyio.move_on_after(patience) as waiting:
+            await self._taking.acquire()
+        if waiting.cancelled_caught:
+            return []
+        works: list[Work] = []
+        try:
+            while len(works) < self.portion:
+                work = await self._next(receive, GATHER_SECONDS if works else patience)
+                if work is None:
+                    break
+                works.append(work)
+        finally:
+            self._taking.release()
+        return works
+
+    async def _next(
+        self, receive: MemoryObjectReceiveStream[Work], patience: float | None
+    ) -> Work | None:
+        """The next item, if there is one soon."""
+        work: Work | None = None
+        try:
+            work = receive.receive_nowait()
+        except anyio.EndOfStream:
+            return None
+        except anyio.WouldBlock:
+            with anyio.move_on_after(patience):
+                try:
+                    work = await receive.receive()
+                except anyio.EndOfStream:
+                    return None
+        if work is not None and not self._queue.apart:
+            self._queue.took_one()
+        return work
+
+    async def _run_together(self, works: list[Work], session: Session) -> None:
+        """Run items in one transaction; what that leaves undecided runs alone."""
+        verdicts: dict[int, Verdict] = {}
+        if len(works) > 1 and self._interval is not None:
+            works = [await self._made_ready(work) for work in works]
+            verdicts = await self._verdicts(self._interval, works, session)
+        for work in works:
+            verdict = verdicts.get(work.item.item_number)
+            if verdict is None:
+                await self._run(work, session)
+            else:
+                _count(work.held, verdict)
+                work.held.finish_item()
+        if verdicts and self._streak.reason is not None:
+            await pause(self._batch, self._control, self._streak.reason)
+
+    async def _made_ready(self, work: Work) -> Work:
+        """The same with its item validated and prepared, unless the server fails meanwhile."""
+        if work.prepared is not None or not self.may_start(work):
+            return work
+        try:
+            return replace(work, prepared=await self._executor.prepare(work.item))
+        except Outage:
+            return work
+
+    async def _verdicts(
+        self, interval: Interval, works: Sequence[Work], session: Session
+    ) -> dict[int, Verdict]:
+        """Execute items in one transaction until their outcomes are known, as far as it gets."""
+        by_number = {work.item.item_number: work for work in works if work.prepared is not None}
+        prepared = [work.prepared for work in by_number.values() if work.prepared is not None]
+        try:
+            return await interval.execute(
+                prepared, session, lambda one: self.may_start(by_number[one.item.item_number])
+            )
+        except Outage as outage:
+            logger.warning("%s items wait: %s", len(works), outage.failure.message)
+            if not outage.lost:
+                await anyio.sleep(_backoff(1))
+        stored = await self._control.insist(
+            lambda conn: settlements.ask(conn, self._batch.id, list(by_number)), apart=True
+        )
+        verdicts = {number: _answer(by_number[number].item, one) for number, one in stored.items()}
+        return {number: verdict for number, verdict in verdicts.items() if verdict is not None}
+
+    async def _run(self, work: Work, session: Session) -> None:
+        """Run one item, unless its range or the batch was given up meanwhile."""
+        held = work.held
+        try:
+            if self.may_start(work):
+                verdict = await self._verdict(work, session)
+                _count(held, verdict)
+                if isinstance(verdict, Settled) and verdict.status is not ItemStatus.FAILED:
+                    self._streak.success()
+                if self._streak.reason is not None:
+                    await pause(self._batch, self._control, self._streak.reason)
+        finally:
+            held.finish_item()
+
+    async def _verdict(self, work: Work, session: Session) -> Verdict:
+        """Execute an item until its outcome is known, whatever happens to the server."""
+        item, prepared = work.item, work.prepared
+        failure: Failure | None = None
+        losses = delays = 0
+        while True:
+            try:
+                if failure is not None and losses >= LOSSES:
+                    return await self._executor.give_up(item, failure, session)
+                prepared = prepared or await self._executor.prepare(item)
+                return await self._executor.execute(prepared, session)
+            except Outage as outage:
+                failure = outage.failure
+                logger.warning("item %s waits: %s", item.item_number, failure.message)
+                healthy = await self._control.probe()
+                if healthy and (outage.lost or failure.sqlstate == "25006"):
+                    losses += 1
+                if not outage.lost:
+                    delays += 1
+                    await anyio.sleep(_backoff(delays))
+            if (verdict := await self._ask(item)) is not None:
+                return verdict
+            if not self.running:
+                return Later()
+
+    async def _ask(self, item: ImportBatchItem[Any]) -> Verdict | None:
+        """What the item's row says under its lock; None: it is pending, and ours to try again."""
+        stored = await self._control.insist(
+            lambda conn: items.ask(conn, item.batch_id, item.item_number), apart=True
+        )
+        return _answer(item, stored)
+
+
+def _count(held: HeldRange, verdict: Verdict) -> None:
+    """Add a settled item to its range's counts."""
+    match verdict:
+        case Settled(status, group):
+            held.count(status, group)
+        case Later() | Superseded():
+            pass
+
+
+def _answer(item: ImportBatchItem[Any], stored: items.StoredStatus) -> Verdict | None:
+    """What an item's row means for it; None: it is pending, and ours to try again."""
+    if stored.status is not ItemStatus.PENDING:
+        return Settled(stored.status, stored.error_group)
+    return None if stored.attempts == item.attempts else Later()
+
+
+def _backoff(count: int) -> float:
+    """Seconds to wait before asking a server again that refused politely."""
+    return random.uniform(0, min(LONGEST_BACKOFF, 0.1 * 2.0**count))  # noqa: S311 - jitter
