@@ -26,7 +26,6 @@ from .registry import Registry
 from .repairs import BatchRepairs
 from .settings import Settings
 from .sources import Source, as_source, read_file
-from .stopping import Thresholds
 from .store import batches, logs
 from .workers import Worker
 
@@ -215,12 +214,12 @@ class BatchManager(BatchRepairs):
         """
         check_commit_interval(commit_interval)
         processing = self._open_processing()
-        given = {
-            "max_failures": max_failures,
-            "max_failure_rate": max_failure_rate,
-            "min_processed": min_processed,
-        }
-        await self._set_thresholds(batch_id, {k: v for k, v in given.items() if v is not None})
+        await self.set_thresholds(
+            batch_id,
+            max_failures=max_failures,
+            max_failure_rate=max_failure_rate,
+            min_processed=min_processed,
+        )
         return await processing.process(batch_id, commit_interval=commit_interval)
 
     async def enqueue_batch(self, batch_id: UUID) -> None:
@@ -361,12 +360,6 @@ class BatchManager(BatchRepairs):
                 "The manager is not open.", hint="use `async with BatchManager(…) as manager:`."
             )
         return self._processing
-
-    async def _set_thresholds(self, batch_id: UUID, given: Mapping[str, Any]) -> None:
-        if given:
-            thresholds = Thresholds.of({**(await self.get_batch(batch_id)).options, **given})
-            async with self._database.connection() as conn:
-                await batches.set_options(conn, batch_id, thresholds.options())
 
     async def _change(
         self,

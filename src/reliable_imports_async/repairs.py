@@ -15,7 +15,8 @@ from .records import Limits
 from .reprocessing import Selection, Transform, create_child
 from .settings import Settings
 from .sources import Source, read_file
-from .store import edits
+from .stopping import Thresholds
+from .store import batches, edits
 from .triage import CorrectedFile, ItemEdit
 
 
@@ -127,6 +128,25 @@ class BatchRepairs(BatchQueries):
         origin = batch.parent_batch_id or batch_id
         rest = await create_child(self._database, origin, selection, self._limits, actor)
         return summary if rest in {None, batch_id} else await self.process_batch(rest)
+
+    async def set_thresholds(self, batch_id: UUID, **given: float | None) -> None:
+        """Say how many items of a batch may fail, for everybody who works on it from now on.
+
+        Args:
+            batch_id: A batch that is not finished.
+            given: max_failures, max_failure_rate, min_processed, as for `create_batch`; None
+                leaves one as it is.
+
+        Raises:
+            ConfigurationError: One of them cannot work.
+        """
+        changed = {name: value for name, value in given.items() if value is not None}
+        if not changed:
+            return
+        options = (await self.get_batch(batch_id)).options
+        thresholds = Thresholds.of({**options, **changed})
+        async with self._database.connection() as conn:
+            await batches.set_options(conn, batch_id, thresholds.options())
 
     async def create_corrected_batch(
         self, batch_id: UUID, file: Any, *, actor: str | None = None

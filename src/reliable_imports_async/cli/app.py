@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import anyio
 import typer
 
-from . import changing, embedded_database, importing, migrating, reading, working
+from . import changing, embedded_database, importing, migrating, reading, triage, working
 from .failures import report
 from .invocation import Invocation
 from .options import global_options
@@ -30,8 +30,10 @@ Command = Callable[..., Awaitable[int | None] | Awaitable[None]]
 COMMANDS: dict[str, Command] = {
     "import": importing.import_file,
     "process": importing.process,
-    "reprocess": importing.reprocess,
     "worker": working.worker,
+    "failures": triage.failures,
+    "edit": triage.edit,
+    "reprocess": triage.reprocess,
     "list": reading.list_batches,
     "show": reading.show,
     "items": reading.items,

@@ -23,12 +23,12 @@ async def pause(cli: Invocation, *, batch: BatchName, reason: Reason = None) -> 
         await _changed(cli, manager, batch_id, f"is paused. Undo: reliable-imports resume {name}")
 
 
-async def resume(cli: Invocation, *, batch: BatchName) -> None:
+async def resume(cli: Invocation, *, batch: BatchName, reason: Reason = None) -> None:
     """Undo a pause. `process` then goes on with the batch."""
     async with cli.manager() as manager:
         batch_id = await manager.find_batch(batch)
-        await manager.resume_batch(batch_id, actor=cli.actor)
-        step = f"may run again. Go on: reliable-imports process {tail(batch_id)}"
+        await manager.resume_batch(batch_id, reason=reason, actor=cli.actor)
+        step = f"may run again. Go on: reliable-imports process {tail(batch_id)}{cli.repeated}"
         await _changed(cli, manager, batch_id, step)
 
 

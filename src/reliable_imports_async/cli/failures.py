@@ -47,15 +47,28 @@ class ConnectionBroke(ReliableImportsError):
     """The database went away while the command ran."""
 
 
-def code_of(summary: BatchSummary) -> int:
-    """The exit code that tells a script what became of a batch."""
+def code_of(summary: BatchSummary, tolerate: float = 0.0) -> int:
+    """The exit code that tells a script what became of a batch.
+
+    Args:
+        tolerate: The share of its items that may fail.
+    """
     match summary.status:
         case BatchStatus.COMPLETED:
+            return COMPLETED
+        case BatchStatus.PARTIAL | BatchStatus.FAILED if _tolerable(summary, tolerate):
             return COMPLETED
         case BatchStatus.PARTIAL | BatchStatus.FAILED:
             return SOME_FAILED
         case _:
             return STOPPED
+
+
+def _tolerable(summary: BatchSummary, tolerate: float) -> bool:
+    finished = summary.finished_at is not None and summary.error is None
+    return (
+        finished and not summary.stopped and summary.failed_items <= tolerate * summary.total_items
+    )
 
 
 def report(exc: BaseException, output: Output) -> int:

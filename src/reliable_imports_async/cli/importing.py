@@ -1,4 +1,4 @@
-"""import, process, reprocess: the commands that run items."""
+"""import, process: the commands that run a batch for the first time."""
 
 import io
 import json
@@ -18,25 +18,32 @@ from ..sources import read_file
 from .failures import UsageRefused
 from .invocation import Invocation
 from .options import (
-    LARGEST_NUMBER,
     BatchName,
     Columns,
     Concurrency,
     Delimiter,
     Encoding,
+    ExpectCount,
+    ExpectSum,
     File,
     Format,
-    Group,
     IdempotencyKey,
     ImportedType,
+    MaxFailureRate,
+    MaxFailures,
     Metadata,
+    MinProcessed,
     OnSameFile,
     SameFileChoice,
     SourceName,
-    Yes,
+    Tolerate,
 )
 from .running import Run
-from .text import number, tail
+from .text import tail
+
+Background = Annotated[
+    bool, typer.Option("--background", help="Leave it to the workers; returns at once.")
+]
 
 STDIN_SECONDS = 0.2
 STDIN_BYTES = 1 << 18
@@ -55,6 +62,12 @@ async def import_file(  # noqa: PLR0913 - the command's options
     metadata: Metadata = None,
     idempotency_key: IdempotencyKey = None,
     on_same_file: SameFileChoice = OnSameFile.REFUSE,
+    expect_count: ExpectCount = None,
+    expect_sum: ExpectSum = None,
+    max_failures: MaxFailures = None,
+    max_failure_rate: MaxFailureRate = None,
+    min_processed: MinProcessed = None,
+    tolerate: Tolerate = None,
     concurrency: Concurrency = None,
 ) -> int:
     """Import a file as a new batch and process it."""
@@ -70,69 +83,46 @@ async def import_file(  # noqa: PLR0913 - the command's options
         "metadata": _metadata(metadata),
         "idempotency_key": idempotency_key,
         "on_same_file": on_same_file.value,
+        "max_failures": max_failures,
+        "max_failure_rate": max_failure_rate,
+        "min_processed": min_processed,
+        "expect": _expected(expect_count, expect_sum),
     }
     async with cli.manager(concurrency=concurrency, discover=True) as manager:
-        return await Run(cli, manager).load_and_process(source, type, options)
+        run = Run(cli, manager, tolerate=tolerate or 0.0)
+        return await run.load_and_process(source, type, options)
 
 
 async def process(
     cli: Invocation,
     *,
     batch: BatchName,
-    background: Annotated[
-        bool, typer.Option("--background", help="Leave it to the workers; returns at once.")
-    ] = False,
+    background: Background = False,
+    max_failures: MaxFailures = None,
+    max_failure_rate: MaxFailureRate = None,
+    min_processed: MinProcessed = None,
+    tolerate: Tolerate = None,
     concurrency: Concurrency = None,
 ) -> int:
     """Process a batch to its end, or go on with it after it was stopped."""
+    given = {
+        "max_failures": max_failures,
+        "max_failure_rate": max_failure_rate,
+        "min_processed": min_processed,
+    }
     async with cli.manager(concurrency=concurrency, discover=not background) as manager:
         batch_id = await manager.find_batch(batch)
         if not background:
-            return await Run(cli, manager).process(batch_id)
+            return await Run(cli, manager, tolerate=tolerate or 0.0).process(batch_id, given)
+        await manager.set_thresholds(batch_id, **given)
         await manager.enqueue_batch(batch_id)
-        if cli.output.json:
-            cli.output.record({"batch_id": batch_id, "enqueued": True})
-        else:
-            cli.output.show(
-                f"Batch {tail(batch_id)} is for the workers: `reliable-imports worker` is one."
-            )
-        return 0
-
-
-async def reprocess(
-    cli: Invocation,
-    *,
-    batch: BatchName,
-    group: Group = None,
-    item: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--item", min=1, max=LARGEST_NUMBER, metavar="N", help="Only this item; repeatable."
-        ),
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every item again, also what succeeded. Asks.")
-    ] = False,
-    yes: Yes = False,
-    concurrency: Concurrency = None,
-) -> int:
-    """Run again what failed and nothing else, in a new batch linked to this one."""
-    if everything and (group or item):
-        raise UsageRefused("--all means every item; it goes with neither --group nor --item.")
-    async with cli.manager(concurrency=concurrency, discover=True) as manager:
-        batch_id = await manager.find_batch(batch)
-        if everything:
-            summary = await manager.get_batch_summary(batch_id)
-            cli.confirm(
-                f"Run all {number(summary.total_items)} items of batch {tail(batch_id)} again, "
-                f"also the {number(summary.completed_items)} that completed?",
-                yes=yes,
-            )
-        elif group is not None:
-            group = await full_group(manager, batch, group)
-        return await Run(cli, manager).reprocess(
-            batch_id, everything=everything, group=group, items=item or None
+    if cli.output.json:
+        cli.output.record({"batch_id": batch_id, "enqueued": True})
+    else:
+        cli.output.show(
+            f"Batch {tail(batch_id)} is for the workers: `reliable-imports worker` is one."
         )
+    return 0
 
 
 async def full_group(manager: BatchManager, batch: str, name: str) -> str:
@@ -153,6 +143,16 @@ async def full_group(manager: BatchManager, batch: str, name: str) -> str:
         f"Batch {batch} has {known} failure groups that begin with {name}.",
         hint=f"reliable-imports show {batch} lists them.",
     )
+
+
+def _expected(count: int | None, sums: list[str] | None) -> dict[str, Any] | None:
+    """The control totals of the command line."""
+    if count is None and not sums:
+        return None
+    pairs = [text.partition("=") for text in sums or ()]
+    if wrong := [name for name, found, value in pairs if not (name and found and value)]:
+        raise UsageRefused(f"--expect-sum {wrong[0]} has no sum.", hint="write NAME=SUM.")
+    return {"count": count, "sum": {name: value for name, _, value in pairs}}
 
 
 def _metadata(text: str | None) -> dict[str, Any] | None:

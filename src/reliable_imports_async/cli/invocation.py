@@ -65,6 +65,12 @@ class Invocation:
         async with BatchManager(settings=settings) as manager:
             yield manager
 
+    @property
+    def repeated(self) -> str:
+        """What a next command must repeat of this one's global options, to be put behind it."""
+        packages = self._packages()
+        return f" --processors {','.join(packages)}" if packages else ""
+
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask before something that cannot be undone or was never meant.
 

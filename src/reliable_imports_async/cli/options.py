@@ -81,6 +81,63 @@ class OnSameFile(StrEnum):
     FORCE = "force"
 
 
+LIMITS = "When failures stop it"
+MaxFailures = Annotated[
+    int | None,
+    typer.Option(
+        "--max-failures",
+        min=0,
+        metavar="N",
+        help="Pause when more items fail.",
+        rich_help_panel=LIMITS,
+    ),
+]
+MaxFailureRate = Annotated[
+    float | None,
+    typer.Option(
+        "--max-failure-rate",
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Pause when a larger share fails, 0 to 1.",
+        rich_help_panel=LIMITS,
+    ),
+]
+MinProcessed = Annotated[
+    int | None,
+    typer.Option(
+        "--min-processed",
+        min=1,
+        metavar="N",
+        help="Items before the share counts.",
+        show_default="100",
+        rich_help_panel=LIMITS,
+    ),
+]
+Tolerate = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerate",
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Exit with 0 when no larger share of the items failed, 0 to 1.",
+        rich_help_panel=LIMITS,
+    ),
+]
+ExpectCount = Annotated[
+    int | None,
+    typer.Option(
+        "--expect-count", min=0, metavar="N", help="How many records it must hold, else it fails."
+    ),
+]
+ExpectSum = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--expect-sum", metavar="NAME=SUM", help="What a column must add up to; repeatable."
+    ),
+]
+
 READING = "How the file is read (found out by default)"
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="A file, or - for stdin.")]

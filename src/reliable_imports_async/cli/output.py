@@ -58,7 +58,10 @@ class Output:
 
     def record(self, value: object) -> None:
         """A result as one line of JSON."""
-        data = json_text(value).encode() + b"\n"
+        self.write(json_text(value).encode() + b"\n")
+
+    def write(self, data: bytes) -> None:
+        """A result as it is."""
         try:
             sys.stdout.buffer.write(data)
         except BrokenPipeError:

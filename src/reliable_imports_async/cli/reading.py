@@ -15,7 +15,7 @@ from .importing import full_group
 from .invocation import Invocation, make_working_directory_importable
 from .options import LARGEST_NUMBER, BatchName, BatchType, Group, ItemNumber
 from .running import show_summary
-from .tables import TypeRow, batches_table, item_view, items_table, log_line, types_table
+from .tables import TypeRow, batches_table, edit_line, item_view, items_table, log_line, types_table
 
 ALL_GROUPS = 50
 ITEMS_SHOWN = 50
@@ -107,11 +107,13 @@ async def item(cli: Invocation, *, batch: BatchName, item_number: ItemNumber) ->
         batch_id = await manager.find_batch(batch)
         found = await manager.get_item(batch_id, item_number)
         lines = [line async for line in manager.get_logs(batch_id, item_number=item_number)]
+        edits = await manager.item_history(batch_id, item_number)
     if cli.output.json:
         logged = [line.as_dict() for line in lines]
-        cli.output.record(found.as_dict() | {"logs": logged})
+        history = [edit.as_dict() for edit in edits]
+        cli.output.record(found.as_dict() | {"logs": logged, "edits": history})
         return
-    cli.output.show(*item_view(found))
+    cli.output.show(*item_view(found), *map(edit_line, edits))
     cli.output.lines(log_line(line) for line in lines)
 
 

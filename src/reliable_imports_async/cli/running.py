@@ -1,9 +1,10 @@
 """One run of a batch from the command line: progress beside it, Ctrl-C, and what it came to."""
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -28,9 +29,14 @@ Work = Callable[[], Awaitable[BatchSummary]]
 
 
 class Run:
-    """Runs one batch with a manager."""
+    """Runs one batch with a manager.
 
-    def __init__(self, cli: Invocation, manager: BatchManager) -> None:
+    Args:
+        tolerate: The share of its items that may fail and still count as success.
+    """
+
+    def __init__(self, cli: Invocation, manager: BatchManager, *, tolerate: float = 0.0) -> None:
+        self._tolerate = tolerate
         self._cli = cli
         self._manager = manager
         self._shown: Display | None = display(cli.output)
@@ -54,13 +60,15 @@ class Run:
 
         return await self._to_the_end(work)
 
-    async def process(self, batch_id: UUID) -> int:
+    async def process(
+        self, batch_id: UUID, thresholds: Mapping[str, Any] = MappingProxyType({})
+    ) -> int:
         """Process a batch that exists; the exit code."""
         self._batch_id = batch_id
-        return await self._to_the_end(lambda: self._process(batch_id))
+        return await self._to_the_end(lambda: self._process(batch_id, thresholds))
 
     async def reprocess(
-        self, batch_id: UUID, *, everything: bool, group: str | None, items: Sequence[int] | None
+        self, batch_id: UUID, *, everything: bool, selection: Mapping[str, Any]
     ) -> int:
         """Run again what failed, in a new batch; the exit code."""
         self._root = (await self._manager.get_batch(batch_id)).root_batch_id
@@ -69,24 +77,35 @@ class Run:
             summary = await self._beside(
                 self._watch_newest,
                 lambda: self._manager.reprocess_batch(
-                    batch_id,
-                    not everything,
-                    group=group,
-                    item_numbers=items,
-                    actor=self._cli.actor,
+                    batch_id, not everything, actor=self._cli.actor, **selection
                 ),
             )
             if not self._is_new(summary.batch_id):
                 self._cli.output.note("Nothing was left to run again; this is where it stands.")
             return summary
 
-        return await self._to_the_end(work)
+        code = await self._to_the_end(work)
+        await self._mention_unreadable(batch_id)
+        return code
 
-    async def _process(self, batch_id: UUID) -> BatchSummary:
+    async def _mention_unreadable(self, batch_id: UUID) -> None:
+        if count := await self._manager.unreadable_items(batch_id):
+            name = tail(batch_id)
+            self._cli.output.note(
+                f"{number(count)} records that could not be read took no part. Correct them: "
+                f"reliable-imports failures {name} --export bad.csv, then reprocess {name} "
+                f"--from-file bad.csv{self._cli.repeated}"
+            )
+
+    async def _process(
+        self, batch_id: UUID, thresholds: Mapping[str, Any] = MappingProxyType({})
+    ) -> BatchSummary:
         async def watch(shown: Display) -> None:
             await follow(self._manager, batch_id, shown)
 
-        return await self._beside(watch, lambda: self._manager.process_batch(batch_id))
+        return await self._beside(
+            watch, lambda: self._manager.process_batch(batch_id, **thresholds)
+        )
 
     async def _beside(
         self, watch: Callable[[Display], Coroutine[Any, Any, None]], work: Work
@@ -115,13 +134,13 @@ class Run:
                     summary = await work()
         except Exception:
             if self._batch_id is not None and self._is_new(self._batch_id):
-                step = f"reliable-imports process {tail(self._batch_id)}"
+                step = f"reliable-imports process {tail(self._batch_id)}{self._cli.repeated}"
                 self._cli.output.note(f"Batch {self._batch_id} is stored. Go on with: {step}")
             raise
         if summary is None:
             raise await self._stopped()
         await show_summary(self._cli, self._manager, summary, groups=GROUPS_SHOWN)
-        return code_of(summary)
+        return code_of(summary, self._tolerate)
 
     async def _stopped(self) -> Stopped:
         """What the user wants to know after Ctrl-C."""
@@ -138,7 +157,7 @@ class Run:
         return Stopped(
             f"{number(summary.settled_items)} of {number(summary.total_items)} items are settled; "
             "nothing is lost.",
-            hint=f"resume with: reliable-imports process {tail(batch_id)}",
+            hint=f"resume with: reliable-imports process {tail(batch_id)}{self._cli.repeated}",
         )
 
     async def _loaded(self) -> UUID | None:
@@ -172,4 +191,4 @@ async def show_summary(
     if cli.output.json:
         cli.output.record(summary.as_dict())
     else:
-        cli.output.show(*summary_view(summary, groups))
+        cli.output.show(*summary_view(summary, groups, cli.repeated))

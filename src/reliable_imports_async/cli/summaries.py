@@ -1,6 +1,7 @@
 """The summary of a batch as people read it: counts, causes, and what to do next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 
 from rich.console import RenderableType
 from rich.padding import Padding
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from ..models import BatchStatus, BatchSummary, FailureGroup
 from ..outcomes import FailureKind
-from .text import duration, number, one_line, plain, rate, tail
+from .text import clock, duration, number, one_line, plain, rate, tail
 
 STATUS_STYLES = {
     "pending": "cyan",
@@ -24,25 +25,32 @@ STATUS_STYLES = {
 MESSAGE_LENGTH = 300
 
 
-def summary_view(summary: BatchSummary, groups: int) -> Iterator[RenderableType]:
+def summary_view(
+    summary: BatchSummary, groups: int, repeated: str = ""
+) -> Iterator[RenderableType]:
     """The parts of a summary.
 
     Args:
         groups: How many failure groups to show.
+        repeated: The global options that the next command must repeat.
     """
     yield _headline(summary)
     yield _indented(_counts(summary))
     yield _indented(_origin(summary))
-    for label, reason in (("Paused", summary.pause_reason), ("Error", summary.error)):
+    for label, reason in (
+        ("Paused", summary.pause_reason),
+        ("Error", summary.error),
+        ("Stopped", summary.stopped),
+    ):
         if reason:
             yield Text.assemble((f"{label}: ", "bold red"), plain(reason))
     if summary.groups:
         yield Text("Failed, by cause", "bold")
-        yield _indented(_causes(summary.groups[:groups]))
+        yield _indented(groups_view(summary.groups[:groups]))
         if len(summary.groups) > groups:
             more = f"… and more causes: reliable-imports show {tail(summary.batch_id)}"
             yield _indented(Text(more, "dim"))
-    if step := _next_step(summary):
+    if step := _next_step(summary, repeated):
         yield Text.assemble(("Next: ", "bold cyan"), step)
 
 
@@ -86,7 +94,8 @@ def _origin(summary: BatchSummary) -> Text:
     return Text("   ".join(words), "dim")
 
 
-def _causes(groups: tuple[FailureGroup, ...]) -> Table:
+def groups_view(groups: Sequence[FailureGroup]) -> Table:
+    """Failures by cause: how many, which values, since when."""
     grid = Table.grid(padding=(0, 2), pad_edge=False)
     grid.add_column(justify="right", style="red", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -106,7 +115,19 @@ def _cause(group: FailureGroup) -> Text:
     if group.sample_items:
         numbers = ", ".join(str(item) for item in group.sample_items[:3])
         text.append(f"\ne.g. item{'s' if len(group.sample_items) > 1 else ''} {numbers}", "dim")
+    if group.first_seen is not None and group.last_seen is not None:
+        text.append(f"\n{_seen(group.first_seen, group.last_seen, group.seen_before)}", "dim")
     return text
+
+
+def _seen(first: datetime, last: datetime, before: int | None) -> str:
+    """When these items failed, and in how many batches others did by the same cause."""
+    words = f"failed {clock(first)[:19]}"
+    if last - first >= timedelta(seconds=1):
+        words += f" to {clock(last)[:19]}"
+    return words + (
+        f"; seen before in {number(before)} batch{'es'[: 2 * (before > 1)]}" if before else ""
+    )
 
 
 def _values(values: tuple[tuple[str, int], ...]) -> str:
@@ -120,10 +141,11 @@ def _values(values: tuple[tuple[str, int], ...]) -> str:
     return ", ".join(f"{''.join(parts)} {number(count)}" for parts, count in split)
 
 
-def _next_step(summary: BatchSummary) -> str | None:
+def _next_step(summary: BatchSummary, repeated: str) -> str | None:
     name = tail(summary.batch_id)
-    process = f"reliable-imports process {name}"
-    reprocess = f"reliable-imports reprocess {name}"
+    process = f"reliable-imports process {name}{repeated}"
+    reprocess = f"reliable-imports reprocess {name}{repeated}"
+    export = f"reliable-imports failures {name} --export bad.csv"
     step: str | None = None
     match summary.status:
         case BatchStatus.PENDING | BatchStatus.PROCESSING:
@@ -135,9 +157,11 @@ def _next_step(summary: BatchSummary) -> str | None:
         case BatchStatus.CANCELLED if summary.outstanding_items or summary.pending_items:
             step = f"to run what has not completed: {reprocess}"
         case BatchStatus.PARTIAL | BatchStatus.FAILED if _unreadable(summary):
-            step = "correct the records that cannot be read, and import them as a file of their own"
+            step = f"{export}, correct it, then: {reprocess} --from-file bad.csv"
         case BatchStatus.PARTIAL | BatchStatus.FAILED if summary.outstanding_items:
             step = f"correct the cause, then: {reprocess}"
+        case BatchStatus.FAILED if not summary.failed_items:
+            step = "compare it with where it came from; everything in it was imported."
         case BatchStatus.PARTIAL | BatchStatus.FAILED:
             step = "nothing; later batches have completed what failed here."
     return step

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..models import BatchSummary, ImportBatchItem, ItemStatus, LogEntry, LogLevel
 from ..outcomes import Failure
+from ..triage import ItemEdit
 from .summaries import STATUS_STYLES
 from .text import age, clock, json_text, number, one_line, plain, pretty_json, tail
 
@@ -121,6 +122,20 @@ def item_view(item: ImportBatchItem[Any]) -> Iterator[RenderableType]:
         yield _labelled("Tried again", clock(item.due_at))
     if item.reprocessed_by is not None:
         yield _labelled("Run again by", f"batch {item.reprocessed_by}")
+
+
+def edit_line(edit: ItemEdit) -> Text:
+    """One change of the record."""
+    before = edit.raw if edit.before is None else json_text(edit.before)
+    shown = before.decode("utf-8", "backslashreplace") if isinstance(before, bytes) else before
+    text = Text.assemble(
+        ("Edited ", "bold"),
+        (clock(edit.edited_at), "dim"),
+        f" by {one_line(edit.actor or 'somebody', 40)}",
+    )
+    if edit.reason:
+        text.append(f": {one_line(edit.reason)}")
+    return text.append(f"; before: {one_line(shown or '', 500)}", "dim")
 
 
 def log_line(line: LogEntry) -> Text:

@@ -1,0 +1,254 @@
+"""failures, edit, reprocess: from what failed to all of it in."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import anyio
+import typer
+
+from ..exporting import ExportFormat
+from ..manager import BatchManager
+from ..models import ImportBatchItem
+from .failures import UsageRefused
+from .importing import full_group
+from .invocation import Invocation
+from .options import (
+    LARGEST_NUMBER,
+    BatchName,
+    Concurrency,
+    Group,
+    ItemNumber,
+    Reason,
+    Tolerate,
+    Yes,
+)
+from .running import Run
+from .summaries import groups_view
+from .text import number, tail
+
+REFUSED_SHOWN = 10
+
+Items = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--item", min=1, max=LARGEST_NUMBER, metavar="N", help="Only this item; repeatable."
+    ),
+]
+FromFile = Annotated[
+    str | None,
+    typer.Option(
+        "--from-file",
+        metavar="FILE",
+        help="Exactly the rows of a file that `failures --export` wrote and you corrected.",
+    ),
+]
+Canary = Annotated[
+    int | None,
+    typer.Option(
+        "--canary", min=1, metavar="N", help="First only N items; the rest if enough succeed."
+    ),
+]
+MinSuccess = Annotated[
+    float,
+    typer.Option("--min-success", min=0, max=1, metavar="SHARE", help="Of the canary, 0 to 1."),
+]
+Everything = Annotated[
+    bool, typer.Option("--all", help="Every item again, also what succeeded. Asks.")
+]
+
+
+async def failures(
+    cli: Invocation,
+    *,
+    batch: BatchName,
+    group: Group = None,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            "--export",
+            metavar="FILE",
+            help="Write what is outstanding to FILE (.csv or .jsonl), or - for stdout; corrected, "
+            "`reprocess --from-file` takes it back.",
+        ),
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None, typer.Option("--format", help="csv or jsonl; by default by FILE's name.")
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Show what failed, by cause; or export it to be corrected."""
+    async with cli.manager() as manager:
+        batch_id = await manager.find_batch(batch)
+        if group is not None:
+            group = await full_group(manager, batch, group)
+        if export is not None:
+            await _export(cli, manager, batch_id, group, export, format, yes=yes)
+            return
+        groups = await manager.failure_groups(batch_id)
+    shown = [one for one in groups if group in {None, one.group}]
+    if cli.output.json:
+        for one in shown:
+            cli.output.record(one.as_dict())
+    elif shown:
+        cli.output.show(groups_view(shown))
+    else:
+        cli.output.note("Nothing failed.")
+
+
+async def edit(
+    cli: Invocation,
+    *,
+    batch: BatchName,
+    item_number: ItemNumber,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A new value; repeatable."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="JSON", help="Or the whole new record.")
+    ] = None,
+    reason: Reason = None,
+) -> None:
+    """Change the record of a failed item; the old one is kept. `reprocess` then runs it."""
+    if (change is None) == (data is None):
+        raise UsageRefused("edit needs --set NAME=VALUE or --data JSON, and not both.")
+    async with cli.manager() as manager:
+        batch_id = await manager.find_batch(batch)
+        item = await manager.get_item(batch_id, item_number)
+        record = _object(data) if data is not None else _with_changes(item, change or [])
+        await manager.update_item_source(
+            batch_id, item_number, record, reason=reason, actor=cli.actor
+        )
+        changed = await manager.get_item(batch_id, item_number)
+    if cli.output.json:
+        cli.output.record(changed.as_dict())
+        return
+    step = f"reliable-imports reprocess {tail(batch_id)} --item {item_number}{cli.repeated}"
+    cli.output.show(f"Item {item_number} has its new record. Run it: {step}")
+
+
+async def reprocess(  # noqa: PLR0913 - the command's options
+    cli: Invocation,
+    *,
+    batch: BatchName,
+    group: Group = None,
+    item: Items = None,
+    from_file: FromFile = None,
+    canary: Canary = None,
+    min_success: MinSuccess = 0.9,
+    everything: Everything = False,
+    yes: Yes = False,
+    tolerate: Tolerate = None,
+    concurrency: Concurrency = None,
+) -> int:
+    """Run again what failed and nothing else, in a new batch linked to this one."""
+    if everything and (group or item or canary):
+        raise UsageRefused("--all means every item; it goes with no other selection.")
+    if from_file is not None and (group or item or canary or everything):
+        raise UsageRefused("--from-file runs exactly the file's rows; it goes with no selection.")
+    async with cli.manager(concurrency=concurrency, discover=True) as manager:
+        batch_id = await manager.find_batch(batch)
+        run = Run(cli, manager, tolerate=tolerate or 0.0)
+        if from_file is not None:
+            return await _corrected(cli, manager, run, batch_id, Path(from_file))
+        if everything:
+            await _confirm_all(cli, manager, batch_id, yes=yes)
+        elif group is not None:
+            group = await full_group(manager, batch, group)
+        selection: dict[str, Any] = {"group": group, "item_numbers": item or None}
+        if canary is not None:
+            selection |= {"canary": canary, "min_success": min_success}
+        return await run.reprocess(batch_id, everything=everything, selection=selection)
+
+
+async def _confirm_all(
+    cli: Invocation, manager: BatchManager, batch_id: UUID, *, yes: bool
+) -> None:
+    summary = await manager.get_batch_summary(batch_id)
+    cli.confirm(
+        f"Run all {number(summary.total_items)} items of batch {tail(batch_id)} again, "
+        f"also the {number(summary.completed_items)} that completed?",
+        yes=yes,
+    )
+
+
+async def _corrected(
+    cli: Invocation, manager: BatchManager, run: Run, batch_id: UUID, file: Path
+) -> int:
+    corrected = await manager.create_corrected_batch(batch_id, file, actor=cli.actor)
+    note = cli.output.note
+    if corrected.unchanged:
+        note(f"{number(corrected.unchanged)} of {number(corrected.accepted)} rows are unchanged.")
+    if corrected.refused_rows:
+        note(f"{number(corrected.refused_rows)} rows are refused:", "yellow")
+        for row in corrected.refused[:REFUSED_SHOWN]:
+            note(f"  {row}")
+        if corrected.refused_rows > REFUSED_SHOWN:
+            note(f"  … and {number(corrected.refused_rows - REFUSED_SHOWN)} more")
+    return await run.process(corrected.batch_id)
+
+
+async def _export(
+    cli: Invocation,
+    manager: BatchManager,
+    batch_id: UUID,
+    group: str | None,
+    target: str,
+    wanted: str | None,
+    *,
+    yes: bool,
+) -> None:
+    kind = _kind(target, wanted)
+    chunks = manager.export_failures(batch_id, format=kind, group=group)
+    if target == "-":
+        async for chunk in chunks:
+            cli.output.write(chunk)
+        return
+    if Path(target).exists() and not yes:  # noqa: ASYNC240 - one look, nobody waits for us
+        raise UsageRefused(f"{target} exists.", hint="pass --yes to overwrite it.")
+    async with await anyio.open_file(target, "wb") as file:
+        async for chunk in chunks:
+            await file.write(chunk)
+    step = f"reliable-imports reprocess {tail(batch_id)} --from-file {target}{cli.repeated}"
+    cli.output.note(f"{target} is written. Correct it, then: {step}")
+
+
+def _kind(target: str, wanted: str | None) -> ExportFormat:
+    name = wanted or ("jsonl" if target.endswith((".jsonl", ".ndjson")) else "csv")
+    if name == "csv":
+        return "csv"
+    if name == "jsonl":
+        return "jsonl"
+    raise UsageRefused(f"Failures cannot be exported as {name}.", hint="--format csv or jsonl.")
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise UsageRefused(f"--data is not JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise UsageRefused("--data must be a JSON object.", hint='write \'{"dest": "SJU"}\'')
+    return value
+
+
+def _with_changes(item: ImportBatchItem[Any], changes: list[str]) -> dict[str, Any]:
+    record = dict(item.source_data or {})
+    for change in changes:
+        name, found, text = change.partition("=")
+        if not found:
+            raise UsageRefused(f"--set {change} has no value.", hint="write --set NAME=VALUE.")
+        record[name] = _value(text, record.get(name, ""))
+    return record
+
+
+def _value(text: str, before: object) -> object:
+    """Text, unless what it replaces is none: then JSON, if it is any."""
+    if not isinstance(before, str):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass
+    return text

@@ -1,0 +1,127 @@
+"""From a terminal: what failed, corrected by each way, until all is in."""
+
+# ruff: noqa: F811 - fixtures that are imported
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from .test_cli import Command, bare, orders, shop, unpadded  # noqa: F401 - fixtures
+
+
+@pytest.fixture
+def cli(bare: Command, dsn: str, monkeypatch) -> Command:
+    monkeypatch.setenv("RELIABLE_IMPORTS_DATABASE_URL", dsn)
+    monkeypatch.setenv("RELIABLE_IMPORTS_PROCESSORS", "tests.test_cli")
+    return bare
+
+
+@pytest.fixture
+async def failed(cli: Command, shop, orders: Path) -> Path:
+    """Two orders of what is not in the shop, and a row that cannot be read."""
+    with orders.open("a") as file:
+        file.write("short\n")
+    await cli("import", orders, "-t", "orders", "-q")
+    return orders
+
+
+async def test_failures_by_cause(cli, failed) -> None:
+    shown = unpadded((await cli("failures", "latest")).out)
+    assert re.search(r"2  ForeignKeyViolationError 23503 orders_sku_fkey   group \w{12}", shown)
+    assert "Key (sku): c 2" in shown
+    assert re.search(r"failed \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", shown, re.M)
+    groups = (await cli("failures", "latest", "--json")).objects
+    assert [group["count"] for group in groups] == [2, 1]
+    assert (groups[0]["seen_before"], groups[0]["values"]) == (0, [["sku=c", 2]])
+    one = (await cli("failures", "latest", "--group", groups[1]["group"][:6], "--json")).objects
+    assert [group["kind"] for group in one] == ["parse"]
+    await cli("import", failed, "-t", "orders", "-q", "--on-same-file", "force")
+    assert "seen before in 1 batch\n" in unpadded((await cli("failures", "latest")).out)
+
+
+async def test_export_correct_and_bring_back(cli, shop, failed, tmp_path) -> None:
+    file = tmp_path / "bad.csv"
+    done = await cli("failures", "latest", "--export", file)
+    assert re.search(rf"reprocess \w+ --from-file {re.escape(str(file))}", done.err)
+    assert (await cli("failures", "latest", "--export", file)).code == 2, "it exists"
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert [row["_item"] for row in rows] == ["4", "5", "6"]
+    rows[0]["sku"] = "a"
+    rows[2] |= {"sku": "b", "count": "1"}
+    rows.append(rows[0] | {"_item": "1"})
+    with file.open("w", newline="") as out:
+        writer = csv.DictWriter(out, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    result = await cli("reprocess", "latest", "--from-file", file)
+    assert result.code == 1
+    assert "1 of 3 rows are unchanged." in result.err
+    assert "line 5, item 1: it has not failed, or is being reprocessed already" in result.err
+    assert "2 completed   0 skipped   1 failed   of 3" in result.out
+    assert await shop.fetchval("SELECT count(*) FROM orders") == 4
+    lines = (await cli("failures", "latest", "--export", "-", "--format", "jsonl")).objects
+    assert [line["record"] for line in lines] == [{"sku": "c", "count": "5"}]
+    assert (await cli("reprocess", "latest", "--from-file", file, "--item", "1")).code == 2
+
+
+async def test_edit_an_item_and_run_it(cli, shop, failed) -> None:
+    assert (await cli("edit", "latest", "4")).code == 2
+    edited = await cli("edit", "latest", "4", "--set", "sku=b", "--reason", "it was meant")
+    tail = re.search(r"Run it: reliable-imports reprocess (\w+) --item 4", edited.out)[1]
+    await cli("edit", "latest", "6", "--data", json.dumps({"sku": "a", "count": 1}))
+    assert (await cli("edit", "latest", "1", "--set", "sku=b")).code == 2
+    assert (await cli("edit", "latest", "5", "--set", "sku")).code == 2
+    assert (await cli("edit", "latest", "5", "--data", "[1]")).code == 2
+    shown = unpadded((await cli("item", "latest", "4")).out)
+    assert re.search(r'Edited .* by .*: it was meant; before: \{"sku":\s?"c"', shown)
+    (item,) = (await cli("item", "latest", "4", "--json")).objects
+    assert (item["source_data"]["sku"], item["edits"][0]["before"]["sku"]) == ("b", "c")
+    assert (await cli("reprocess", tail, "--item", "4", "--item", "6")).code == 0
+    assert await shop.fetchval("SELECT count(*) FROM orders") == 4
+
+
+async def test_reprocess_says_what_took_no_part(cli, shop, failed) -> None:
+    await shop.execute("INSERT INTO products VALUES ('c')")
+    result = await cli("reprocess", "latest", "--processors", "tests.test_cli")
+    assert result.code == 0
+    assert "1 records that could not be read took no part" in result.err
+    assert re.search(r"--from-file bad.csv --processors tests.test_cli$", result.err.strip())
+
+
+async def test_a_canary_that_fails_stops(cli, failed) -> None:
+    result = await cli("reprocess", "latest", "--canary", "1", "--min-success", "1")
+    assert result.code == 1
+    assert "Stopped: the canary has not passed: 0 of 1 items succeeded, 100% must" in result.out
+
+
+async def test_limits_and_totals(cli, shop, orders, monkeypatch) -> None:
+    force = ("-t", "orders", "--on-same-file", "force")
+    assert (await cli("import", orders, *force, "--tolerate", "0.4")).code == 0
+    assert (await cli("import", orders, *force, "--tolerate", "0.39")).code == 1
+    paused = await cli("import", orders, *force, "--max-failures", "1", "--concurrency", "1")
+    assert paused.code == 4
+    assert "Paused: more than 1 items failed (max_failures)" in paused.out
+    assert (await cli("process", "latest")).code == 4
+    assert (await cli("resume", "latest", "--reason", "known")).code == 0
+    assert (await cli("process", "latest", "--max-failure-rate", "0.5")).code == 1
+    assert "known" in (await cli("logs", "latest")).out
+    await shop.execute("INSERT INTO products VALUES ('c')")
+    wrong = await cli("import", orders, *force, "--expect-count", "6", "--expect-sum", "count=15")
+    assert wrong.code == 1
+    assert "Error: control totals do not agree: count is 5, expected 6" in unpadded(wrong.out)
+    assert "Next: compare it with where it came from" in wrong.out
+    right = await cli("import", orders, *force, "--expect-count", "5", "--expect-sum", "count=15")
+    assert right.code == 0
+    assert (await cli("import", orders, *force, "--expect-sum", "count")).code == 2
+    assert (await cli("import", orders, *force, "--max-failure-rate", "5")).code == 2
+
+
+async def test_the_next_step_repeats_the_processors(cli, failed, monkeypatch) -> None:
+    monkeypatch.delenv("RELIABLE_IMPORTS_PROCESSORS")
+    options = ("--processors", "tests.test_cli")
+    again = ("-t", "orders", "--on-same-file", "force")
+    shown = await cli("import", failed, *again, *options)
+    assert re.search(r"reliable-imports reprocess \w+ --processors tests.test_cli\n", shown.out)
