@@ -1,11 +1,13 @@
 """Every example runs, and prints exactly what its reader is promised."""
 
+import asyncio
 import gzip
 from itertools import islice
 
 import asyncpg
+import httpx
 import pytest
-from examples import customer_import_example, products_csv_example
+from examples import api_example, customer_import_example, products_csv_example
 from examples.flights import check, demo
 
 CUSTOMERS = """\
@@ -112,3 +114,26 @@ async def test_the_check_notices_every_difference(
             await check.compare(connection, file)
     finally:
         await connection.close()
+
+
+async def test_the_api_has_a_quota_and_tells_of_the_end(dsn: str) -> None:
+    api = api_example.api(dsn)
+    transport = httpx.ASGITransport(api.app)
+    async with (
+        api.running(),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        contact = {"email": "ada@example.org", "name": "Ada"}
+        body = {"batch_type": "contact", "items": [contact], "process": "wait"}
+        assert (await client.post("/api/batches", json=body)).json()["ok"]
+        endpoint = api.manager.registry.endpoint("contact")
+        async with asyncio.timeout(60):
+            while not endpoint.notes:
+                await asyncio.sleep(0.01)
+        assert endpoint.notes == ["1 of 1 contacts are in"]
+        too_many = body | {"items": [contact] * (api_example.QUOTA + 1)}
+        refused = await client.post("/api/batches", json=too_many)
+        assert (refused.status_code, refused.json()["detail"]) == (
+            422,
+            "0 items of yours are waiting; at most 1000 may.",
+        )

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import ReliableImportsError
+from ..registry import Registry
 from . import payloads
 from .authentication import Browsers
 from .calls import Call
@@ -52,7 +53,7 @@ def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlet
         middleware.append(Middleware(AuthenticationMiddleware, backend=backend, on_error=_refused))
     middleware.append(Middleware(BodyPace, settings=service.settings))
     return Starlette(
-        routes=_routes(service),
+        routes=[_route(one, service) for one in OPERATIONS],
         middleware=middleware,
         exception_handlers={
             HTTPException: on_http_exception,
@@ -87,11 +88,12 @@ def _refused(conn: HTTPConnection, exc: Exception) -> Response:
     )
 
 
-def _routes(service: Service) -> list[BaseRoute]:
-    routes: list[BaseRoute] = [_route(one, service) for one in OPERATIONS]
-    for endpoint in service.manager.registry.endpoints:
+def add_extra_routes(app: Starlette, registry: Registry) -> None:
+    """Serve the routes that endpoints add, instead of those of an earlier start."""
+    routes: list[BaseRoute] = app.router.routes
+    del routes[len(OPERATIONS) :]
+    for endpoint in registry.endpoints:
         routes += endpoint.extra_routes()
-    return routes
 
 
 def _route(one: Operation, service: Service) -> Route:

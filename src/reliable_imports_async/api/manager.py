@@ -21,8 +21,8 @@ class APIManager:
     """Endpoints for every registered processor, in one Starlette application.
 
     Args:
-        manager: The manager; when it is not open, the API opens and closes it. Register
-            processors and endpoints before the first request: routes are made then.
+        manager: The manager; when it is not open, the API opens and closes it. Register its
+            processors and endpoints before the API starts.
         authentication: Finds out who asks. By default the API keys of the settings; with neither,
             everybody may do everything.
         worker: Whether this process works on batches in the background.
@@ -50,6 +50,11 @@ class APIManager:
         )
         self._hosts = tuple(allowed_hosts or settings.allowed_hosts)
         self._app: Starlette | None = None
+
+    @property
+    def manager(self) -> BatchManager:
+        """The manager behind the API."""
+        return self._service.manager
 
     @property
     def settings(self) -> Settings:
@@ -84,6 +89,7 @@ class APIManager:
         async with AsyncExitStack() as stack:
             if not service.manager.is_open:
                 await stack.enter_async_context(service.manager)
+            application.add_extra_routes(self.app, service.manager.registry)
             await stack.enter_async_context(service.background.running())
             await stack.enter_async_context(service.feed)
             service.running = True
@@ -135,16 +141,33 @@ class APIManager:
         Raises:
             ConfigurationError: It would be open to everybody.
         """
-        known = self._service.authentication is not None
-        serving.refuse_open_door(host, authenticated=known, allow_anonymous=allow_anonymous)
-        if not self._hosts and serving.is_loopback(host):
-            # Another site could make a browser talk to us under a name of its own.
-            self._hosts = ("localhost", "127.0.0.1", "[::1]", "::1", host)
         serving.run(
-            self.app,
-            self._service.settings,
+            self._prepared(host, allow_anonymous=allow_anonymous),
+            self.settings,
             host=host,
             port=port,
             end_streams=self.end_streams,
             **options,
         )
+
+    async def serve(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        *,
+        allow_anonymous: bool = False,
+        **options: Any,
+    ) -> None:
+        """The same as `run`, in an event loop that runs already."""
+        app = self._prepared(host, allow_anonymous=allow_anonymous)
+        config = serving.configuration(app, self.settings, host=host, port=port, **options)
+        await serving.Server(config, self.end_streams).serve()
+
+    def _prepared(self, host: str, *, allow_anonymous: bool) -> Starlette:
+        """The application, once it may listen there; under which names is known then."""
+        known = self._service.authentication is not None
+        serving.refuse_open_door(host, authenticated=known, allow_anonymous=allow_anonymous)
+        if not self._hosts and serving.is_loopback(host):
+            # Another site could make a browser talk to us under a name of its own.
+            self._hosts = ("localhost", "127.0.0.1", "[::1]", "::1", host)
+        return self.app

@@ -12,7 +12,16 @@ from typing import Annotated, Any
 import anyio
 import typer
 
-from . import changing, embedded_database, importing, migrating, reading, triage, working
+from . import (
+    changing,
+    embedded_database,
+    importing,
+    migrating,
+    reading,
+    serving,
+    triage,
+    working,
+)
 from .failures import report
 from .invocation import Invocation
 from .options import global_options
@@ -44,6 +53,8 @@ COMMANDS: dict[str, Command] = {
     "resume": changing.resume,
     "cancel": changing.cancel,
     "purge": changing.purge,
+    "serve": serving.serve,
+    "api-key": serving.api_key,
     "migrate": migrating.migrate,
 }
 DATABASE_COMMANDS: dict[str, Command] = {
