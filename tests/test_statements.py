@@ -67,7 +67,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
     "ask_item": ("items", (BATCH, 2_500)),
     "list_items": ("items", (BATCH, None, None, 2_000, 100)),
     "list_failed_items": ("items", (BATCH, GROUP, 0, 100)),
-    "claim_range": ("ranges", (BATCH, WORKER, 15.0, [])),
+    "claim_range": ("ranges", (BATCH, WORKER, 15.0, [], 50)),
     "count_range": ("ranges", (BATCH, 2_001, 3_000)),
     "release_range": ("ranges", (BATCH, 2_001, 3_000, 0)),
     "outlook": ("ranges", (BATCH,)),

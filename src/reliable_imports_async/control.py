@@ -44,6 +44,11 @@ class HeldRange:
         """Whether a further item may start."""
         return not self.lost and monotonic() < self.valid_until
 
+    @property
+    def suspect(self) -> bool:
+        """Whether a worker has died in it."""
+        return self.claimed.crashes > 0
+
     def count(self, status: ItemStatus, group: str | None) -> None:
         """Add a settled item."""
         match status:
@@ -78,6 +83,7 @@ class Control:
         worker_id: Names this process in the ranges it leases.
         claiming: Held from a claim until its range is registered; else another drain of this
             process would take it for a claim whose answer was lost, and claim it once more.
+        examining: Held while a suspect range is run: one at a time in a process.
     """
 
     def __init__(self, database: Database, settings: Settings, worker_id: UUID) -> None:
@@ -90,6 +96,7 @@ class Control:
         self._kept: PooledConnection | None = None
         self._kept_lock = anyio.Lock()
         self.claiming = anyio.Lock()
+        self.examining = anyio.Lock()
         self.worker_id = worker_id
 
     @property

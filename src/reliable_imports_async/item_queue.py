@@ -9,6 +9,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from .control import HeldRange
 from .execution import Prepared
 from .models import ImportBatchItem
+from .outcomes import Failure
 
 PAGE_ITEMS = 500
 FIRST_PAGE_ITEMS = 50
@@ -17,11 +18,16 @@ PAGE_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """An item waiting for a slot, and the range it counts for."""
+    """An item waiting for a slot, and the range it counts for.
+
+    Attributes:
+        doomed: Why it is not run but failed.
+    """
 
     item: ImportBatchItem[Any]
     held: HeldRange
     prepared: Prepared | None = None
+    doomed: Failure | None = None
 
 
 class Queue:

@@ -314,3 +314,14 @@ def parse_failure(reason: str) -> Failure:
     message = storable(reason, MESSAGE_BYTES)
     group = _digest(FailureKind.PARSE, _without_values(message, None))
     return Failure(kind=FailureKind.PARSE, type="UnreadableRecord", message=message, group=group)
+
+
+def crash_failure(crashes: int) -> Failure:
+    """An item has killed this many worker processes."""
+    return Failure(
+        kind=FailureKind.CRASH,
+        type="WorkerCrashed",
+        message=f"{crashes} worker processes died while they ran this item",
+        group=_digest(FailureKind.CRASH, "WorkerCrashed"),
+        hint="look for memory that it needs, and for C code; the operating system's log may tell.",
+    )

@@ -22,6 +22,7 @@ from .settings import Settings
 from .slots import Slots
 from .stopping import Streak, Thresholds
 from .store import batches, summaries
+from .suspects import Suspects
 from .turn import Turn
 from .watching import watched
 
@@ -105,6 +106,7 @@ class Processing:
                 self._control,
                 slots=slots,
                 queue=queue,
+                suspects=Suspects(batch, executor, self._control, slots, self._limiter),
                 concurrency=concurrency,
                 turn=turn,
             )

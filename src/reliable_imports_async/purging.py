@@ -7,7 +7,7 @@ from uuid import UUID
 
 from .database import Database
 from .errors import BatchNotFound, WrongBatchStatus
-from .store import batches, edits, items, logs, ranges
+from .store import batches, crash_marks, edits, items, logs, ranges
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -59,6 +59,7 @@ async def _delete(database: Database, family: Sequence[UUID], actor: str | None)
     async with database.connection() as conn, conn.transaction():
         await edits.delete(conn, family)
         await ranges.delete(conn, family)
+        await crash_marks.delete(conn, family)
         await batches.delete(conn, family)
     logger.info("purged %d batches of lineage %s (by %s)", len(family), family[0], actor)
     return len(family)

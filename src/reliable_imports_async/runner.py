@@ -1,6 +1,7 @@
 """Draining: claim ranges, run their items concurrently, close them, until none is left."""
 
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -13,8 +14,11 @@ from .models import ImportBatch
 from .session import Outage
 from .slots import Slots
 from .store import items, ranges
+from .suspects import Suspects
 from .turn import Turn
 
+RANGE_SECONDS = 5.0
+LEAST_ITEMS = 20
 CLAIM_SECONDS = 10.0
 HAND_BACK_SECONDS = 10.0
 
@@ -24,6 +28,7 @@ class Drain:
 
     Args:
         queue: Between what is read here and the slots.
+        suspects: Runs ranges in which a worker has died.
         concurrency: How many slots there are.
         turn: When to leave the rest to others.
     """
@@ -36,9 +41,11 @@ class Drain:
         *,
         slots: Slots,
         queue: Queue,
+        suspects: Suspects,
         concurrency: int,
         turn: Turn,
     ) -> None:
+        self._suspects = suspects
         self._batch = batch
         self._turn = turn
         self._executor = executor
@@ -47,6 +54,8 @@ class Drain:
         self._queue = queue
         self._concurrency = concurrency
         self._held: set[HeldRange] = set()
+        self._began = monotonic()
+        self._read_items = 0
         self._released = anyio.Event()
 
     async def run(self) -> None:
@@ -77,10 +86,25 @@ class Drain:
         while self._slots.running:
             held = await self._claim()
             if held is not None:
+                if held.suspect:
+                    closing.start_soon(self._examine, held)
+                    continue
                 await self._read(held)
                 closing.start_soon(self._close, held)
             elif await self._nothing_left():
                 return
+
+    def _wanted(self) -> int:
+        """The items of a range that takes about five seconds here; the rest is for others.
+
+        So progress shows, and little is done again by whoever takes a range over.
+        """
+        seconds = monotonic() - self._began
+        done = self._read_items - sum(held.unsettled for held in self._held)
+        least = max(LEAST_ITEMS, 2 * self._concurrency, 4 * self._slots.portion)
+        if done < self._concurrency:
+            return least
+        return max(self._concurrency, self._slots.portion, int(RANGE_SECONDS * done / seconds))
 
     async def _claim(self) -> HeldRange | None:
         batch_id, control = self._batch.id, self._control
@@ -91,7 +115,7 @@ class Drain:
                 with anyio.fail_after(CLAIM_SECONDS, shield=True):
                     known = control.held_firsts(batch_id)
                     claimed = await ranges.claim(
-                        conn, batch_id, control.worker_id, control.lease, known
+                        conn, batch_id, control.worker_id, control.lease, known, self._wanted()
                     )
                     if claimed is None:
                         return None
@@ -119,10 +143,15 @@ class Drain:
             if not page:
                 return
             held.unsettled += len(page)
+            self._read_items += len(page)
             self._queue.put([Work(item, held) for item in page], self._slots.portion)
             first = page[-1].item_number + 1
             while self._queue.full and self._slots.running:
                 await self._queue.wait_for_room(1.0)  # to see a pause
+
+    async def _examine(self, held: HeldRange) -> None:
+        await self._suspects.examine(held)
+        await self._close(held)
 
     async def _close(self, held: HeldRange) -> None:
         """Release a range once all its items have their verdicts."""

@@ -14,7 +14,6 @@ from .execution import Executor
 from .interval import Interval
 from .item_queue import Queue, Work
 from .models import BatchStatus, ImportBatch, ImportBatchItem, ItemStatus
-from .outcomes import Failure
 from .session import Outage, Session
 from .settling import Later, Settled, Superseded, Verdict
 from .stopping import Streak
@@ -162,7 +161,7 @@ class Slots:
         for work in works:
             verdict = verdicts.get(work.item.item_number)
             if verdict is None:
-                await self._run(work, session)
+                await self.run_alone(work, session)
             else:
                 _count(work.held, verdict)
                 work.held.finish_item()
@@ -198,7 +197,7 @@ class Slots:
         verdicts = {number: _answer(by_number[number].item, one) for number, one in stored.items()}
         return {number: verdict for number, verdict in verdicts.items() if verdict is not None}
 
-    async def _run(self, work: Work, session: Session) -> None:
+    async def run_alone(self, work: Work, session: Session) -> None:
         """Run one item, unless its range or the batch was given up meanwhile."""
         held = work.held
         try:
@@ -215,8 +214,8 @@ class Slots:
     async def _verdict(self, work: Work, session: Session) -> Verdict:
         """Execute an item until its outcome is known, whatever happens to the server."""
         item, prepared = work.item, work.prepared
-        failure: Failure | None = None
-        losses = delays = 0
+        failure = work.doomed
+        losses, delays = (0 if failure is None else LOSSES), 0
         while True:
             try:
                 if failure is not None and losses >= LOSSES:

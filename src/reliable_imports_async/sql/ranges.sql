@@ -17,9 +17,11 @@ SELECT $1, s.first_item, least(s.first_item + $3 - 1, $2), parsed.failed, parsed
 -- name: claim_range
 -- Leases one range that is ready, whose lease ran out, or whose claim this worker made without hearing the answer.
 -- A lease that ran out counts as a crash of its holder; the counts of such a range may be out of date.
--- $4: the ranges this worker knows it holds.
+-- $4: the ranges this worker knows it holds. $5: how many items it wants; what a longer range has beyond them becomes a
+-- range of its own. The counts of a range that was taken over or split have to be taken from its items.
 WITH claimable AS MATERIALIZED (
-    SELECT r.batch_id, r.first_item, r.state = 'leased' AS taken_over
+    SELECT r.batch_id, r.first_item, r.last_item, r.state = 'leased' AS taken_over,
+           r.crashes + (r.state = 'leased' AND r.worker_id <> $2)::integer AS crashes
       FROM reliable_imports.import_batch_ranges r
      WHERE r.batch_id = $1
        AND (r.state = 'ready'
@@ -29,15 +31,35 @@ WITH claimable AS MATERIALIZED (
        AND EXISTS (SELECT FROM reliable_imports.import_batches b WHERE b.id = $1 AND b.status = 'processing')
      ORDER BY r.first_item
      LIMIT 1
-       FOR UPDATE OF r SKIP LOCKED)
+       FOR UPDATE OF r SKIP LOCKED),
+rest AS (
+    INSERT INTO reliable_imports.import_batch_ranges
+           (batch_id, first_item, last_item, crashes, completed, skipped, failed, groups)
+    SELECT c.batch_id, c.first_item + $5::integer, c.last_item, c.crashes, n.completed, n.skipped, n.failed, g.groups
+      FROM claimable c
+     CROSS JOIN LATERAL (
+           SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
+                  count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
+                  count(*) FILTER (WHERE i.status = 'failed') AS failed
+             FROM reliable_imports.import_batch_items i
+            WHERE i.batch_id = $1 AND i.item_number BETWEEN c.first_item + $5 AND c.last_item) n
+     CROSS JOIN LATERAL (
+           SELECT coalesce(jsonb_object_agg(f.error_group, f.items), '{}') AS groups
+             FROM (SELECT i.error_group, count(*) AS items
+                     FROM reliable_imports.import_batch_items i
+                    WHERE i.batch_id = $1 AND i.error_group IS NOT NULL
+                      AND i.item_number BETWEEN c.first_item + $5 AND c.last_item
+                    GROUP BY i.error_group) f) g
+     WHERE c.last_item >= c.first_item + $5
+    RETURNING first_item)
 UPDATE reliable_imports.import_batch_ranges k
-   SET state = 'leased', epoch = k.epoch + 1, worker_id = $2, not_before = NULL,
-       crashes = k.crashes + (k.state = 'leased' AND k.worker_id <> $2)::integer,
+   SET state = 'leased', epoch = k.epoch + 1, worker_id = $2, not_before = NULL, crashes = c.crashes,
+       last_item = least(k.last_item, k.first_item + $5 - 1),
        lease_until = clock_timestamp() + make_interval(secs => $3)
   FROM claimable c
  WHERE k.batch_id = c.batch_id AND k.first_item = c.first_item
-RETURNING k.first_item, k.last_item, k.epoch, k.crashes, c.taken_over, k.completed, k.skipped, k.failed,
-          k.groups::text AS groups;
+RETURNING k.first_item, k.last_item, k.epoch, k.crashes, c.taken_over OR EXISTS (SELECT FROM rest) AS recount,
+          k.completed, k.skipped, k.failed, k.groups::text AS groups;
 
 -- name: count_range
 -- What has been settled in a range, counted from its items.

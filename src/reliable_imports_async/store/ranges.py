@@ -79,20 +79,26 @@ async def insert(
 
 
 async def claim(
-    conn: Connection, batch_id: UUID, worker_id: UUID, lease: float, held: Sequence[int]
+    conn: Connection,
+    batch_id: UUID,
+    worker_id: UUID,
+    lease: float,
+    held: Sequence[int],
+    wanted: int,
 ) -> tuple[ClaimedRange, Counts] | None:
     """Lease a range for `lease` seconds, if one can be claimed; with what is settled in it.
 
     Args:
         held: First items of the ranges this worker holds; a range leased to it that is not among
             them was claimed by a statement whose answer was lost.
+        wanted: Items at most; the rest of a longer range becomes a range of its own.
     """
-    row = await conn.fetchrow(_SQL["claim_range"], batch_id, worker_id, lease, held)
+    row = await conn.fetchrow(_SQL["claim_range"], batch_id, worker_id, lease, held, wanted)
     if row is None:
         return None
-    first, last, epoch, crashes, taken_over, completed, skipped, failed, groups = row
+    first, last, epoch, crashes, recount, completed, skipped, failed, groups = row
     claimed = ClaimedRange(batch_id, first, last, epoch, crashes)
-    if taken_over:
+    if recount:
         return claimed, await count(conn, claimed)
     return claimed, Counts(completed, skipped, failed, from_json(groups))
 
