@@ -133,6 +133,15 @@ async def test_the_documented_hooks_run_in_their_order(manager: BatchManager, ca
     assert capsys.readouterr().out == "1 invoices, 1 failed\n"
 
 
+async def test_the_documented_set_of_items_is_written(manager: BatchManager, conn):
+    await conn.execute("CREATE TABLE measurements (sensor text, value integer CHECK (value > 0))")
+    register_documented(manager)
+    records = [{"sensor": f"s{n}", "value": n} for n in range(10)]
+    summary = await manager.process_batch(await manager.create_batch("measurement", records))
+    assert (summary.completed_items, summary.failed_items) == (9, 1)
+    assert (await manager.get_item(summary.batch_id, 3)).target_id == "s2"
+
+
 async def test_the_documented_context_methods_work(manager: BatchManager, conn):
     await conn.execute(
         "CREATE TABLE stock (sku text PRIMARY KEY, amount int);"

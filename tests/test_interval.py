@@ -256,7 +256,7 @@ async def test_a_pause_settles_what_has_run(manager, conn):
             await manager.pause_batch(item.batch_id)
             manager._processing._control.note_status(item.batch_id, "paused")
 
-    summary = await run(manager, process_item, 40, commit_interval=40)
+    summary = await run(manager, process_item, 40, commit_interval=40, concurrency=1)
 
     assert summary.completed_items == 10
     assert await written(conn) == list(range(1, 11))

@@ -124,7 +124,7 @@ RAISED = [
 ]
 
 
-async def test_what_user_code_raises_on_a_healthy_connection_fails_its_item(manager, conn):
+async def test_what_user_code_raises_on_a_healthy_connection_fails_its_item(manager, conn, mode):
     tries = []
 
     async def process_item(item, ctx):
@@ -142,7 +142,8 @@ async def test_what_user_code_raises_on_a_healthy_connection_fails_its_item(mana
         "ValueError",
     ]
     assert {group.kind for group in summary.groups} == {"exception"}
-    assert sorted(tries) == list(range(1, len(RAISED) + 2))
+    assert set(tries) == set(range(1, len(RAISED) + 2))
+    assert mode != "item" or len(tries) == len(RAISED) + 1
     assert await written(conn) == [len(RAISED) + 1]
 
 

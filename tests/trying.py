@@ -9,7 +9,7 @@ from reliable_imports_async.guarded import Connection
 
 LEDGER = "CREATE TABLE ledger (n integer, note text)"
 INSERT = "INSERT INTO ledger (n) VALUES ($1)"
-MODES = {"item": {}, "interval": {"commit_interval": 7}}
+MODES = {"item": {}, "interval": {"commit_interval": 7}, "set": {"commit_interval": 8}}
 DEFAULTS: dict[str, Any] = {}  # attributes of every processor made here; a test may set them
 PER_ITEM = "SELECT n, count(*)::integer AS times FROM ledger GROUP BY n ORDER BY n"
 
@@ -17,11 +17,22 @@ PER_ITEM = "SELECT n, count(*)::integer AS times FROM ledger GROUP BY n ORDER BY
 def processor(process_item: Any, **attributes: Any) -> type[BaseProcessor[Any]]:
     """A processor for batch type ``tried``; functions take (item, ctx), without self."""
     members = {"process_item": process_item, **DEFAULTS, **attributes}
+    if DEFAULTS is MODES["set"]:
+        members["process_items"] = _one_by_one(members.pop("process_item"))
     plain = {
         name: staticmethod(member) if inspect.isfunction(member) else member
         for name, member in members.items()
     }
     return type("TriedProcessor", (BaseProcessor,), plain)
+
+
+def _one_by_one(process_item: Any) -> Any:
+    """A set-based processor that knows nothing better."""
+
+    async def process_items(items, ctx):
+        return [await process_item(item, ctx) for item in items]
+
+    return process_items
 
 
 def records(count: int) -> list[dict[str, int]]:

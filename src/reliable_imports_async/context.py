@@ -101,7 +101,7 @@ class ImportContext:
         changes: What `set_metadata` has set in this hook.
     """
 
-    __slots__ = ("_database", "_log", "batch", "changes", "dry_run", "item", "shared")
+    __slots__ = ("_database", "_log", "_of_items", "batch", "changes", "dry_run", "item", "shared")
 
     def __init__(
         self,
@@ -111,7 +111,9 @@ class ImportContext:
         item: ImportBatchItem[Any] | None = None,
         shared: Any = None,
         log: LogBuffer | None = None,
+        of_items: bool = False,
     ) -> None:
+        self._of_items = of_items  # of a whole set
         self.batch = batch
         self.item = item
         self.shared = shared
@@ -133,7 +135,7 @@ class ImportContext:
         Raises:
             ProcessorError: Called for an item; items run concurrently and must not share state.
         """
-        if self.item is not None:
+        if self.item is not None or self._of_items:
             raise ProcessorError(
                 "set_metadata belongs into on_batch_start or on_batch_complete.",
                 hint="return processed_data for what concerns one item.",

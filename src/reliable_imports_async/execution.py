@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -18,7 +18,7 @@ from .interruptions import ItemTimeout, must_propagate, undisturbed
 from .judgement import Action, Judgement, describe, judge
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Completed, Failed, Failure, FailureKind, Postponed, Skip
-from .processors import BaseProcessor, as_outcome
+from .processors import BaseProcessor, as_outcome, as_outcomes, is_set_wise
 from .readiness import NotReady, make_ready
 from .session import Outage, Session
 from .settings import Settings
@@ -96,6 +96,7 @@ class Executor:
         self.settings = settings
         self._shared = shared
         self.item_timeout = processor.item_timeout or settings.item_timeout
+        self._set_wise = is_set_wise(type(processor))
         self._always_ready = processor.model() is None and not (
             processor.overrides("validate_item") or processor.overrides("prepare_item")
         )
@@ -242,9 +243,29 @@ class Executor:
         Raises:
             ItemTimeout: It took longer.
         """
+        if self._set_wise:
+            return (await self.process_set([item], ctx))[0]
+        return as_outcome(await self._limited(self.processor.process_item(item, ctx)))
+
+    async def process_set(
+        self, items: Sequence[ImportBatchItem[Any]], ctx: ImportContext
+    ) -> list[Completed | Skip]:
+        """The same for many items at once, for at most `item_timeout` in all.
+
+        Raises:
+            ItemTimeout: It took longer.
+        """
+        results = await self._limited(self.processor.process_items(items, ctx))
+        return as_outcomes(results, len(items))
+
+    def set_context(self, guarded: GuardedConnection, log: LogBuffer) -> ImportContext:
+        """The context of a set of items."""
+        return ImportContext(self.batch, guarded, shared=self._shared, log=log, of_items=True)
+
+    async def _limited(self, work: Awaitable[Any]) -> Any:
         with anyio.CancelScope(deadline=anyio.current_time() + self.item_timeout) as scope:
             try:
-                return as_outcome(await self.processor.process_item(item, ctx))
+                return await work
             except Exception as exc:
                 if scope.cancel_called:  # what its own clean-up raised on the way out
                     raise self._too_slow() from exc

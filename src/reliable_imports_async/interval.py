@@ -12,11 +12,14 @@ from .itemwise import ItemWise, MayStart, RunFailed, TransactionChanged
 from .judgement import Action
 from .models import ImportBatchItem, ItemStatus
 from .outcomes import Completed, Failed, FailureKind, Outcome, Postponed, Skip
+from .processors import is_set_wise
 from .rounds import Done, Round
 from .savepoints import Distance, Savepoints
+from .screening import Screening
 from .session import ROUND_TRIP_SECONDS, Outage, Session
 from .settling import Later, Settled, Verdict, failed_or_postponed, lines_of
-from .store import settlements
+from .setwise import SetWise
+from .store import constraints, settlements
 from .store.settlements import Settlement
 
 _OURS = (
@@ -53,7 +56,10 @@ class Interval:
         self._executor = executor
         self._limit = size
         self._size = size
-        self._way = ItemWise(executor)
+        set_wise = is_set_wise(type(executor.processor))
+        self._way = SetWise(executor, size) if set_wise else ItemWise(executor)
+        self._screening = Screening()
+        self._deferred: list[str] | None = None  # not known yet
         self._distance = Distance(self._way.first_distance, size, self._way.growth)
 
     @property
@@ -95,21 +101,14 @@ class Interval:
     ) -> dict[int, Verdict]:
         """One transaction, from BEGIN to COMMIT."""
         conn = await session.begin()
-        savepoints = Savepoints(conn, self._executor.item_timeout + ROUND_TRIP_SECONDS)
-        round_ = Round(deque(), savepoints)
-        for one in prepared:
-            if isinstance(one.ready, ImportBatchItem):
-                round_.waiting.append(one)
-            else:
-                round_.done[one.item.item_number] = Done(one, one.ready, one.seconds)
         stored: dict[int, Done] = {}
         try:
             await self._executor.database.configure_transaction(conn, self._executor.item_timeout)
-            await savepoints.set()
+            round_ = await self._begin(conn, prepared)
             await self._runs(round_, session, may_start)
             ended = round_.certain()
             stored = self._allowed(ended)
-            await self._settle(conn, stored)
+            await self._settle(round_, stored)
             if await self._executor.commit(session, chain=session.more()) is not None:
                 raise _Abandoned
         except BaseException as exc:
@@ -122,34 +121,62 @@ class Interval:
         left = {number: Later() for number in ended.keys() - stored.keys()}
         return left | {number: _verdict(one.outcome) for number, one in stored.items()}
 
+    async def _begin(self, conn: Connection, prepared: Sequence[Prepared]) -> Round:
+        """The first savepoint, and what is to run behind it."""
+        if self._deferred is None:
+            self._deferred = await constraints.deferred(conn)
+        seconds = self._executor.item_timeout + ROUND_TRIP_SECONDS
+        savepoints = Savepoints(conn, seconds, self._deferred)
+        await savepoints.set()
+        round_ = Round(deque(), savepoints)
+        for one in prepared:
+            if isinstance(one.ready, ImportBatchItem):
+                round_.waiting.append(one)
+            else:
+                round_.done[one.item.item_number] = Done(one, one.ready, one.seconds)
+        round_.screen(self._suspects)
+        return round_
+
     async def _runs(self, round_: Round, session: Session, may_start: MayStart) -> None:
         """Run after run, each behind a savepoint, until all have their outcomes."""
-        while round_.waiting and not round_.savepoints.exhausted:
-            if not may_start(round_.waiting[0]):
+        while (first := round_.next) is not None and not round_.savepoints.exhausted:
+            if not may_start(first):
                 return
+            alone = not round_.waiting
             run = round_.next_run(self._distance.items)
             try:
-                outcomes = await self._way.attempt(run, round_.savepoints, may_start)
+                attempt = await self._way.attempt(run, round_.savepoints, may_start)
                 await self._keep(round_.savepoints)
             except RunFailed as failed:
-                await self._undo(failed, run, round_, session)
-                self._distance.shrink()
+                surprising = await self._undo(failed, run, round_, session)
+                if surprising and not alone:
+                    self._distance.shrink()
                 continue
-            round_.succeeded(run, outcomes)
-            if len(outcomes) == self._distance.items:
+            round_.succeeded(run, attempt.outcomes)
+            round_.lines.extend(attempt.lines)
+            if alone:
+                self._screening.acquit(run[0].item)
+            elif len(attempt.outcomes) == self._distance.items:
                 self._distance.grow()
+
+    def _suspects(self, prepared: Prepared) -> bool:
+        ready = prepared.ready
+        return isinstance(ready, ImportBatchItem) and self._screening.suspects(ready)
 
     async def _keep(self, savepoints: Savepoints) -> None:
         """Keep a run; an error here is one of its items' fault."""
         try:
             await savepoints.keep()
+        except (asyncpg.UndefinedObjectError, asyncpg.InvalidSchemaNameError):
+            self._deferred = None  # a constraint is gone
+            raise
         except asyncpg.PostgresError as exc:
             raise RunFailed(exc, (exc,), None) from exc
 
     async def _undo(
         self, failed: RunFailed, run: Sequence[Prepared], round_: Round, session: Session
-    ) -> None:
-        """Undo a run, and find out whose fault it was, or try a part of it."""
+    ) -> bool:
+        """Undo a run, and find out whose fault it was; whether shorter runs may help."""
         exc, own = failed.cause, failed.own
         if must_propagate(exc):
             raise exc
@@ -173,6 +200,11 @@ class Interval:
             round_.put_back(run)
         else:
             round_.failed(run, culprit, ended)
+        learnt = self._screening.learn(judgement.failure)
+        apart = len(round_.suspects)
+        if learnt or culprit is None:
+            round_.screen(self._suspects)
+        return not learnt or (culprit is None and len(round_.suspects) == apart)
 
     def _allowed(self, ended: Mapping[int, Done]) -> dict[int, Done]:
         """The items to store; not those whose failures pause the batch: they stay pending."""
@@ -187,13 +219,19 @@ class Interval:
                     pass
         return allowed
 
-    async def _settle(self, conn: Connection, stored: Mapping[int, Done]) -> None:
+    async def _settle(self, round_: Round, stored: Mapping[int, Done]) -> None:
         """The last statement before COMMIT, fenced: exactly these rows, or all is rolled back."""
         if not stored:
             return
         settling = [_settlement(one) for one in stored.values()]
         timeout = self._executor.settings.commit_timeout
-        settled = await settlements.settle(conn, self._executor.batch.id, settling, timeout=timeout)
+        settled = await settlements.settle(
+            round_.savepoints.conn,
+            self._executor.batch.id,
+            settling,
+            timeout=timeout,
+            lines=round_.lines,
+        )
         if settled != len(settling):
             raise _Abandoned
 

@@ -1,8 +1,10 @@
 """A run of items, one `process_item` after the other, each watched on its own."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 
+from .context import LogLine
 from .errors import TransactionEnded
 from .execution import Executor, Prepared
 from .guarded import GuardedConnection
@@ -11,6 +13,19 @@ from .outcomes import Completed, Skip
 from .savepoints import Savepoints
 
 MayStart = Callable[[Prepared], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of a run that did not fail.
+
+    Attributes:
+        outcomes: Of its items in order; fewer when no more could start.
+        lines: Log lines that belong to no single item.
+    """
+
+    outcomes: Sequence[Completed | Skip]
+    lines: Sequence[LogLine] = ()
 
 
 class RunFailed(Exception):
@@ -52,7 +67,7 @@ class ItemWise:
 
     async def attempt(
         self, run: Sequence[Prepared], savepoints: Savepoints, may_start: MayStart
-    ) -> list[Completed | Skip]:
+    ) -> Attempt:
         """The outcomes of a run; of fewer items when no more may start.
 
         Raises:
@@ -64,7 +79,7 @@ class ItemWise:
             if savepoints.exhausted or not may_start(prepared):
                 break
             outcomes.append(await self._one(position, prepared, savepoints))
-        return outcomes
+        return Attempt(outcomes)
 
     async def _one(
         self, position: int, prepared: Prepared, savepoints: Savepoints

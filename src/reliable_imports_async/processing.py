@@ -15,7 +15,7 @@ from .interval import Interval
 from .item_queue import Queue
 from .lifecycle import Lifecycle, in_child_task
 from .models import BatchStatus, BatchSummary, ImportBatch
-from .processors import BaseProcessor
+from .processors import BaseProcessor, interval_of
 from .registry import Registry
 from .runner import Drain
 from .settings import Settings
@@ -98,7 +98,7 @@ class Processing:
                 streak=streak,
                 turn=turn,
                 queue=queue,
-                interval=_interval(executor, commit_interval or processor.commit_interval),
+                interval=_interval(executor, commit_interval or interval_of(processor)),
             )
             drain = Drain(
                 batch,

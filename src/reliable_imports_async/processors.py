@@ -1,7 +1,7 @@
 """BaseProcessor: the class a developer writes."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, ClassVar, Generic, get_args, get_origin
 
@@ -15,6 +15,7 @@ from .models import BatchSummary, ImportBatchItem, T
 from .outcomes import Completed, Skip
 from .safe_text import storable, storable_json
 
+USUAL_SET = 500
 RESULT_KEYS = frozenset({"target_table", "target_id", "processed_data"})
 
 
@@ -25,8 +26,8 @@ class BaseProcessor(Generic[T]):
     The type parameter is anything a pydantic TypeAdapter takes; each record is validated into
     ``item.data`` before anything else happens. Without it ``item.data`` is ``item.source_data``.
 
-    Only `process_item` is required. One instance serves all items of all batches of its type,
-    concurrently: keep no state on it.
+    Only `process_item` is required, or `process_items`. One instance serves all items of all
+    batches of its type, concurrently: keep no state on it.
 
     Attributes:
         batch_type: The batch type; derived from the class name when empty.
@@ -37,8 +38,8 @@ class BaseProcessor(Generic[T]):
         prepare_concurrency: `prepare_item` calls at once in one process.
         max_attempts: Stored tries after which `Retry` and `retry_on` fail the item.
         retry_on: Exceptions that mean the same as raising `Retry`.
-        commit_interval: Items that share a transaction, and what they cost; 1 gives each its own.
-            A failing item is undone alone all the same.
+        commit_interval: Items that share a transaction; a failing one is undone alone all the
+            same. None: 1, or 500 with `process_items`.
         pause_after: Consecutive exceptions of one group that pause the batch: an int, None for
             never, or "setting" for the setting (50).
         max_failures: Failed items beyond which a batch pauses; None for any number.
@@ -57,7 +58,7 @@ class BaseProcessor(Generic[T]):
     max_failures: ClassVar[int | None] = None
     max_failure_rate: ClassVar[float | None] = None
     min_processed: ClassVar[int] = 100
-    commit_interval: ClassVar[int] = 1
+    commit_interval: ClassVar[int | None] = None
 
     _adapter: ClassVar[TypeAdapter[Any] | None] = None
 
@@ -93,6 +94,17 @@ class BaseProcessor(Generic[T]):
         back and fails the item; `Retry` tries again later. It may run more than once for an
         item, so calls to other systems belong into `prepare_item`, with
         ``item.idempotency_key``.
+        """
+        raise NotImplementedError
+
+    async def process_items(
+        self, items: Sequence[ImportBatchItem[T]], ctx: ImportContext
+    ) -> Sequence[Mapping[str, Any] | Skip | None] | None:
+        """Write the effects of many items at once; instead of `process_item`.
+
+        Return what `process_item` would, for each item in order, or None when all completed.
+        Raising undoes all of it; then a part of the items is tried, until the bad one stands
+        alone and fails. ``ctx.item`` is None; log lines belong to the batch.
         """
         raise NotImplementedError
 
@@ -148,6 +160,22 @@ def _declared_model(cls: type[Any]) -> Any | None:
     return None
 
 
+def can_process(cls: type[BaseProcessor[Any]]) -> bool:
+    """Whether a class says what happens to an item."""
+    return cls.overrides("process_item") or is_set_wise(cls)
+
+
+def is_set_wise(cls: type[BaseProcessor[Any]]) -> bool:
+    """Whether a class takes many items at once; then it never gets one through `process_item`."""
+    return cls.overrides("process_items")
+
+
+def interval_of(processor: BaseProcessor[Any]) -> int:
+    """How many items share a transaction."""
+    usual = USUAL_SET if is_set_wise(type(processor)) else 1
+    return processor.commit_interval or usual
+
+
 def check_processor(processor: BaseProcessor[Any]) -> None:
     """Refuse a processor that could never process an item.
 
@@ -156,13 +184,14 @@ def check_processor(processor: BaseProcessor[Any]) -> None:
     """
     cls = type(processor)
     where = f"{cls.__module__}.{cls.__qualname__}"
-    if not cls.overrides("process_item"):
+    if not can_process(cls):
         raise NotAProcessor(
             f"{where} defines no process_item.",
-            hint="write `async def process_item(self, item, ctx)`.",
+            hint="write `async def process_item(self, item, ctx)`, or process_items.",
         )
     for name in (
         "process_item",
+        "process_items",
         "prepare_item",
         "on_batch_start",
         "on_connection",
@@ -173,7 +202,7 @@ def check_processor(processor: BaseProcessor[Any]) -> None:
         if not inspect.iscoroutinefunction(getattr(cls, name)):
             raise NotAProcessor(f"{where}.{name} must be `async def`.")
     try:
-        check_commit_interval(0 if cls.commit_interval is None else cls.commit_interval)
+        check_commit_interval(cls.commit_interval)
     except ConfigurationError as exc:
         raise NotAProcessor(f"{where}: {exc.message}", hint=exc.hint) from None
     if inspect.iscoroutinefunction(cls.resources) or inspect.isasyncgenfunction(cls.resources):
@@ -220,6 +249,27 @@ def as_outcome(result: object) -> Completed | Skip:
     return Completed(
         _name(result.get("target_table")), _name(result.get("target_id")), _json(result)
     )
+
+
+def as_outcomes(results: object, count: int) -> list[Completed | Skip]:
+    """What `process_items` returned for so many items, checked.
+
+    Raises:
+        ProcessorResultError: It is neither None nor one result for each item.
+    """
+    if results is None:
+        return [Completed()] * count
+    if not isinstance(results, Sequence) or isinstance(results, str):
+        raise ProcessorResultError(
+            f"process_items returned {type(results).__name__}.",
+            hint="return a list with one result for each item, or None.",
+        )
+    if len(results) != count:
+        raise ProcessorResultError(
+            f"process_items returned {len(results)} results for {count} items.",
+            hint="return one for each item, in their order, or None.",
+        )
+    return [as_outcome(result) for result in results]
 
 
 def _name(value: object) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from .endpoints import BaseEndpoint, check_endpoint
 from .errors import DiscoveryError, DuplicateBatchType, NotAProcessor, UnknownBatchType
-from .processors import BaseProcessor, check_processor
+from .processors import BaseProcessor, can_process, check_processor
 
 _PLAIN = BaseEndpoint()
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -145,7 +145,7 @@ def _belongs(cls: type[BaseProcessor[Any]], module: ModuleType) -> bool:
         cls.__module__ == module.__name__
         and not cls.__name__.startswith("_")
         and not inspect.isabstract(cls)
-        and cls.overrides("process_item")
+        and can_process(cls)
     )
 
 

@@ -1,9 +1,10 @@
 """What has happened to the items of an interval in its transaction, and what is still to run."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from .context import LogLine
 from .execution import Prepared
 from .outcomes import Outcome
 from .savepoints import Savepoints
@@ -24,6 +25,8 @@ class Round:
 
     Attributes:
         waiting: What has not run yet, in order.
+        suspects: What runs last, and alone.
+        lines: Log lines that belong to no single item.
         done: What has, by item number, in the order in which it ended.
         accused: Items that failed after others whose effects were then undone, with the numbers
             of those others. Each counts as failed only once they have succeeded again.
@@ -31,12 +34,30 @@ class Round:
 
     waiting: deque[Prepared]
     savepoints: Savepoints
+    suspects: deque[Prepared] = field(default_factory=deque)
+    lines: list[LogLine] = field(default_factory=list)
     done: dict[int, Done] = field(default_factory=dict)
     accused: dict[int, set[int]] = field(default_factory=dict)
 
+    @property
+    def next(self) -> Prepared | None:
+        """What runs next."""
+        left = self.waiting or self.suspects
+        return left[0] if left else None
+
     def next_run(self, distance: int) -> list[Prepared]:
         """The next items to run behind one savepoint."""
+        if not self.waiting:
+            return [self.suspects.popleft()]
         return [self.waiting.popleft() for _ in range(min(distance, len(self.waiting)))]
+
+    def screen(self, suspects: Callable[[Prepared], bool]) -> None:
+        """Set apart what is suspected by now."""
+        found = [one for one in self.waiting if suspects(one)]
+        if found:
+            self.suspects.extend(found)
+            apart = {one.item.item_number for one in found}
+            self.waiting = deque(w for w in self.waiting if w.item.item_number not in apart)
 
     def put_back(self, run: Sequence[Prepared]) -> None:
         """These run next."""

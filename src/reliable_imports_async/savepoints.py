@@ -1,5 +1,7 @@
 """The savepoints inside an interval's transaction: one live at a time, and not too many in all."""
 
+from collections.abc import Sequence
+
 from .guarded import Connection
 
 ROOM = 60
@@ -17,11 +19,16 @@ class Savepoints:
 
     Args:
         seconds: How long each statement may take.
+        deferred: Constraints that are asked about after each run; else they would fire at
+            COMMIT, and nobody would know whose fault it was.
     """
 
-    def __init__(self, conn: Connection, seconds: float) -> None:
+    def __init__(self, conn: Connection, seconds: float, deferred: Sequence[str] = ()) -> None:
         self.conn = conn
         self._seconds = seconds
+        names = ", ".join(deferred)
+        check = f"SET CONSTRAINTS {names} IMMEDIATE; SET CONSTRAINTS {names} DEFERRED; "
+        self._keep = (check if deferred else "") + _KEEP
         self._used = 0
 
     @property
@@ -41,9 +48,9 @@ class Savepoints:
         """Keep what the run did, and begin the next one.
 
         Raises:
-            PostgresError: The run left the transaction aborted.
+            PostgresError: The run violates a deferred constraint, or left the transaction aborted.
         """
-        await self.conn.execute(_KEEP, timeout=self._seconds)
+        await self.conn.execute(self._keep, timeout=self._seconds)
         self._used += 1
 
     async def undo(self) -> None:

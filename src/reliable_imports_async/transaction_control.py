@@ -16,7 +16,7 @@ _CONTROL = re.compile(
     re.IGNORECASE,
 )
 _CHARACTERISTICS = re.compile(
-    r"\bset\s+(?:local\s+)?transaction|transaction_(?:isolation|read_only|deferrable)",
+    r"\bset\s+(?:local\s+)?transaction|\bset\s+constraints|transaction_(?:isolation|read_only|deferrable)",
     re.IGNORECASE,
 )
 
@@ -33,7 +33,7 @@ def refuse_transaction_control(sql: str) -> None:
 
 @lru_cache(maxsize=2048)
 def changes_transaction(sql: str) -> bool:
-    """Whether the text may change the isolation level or access mode of its transaction."""
+    """Whether the text may change how its transaction works: isolation, access, constraints."""
     return _CHARACTERISTICS.search(sql) is not None
 
 

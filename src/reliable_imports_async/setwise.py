@@ -1,0 +1,61 @@
+"""A run of items as one set, through `process_items`."""
+
+from collections.abc import Sequence
+from time import perf_counter
+
+from .context import LogBuffer
+from .errors import TransactionEnded
+from .execution import Executor, Prepared
+from .guarded import GuardedConnection
+from .itemwise import Attempt, MayStart, RunFailed, TransactionChanged
+from .models import ImportBatchItem
+from .savepoints import Savepoints
+
+
+class SetWise:
+    """How an interval runs items whose processor has `process_items`."""
+
+    growth = 2.0
+
+    def __init__(self, executor: Executor, size: int) -> None:
+        self._executor = executor
+        self.first_distance = size
+
+    async def attempt(
+        self, run: Sequence[Prepared], savepoints: Savepoints, may_start: MayStart
+    ) -> Attempt:
+        """The outcomes of a run; of fewer items when no more may start.
+
+        Raises:
+            RunFailed: The set failed, and with several items nobody knows which is at fault.
+            TransactionChanged: The set cannot share a transaction.
+        """
+        started = perf_counter()
+        items = _ready(run, may_start)
+        guarded = GuardedConnection(savepoints.conn)
+        log = LogBuffer(self._executor.settings.log_level, self._executor.database.redact)
+        ctx = self._executor.set_context(guarded, log)
+        try:
+            outcomes = await self._executor.process_set(items, ctx)
+            if not savepoints.conn.is_in_transaction():
+                raise TransactionEnded
+        except BaseException as exc:
+            own, seconds = await guarded.own_errors(exc), perf_counter() - started
+            raise RunFailed(exc, own, seconds=seconds) from exc
+        finally:
+            guarded.close()
+        if guarded.changed_transaction:
+            raise TransactionChanged
+        savepoints.count(guarded.savepoints)
+        return Attempt(outcomes, log.finished())
+
+
+def _ready(run: Sequence[Prepared], may_start: MayStart) -> list[ImportBatchItem]:
+    """The items of a run up to the first that may not start."""
+    items: list[ImportBatchItem] = []
+    for prepared in run:
+        if not may_start(prepared):
+            break
+        assert isinstance(prepared.ready, ImportBatchItem)  # noqa: S101 - others have an outcome
+        items.append(prepared.ready)
+    return items
