@@ -1,0 +1,134 @@
+"""The two servers that `benchmarks.api` compares, each in a process of its own.
+
+`python -m benchmarks.servers ours|bare DSN PORT`
+"""
+
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from uuid_utils.compat import uuid7
+
+from reliable_imports_async import BaseProcessor, BatchManager, ImportBatchItem, ImportContext
+from reliable_imports_async.api.serving import run
+from reliable_imports_async.loading import range_size
+from reliable_imports_async.settings import Settings
+from reliable_imports_async.sql import statements
+
+CONNECTIONS = 13  # what a manager takes by default
+
+BATCHES, RANGES, LOGS = statements("batches"), statements("ranges"), statements("logs")
+SUMMARIES = statements("summaries")
+
+
+class CustomerProcessor(BaseProcessor):
+    """Batch type ``customer``; refuses every hundredth."""
+
+    async def process_item(self, item: ImportBatchItem, ctx: ImportContext) -> None:
+        if item.source_data["n"] % 100 == 0:
+            raise ValueError("every hundredth is refused")
+
+
+def ours(dsn: str) -> Starlette:
+    """The REST API."""
+    from reliable_imports_async.api import APIManager  # noqa: PLC0415 - the other server has none
+
+    manager = BatchManager(dsn)
+    manager.registry.register(CustomerProcessor)
+    return APIManager(manager).app
+
+
+def bare(dsn: str) -> Starlette:
+    """What a developer would write by hand, with the same statements; it checks nothing."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with asyncpg.create_pool(dsn, min_size=1, max_size=CONNECTIONS) as pool:
+            app.state.pool = pool
+            yield
+
+    routes = [
+        Route("/api/batches", create, methods=["POST"]),
+        Route("/api/batches/{batch_id:uuid}", show),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+async def create(request: Request) -> JSONResponse:
+    """The batch with its items, ranges and log line, in one transaction; then where it stands."""
+    body = await request.json()
+    items, batch_id = body["items"], uuid7()
+    rows = "".join(
+        f"{batch_id}\t{number}\tpending\t{_copy_text(json.dumps(item))}\n"
+        for number, item in enumerate(items, 1)
+    ).encode()
+    new = [batch_id, body["batch_type"], None, batch_id, False, *[None] * 7, "{}", "{}"]
+    async with request.app.state.pool.acquire() as conn:
+        async with conn.transaction():
+            await conn.fetchval(BATCHES["insert_batch"], *new)
+            await conn.copy_to_table(
+                "import_batch_items",
+                schema_name="reliable_imports",
+                columns=["batch_id", "item_number", "status", "source_data"],
+                source=_once(rows),
+                format="text",
+            )
+            await conn.execute(BATCHES["complete_creation"], batch_id, len(items), None)
+            cut = [batch_id, len(items), range_size(len(items)), False]
+            await conn.execute(RANGES["insert_ranges"], *cut)
+            await conn.execute(LOGS["insert_log"], batch_id, "info", "batch created", "{}")
+        row = await conn.fetchrow(SUMMARIES["summary"], [batch_id])
+    return JSONResponse(_plain(row), 201)
+
+
+async def show(request: Request) -> JSONResponse:
+    """A batch, its lineage, its counts and its failure groups."""
+    batch_id = request.path_params["batch_id"]
+    async with request.app.state.pool.acquire() as conn:
+        batch = await conn.fetchrow(BATCHES["get_batch"], batch_id)
+        family = await conn.fetch(BATCHES["lineage"], batch["root_batch_id"])
+        sums = await conn.fetch(SUMMARIES["summary"], [one["id"] for one in family])
+        repaired = await conn.fetchrow(SUMMARIES["repaired"], batch["root_batch_id"])
+        groups = await conn.fetch(SUMMARIES["groups"], batch_id, 50)
+    return JSONResponse(
+        {
+            **_plain(batch),
+            "lineage": [_plain(one) for one in sums],
+            "repaired": repaired["repaired"],
+            "groups": [_plain(one) for one in groups],
+        }
+    )
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def _copy_text(text: str) -> str:
+    return text.replace("\\", "\\\\")
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if hasattr(value, "isoformat") else _text(value)
+        for name, value in row.items()
+    }
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, UUID) else value
+
+
+SERVERS: dict[str, Callable[[str], Starlette]] = {"ours": ours, "bare": bare}
+
+if __name__ == "__main__":
+    name, dsn, port = sys.argv[1:]
+    run(SERVERS[name](dsn), Settings(), port=int(port), access_log=False, log_level="warning")
