@@ -49,6 +49,11 @@ check: install ## Formatting, lint, types, layers
 bench: install ## Measure against the loop that a developer would write by hand
 	@$(BIN)/python -m benchmarks
 
+.PHONY: bench-api
+bench-api: install ## Measure the REST API against bare endpoints, and memory during an upload
+	@$(BIN)/python -m benchmarks.api
+	@$(BIN)/python -m benchmarks.upload
+
 .PHONY: format
 format: install ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix

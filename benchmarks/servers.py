@@ -93,8 +93,8 @@ async def show(request: Request) -> JSONResponse:
     """A batch, its lineage, its counts and its failure groups."""
     batch_id = request.path_params["batch_id"]
     async with request.app.state.pool.acquire() as conn:
-        batch = await conn.fetchrow(BATCHES["get_batch"], batch_id)
-        family = await conn.fetch(BATCHES["lineage"], batch["root_batch_id"])
+        family = await conn.fetch(BATCHES["lineage"], batch_id)
+        (batch,) = [one for one in family if one["id"] == batch_id]
         sums = await conn.fetch(SUMMARIES["summary"], [one["id"] for one in family])
         repaired = await conn.fetchrow(SUMMARIES["repaired"], batch["root_batch_id"])
         groups = await conn.fetch(SUMMARIES["groups"], batch_id, 50)

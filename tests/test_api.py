@@ -454,7 +454,7 @@ async def test_an_unexpected_error_shows_nothing(client, manager, monkeypatch, c
     async def broken(*_args, **_more):
         raise RuntimeError("SELECT secret FROM postgresql://user:pw@host")
 
-    monkeypatch.setattr(manager, "get_batch", broken)
+    monkeypatch.setattr(manager, "get_batch_with_lineage", broken)
     answer = await client.get(f"/api/batches/{MISSING}")
     assert "secret" not in problem_of(answer, 500)["detail"]
     assert "secret" not in answer.text

@@ -5,17 +5,26 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any
 from uuid import UUID
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def json_ready(value: Any, *without: str) -> dict[str, Any]:
     """The fields of a dataclass, and what is in them, as json.dumps takes them; bytes as base64."""
-    names = [each.name for each in fields(value) if each.name not in without]
-    return {name: _ready(getattr(value, name)) for name in names}
+    return {name: _ready(getattr(value, name)) for name in _names(value.__class__, without)}
+
+
+@cache
+def _names(cls: Any, without: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(cls) if each.name not in without)
 
 
 def _ready(value: object) -> object:
+    if type(value) in _PLAIN:  # most are; the patterns below are slow
+        return value
     ready: object = value
     match value:
         case StrEnum():

@@ -34,6 +34,7 @@ Progress = Callable[[int, int, int | None], None]
 LARGEST_RANGE = 500
 SMALLEST_RANGE = 20
 RANGES_PER_BATCH = 64
+WRITE_BYTES = 65_536
 SPOOL_IN_MEMORY = 8 * 1024 * 1024
 ANALYZE_ABOVE = 10_000
 ASK_SECONDS = 30.0
@@ -256,12 +257,15 @@ async def _rows(
 
     Encoded here and not by the driver, so that codecs of the caller's own pool play no part.
     """
-    yield _HEADER
+    waiting = _HEADER  # each part is a write to the socket: a small batch is one
     async for records in opened.chunks(limits):
-        yield _encode(batch_id, records, loaded)
+        waiting += _encode(batch_id, records, loaded)
+        if len(waiting) >= WRITE_BYTES:
+            yield waiting
+            waiting = b""
         if progress is not None:
             progress(loaded.total, opened.bytes_read, opened.info.size)
-    yield _TRAILER
+    yield waiting + _TRAILER
 
 
 def _encode(batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded) -> bytes:

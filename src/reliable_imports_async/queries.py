@@ -121,10 +121,17 @@ class BatchQueries:
 
     async def lineage(self, batch_id: UUID) -> tuple[BatchSummary, ...]:
         """The root batch and everything that came of reprocessing it, oldest first."""
-        root = (await self.get_batch(batch_id)).root_batch_id
+        return (await self.get_batch_with_lineage(batch_id))[1]
+
+    async def get_batch_with_lineage(
+        self, batch_id: UUID
+    ) -> tuple[ImportBatch, tuple[BatchSummary, ...]]:
+        """A batch as its row says, and its `lineage`; raises `BatchNotFound`."""
         async with self._database.connection() as conn:
-            family = await batches.lineage(conn, root)
-        return tuple([await self.get_batch_summary(batch.id) for batch in family])
+            family = {batch.id: batch for batch in await batches.lineage(conn, batch_id)}
+            if batch_id not in family:
+                raise BatchNotFound(batch_id)
+            return family[batch_id], tuple(await summaries.get_many(conn, list(family)))
 
     async def list_batches(
         self,

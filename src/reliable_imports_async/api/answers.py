@@ -1,5 +1,6 @@
 """Batches, items and log lines as the API shows them."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -22,13 +23,13 @@ def summarised(call: Call, summary: BatchSummary) -> dict[str, Any]:
     return summary.as_dict() | {"links": links(call, summary.batch_id)}
 
 
-async def detailed(call: Call, batch: ImportBatch) -> dict[str, Any]:
+def detailed(call: Call, batch: ImportBatch, lineage: Sequence[BatchSummary]) -> dict[str, Any]:
     """Where a batch stands, with its metadata and lineage."""
-    family = await call.manager.lineage(batch.id)
-    summary = next(one for one in family if one.batch_id == batch.id)
-    members = [one.as_dict() for one in family]
-    return summarised(call, summary) | {
-        "metadata": batch.as_dict()["metadata"],
+    members = [one.as_dict() for one in lineage]
+    (own,) = [one for one in members if one["batch_id"] == str(batch.id)]
+    return own | {
+        "links": links(call, batch.id),
+        "metadata": dict(batch.metadata),
         "lineage": [{name: one[name] for name in LINEAGE} for one in members],
     }
 

@@ -92,13 +92,22 @@ class Call:
             HTTPException: 403.
         """
         batch = await self.manager.get_batch(self.batch_id)
+        await self.permit(batch, action)
+        return batch
+
+    async def permit(self, batch: ImportBatch, action: str) -> None:
+        """Ask the application whether the caller may see a batch, and do this with it.
+
+        Raises:
+            BatchNotFound: The caller may not see it.
+            HTTPException: 403.
+        """
         endpoint = self.endpoint(batch.batch_type)
         async with self.hook():
             visible = await answer(endpoint.visible_batches(self.ctx))
         if not (visible.shows(batch) if isinstance(visible, Visible) else visible):
             raise BatchNotFound(self.batch_id)
         await self.require(endpoint, action, batch)
-        return batch
 
     async def require(
         self, endpoint: BaseEndpoint, action: str, batch: ImportBatch | None = None

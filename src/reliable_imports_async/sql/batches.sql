@@ -83,12 +83,12 @@ SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metad
 SELECT id FROM reliable_imports.import_batches WHERE replace(id::text, '-', '') LIKE '%' || $1 LIMIT 2;
 
 -- name: lineage
--- A batch and every batch that came of reprocessing it, oldest first.
+-- All batches of the lineage that a batch belongs to: the root and what came of reprocessing, oldest first.
 SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metadata::text AS metadata,
        options::text AS options, source_name, source_columns, total_items, pause_reason, error, created_at, started_at,
        finished_at
   FROM reliable_imports.import_batches
- WHERE root_batch_id = $1
+ WHERE root_batch_id = (SELECT k.root_batch_id FROM reliable_imports.import_batches k WHERE k.id = $1)
  ORDER BY id;
 
 -- name: mark_started

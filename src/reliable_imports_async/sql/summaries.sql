@@ -12,7 +12,8 @@ SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.repro
               coalesce(sum(r.failed), 0)::integer AS failed
          FROM reliable_imports.import_batch_ranges r
         WHERE r.batch_id = b.id) t
- WHERE b.id = ANY ($1::uuid[]);
+ WHERE b.id = ANY ($1::uuid[])
+ ORDER BY b.id;
 
 -- name: totals
 -- How many items of a batch failed, and how many have an outcome.

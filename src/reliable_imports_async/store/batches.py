@@ -148,9 +148,9 @@ async def find_by_tail(conn: Connection, tail: str) -> list[UUID]:
     return [row["id"] for row in await conn.fetch(_SQL["find_by_tail"], tail)]
 
 
-async def lineage(conn: Connection, root_batch_id: UUID) -> list[ImportBatch]:
-    """A root batch and all its reprocessings, oldest first."""
-    return [_batch(row) for row in await conn.fetch(_SQL["lineage"], root_batch_id)]
+async def lineage(conn: Connection, batch_id: UUID) -> list[ImportBatch]:
+    """The root of a batch and all its reprocessings, oldest first; nothing without the batch."""
+    return [_batch(row) for row in await conn.fetch(_SQL["lineage"], batch_id)]
 
 
 async def mark_started(conn: Connection, batch_id: UUID, metadata: str) -> bool:

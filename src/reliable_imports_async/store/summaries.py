@@ -16,15 +16,21 @@ GROUPS_SHOWN = 50
 
 async def get(conn: Connection, batch_id: UUID) -> BatchSummary | None:
     """Where a batch stands, with its failure groups."""
-    row = await conn.fetchrow(_SQL["summary"], [batch_id])
-    if row is None:
-        return None
-    if not row["failed"]:
-        return _summary(row)
-    outstanding = await _outstanding(conn, row)
-    return replace(
-        _summary(row), outstanding_items=outstanding, groups=await groups(conn, batch_id)
-    )
+    found = await get_many(conn, [batch_id])
+    return found[0] if found else None
+
+
+async def get_many(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSummary]:
+    """Where batches stand, with their failure groups, in the order of their ids."""
+    found = []
+    for row in await conn.fetch(_SQL["summary"], batch_ids):
+        summary = _summary(row)
+        if summary.failed_items:
+            outstanding = await _outstanding(conn, row)
+            causes = await groups(conn, summary.batch_id)
+            summary = replace(summary, outstanding_items=outstanding, groups=causes)
+        found.append(summary)
+    return found
 
 
 async def progress(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSummary]:

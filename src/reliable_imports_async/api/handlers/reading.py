@@ -39,8 +39,9 @@ async def list_batches(call: Call) -> Response:
 async def get_batch(call: Call) -> Response:
     """Show where a batch stands: counts, failure groups, lineage."""
     async with call.reading():
-        batch = await call.batch("view")
-        return reply(await detailed(call, batch))
+        batch, lineage = await call.manager.get_batch_with_lineage(call.batch_id)
+        await call.permit(batch, "view")
+        return reply(detailed(call, batch, lineage))
 
 
 async def list_items(call: Call) -> Response:
