@@ -78,6 +78,8 @@ def _public(
     """The public classes, functions and methods of a module, by their dotted names."""
     for node in parent.body:
         if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
+            if any(ast.unparse(each) == "overload" for each in node.decorator_list):
+                continue  # its implementation speaks for it
             yield f"{path}{node.name}", node
             if isinstance(node, ast.ClassDef):
                 yield from _public(node, f"{path}{node.name}.")

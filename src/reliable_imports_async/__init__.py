@@ -23,6 +23,7 @@ from .processors import BaseProcessor
 from .registry import Registry
 from .settings import Settings
 from .sources import read_file
+from .tallying import DryRun, TableChanges
 from .triage import CorrectedFile, ItemEdit, RefusedRow
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "BatchStatus",
     "BatchSummary",
     "CorrectedFile",
+    "DryRun",
     "EndpointContext",
     "Failure",
     "FailureGroup",
@@ -53,6 +55,7 @@ __all__ = [
     "Retry",
     "Settings",
     "Skip",
+    "TableChanges",
     "Visible",
     "progress_response",
     "read_file",

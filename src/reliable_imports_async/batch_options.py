@@ -27,6 +27,23 @@ class BatchOptions(TypedDict, total=False):
     expect: Mapping[str, Any] | None
 
 
+class ProcessOptions(TypedDict, total=False):
+    """Further arguments of `process_batch`.
+
+    Attributes:
+        commit_interval: Items that share a transaction here, instead of what the processor says; 1
+            gives each its own.
+        max_failures: As for `create_batch`; from now on for everybody who works on the batch.
+        max_failure_rate: Likewise.
+        min_processed: Likewise.
+    """
+
+    commit_interval: int | None
+    max_failures: int | None
+    max_failure_rate: float | None
+    min_processed: int | None
+
+
 def stored_options(processor: BaseProcessor[Any], given: BatchOptions) -> dict[str, Any]:
     """What a batch keeps: what its creator says, else what its processor does.
 

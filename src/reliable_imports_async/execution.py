@@ -76,6 +76,7 @@ class Executor:
         streak: Counts the failures in a row.
         settler: Stores what does not commit with the item's own transaction.
         item_timeout: Seconds for validating and preparing, and again for processing, an item.
+        dry_run: What contexts say about it.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Executor:
         self.database = database
         self.settings = settings
         self._shared = shared
+        self.dry_run = False
         self.item_timeout = processor.item_timeout or settings.item_timeout
         self._set_wise = is_set_wise(type(processor))
         self._always_ready = processor.model() is None and not (
@@ -131,6 +133,7 @@ class Executor:
         """
         log = LogBuffer(self.settings.log_level, self.database.redact)
         ctx = ImportContext(self.batch, None, item=item, shared=self._shared, log=log)
+        ctx.dry_run = self.dry_run
         started = perf_counter()
         ready = await self._ready(item, ctx)
         return Prepared(item, ready, ctx, log, len(log.lines), perf_counter() - started)

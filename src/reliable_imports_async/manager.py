@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 from uuid import UUID
 
 import asyncpg
@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from . import loading, queueing, schema
 from .announcing import Announcer
-from .batch_options import BatchOptions, stored_options
+from .batch_options import BatchOptions, ProcessOptions, stored_options
 from .context import LogBuffer
 from .database import Database
 from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
@@ -27,6 +27,7 @@ from .repairs import BatchRepairs
 from .settings import Settings
 from .sources import Source, as_source, read_file
 from .store import batches, logs
+from .tallying import DryRun
 from .workers import Worker
 
 READ_OPTIONS = ("name", "format", "delimiter", "encoding", "columns")
@@ -184,15 +185,19 @@ class BatchManager(BatchRepairs):
         batch_id = await self.create_batch(batch_type, source, progress=progress, **options)
         return await self.process_batch(batch_id)
 
+    @overload
     async def process_batch(
-        self,
-        batch_id: UUID,
-        *,
-        commit_interval: int | None = None,
-        max_failures: int | None = None,
-        max_failure_rate: float | None = None,
-        min_processed: int | None = None,
-    ) -> BatchSummary:
+        self, batch_id: UUID, *, dry_run: Literal[True], **options: Unpack[ProcessOptions]
+    ) -> DryRun: ...
+
+    @overload
+    async def process_batch(
+        self, batch_id: UUID, *, dry_run: Literal[False] = False, **options: Unpack[ProcessOptions]
+    ) -> BatchSummary: ...
+
+    async def process_batch(
+        self, batch_id: UUID, *, dry_run: bool = False, **options: Unpack[ProcessOptions]
+    ) -> BatchSummary | DryRun:
         """Process a batch here, beside others who do, until it ends; return the summary.
 
         Failed items raise nothing. After a crash, calling it again resumes; a finished batch is
@@ -200,27 +205,24 @@ class BatchManager(BatchRepairs):
 
         Args:
             batch_id: The batch.
-            commit_interval: Items that share a transaction here, instead of what the processor
-                says; 1 gives each its own.
-            max_failures: As for `create_batch`; from now on for everybody who works on the batch.
-            max_failure_rate: Likewise.
-            min_processed: Likewise.
+            dry_run: Only try: each item meets the database as it is, and is rolled back; the
+                batch stays pending. `prepare_item` still runs, and sequences advance.
+            options: Thresholds and the commit interval; see `ProcessOptions`.
 
         Raises:
-            ConfigurationError: `commit_interval` is no positive number.
+            ConfigurationError: One of the options cannot work.
             BatchNotFound: There is no such batch.
             BatchPaused, BatchCancelled: It was so before the call.
+            WrongBatchStatus: A dry run of a batch that is not pending.
             UnknownBatchType: Its processor is not registered here.
         """
-        check_commit_interval(commit_interval)
+        interval = options.pop("commit_interval", None)
+        check_commit_interval(interval)
         processing = self._open_processing()
-        await self.set_thresholds(
-            batch_id,
-            max_failures=max_failures,
-            max_failure_rate=max_failure_rate,
-            min_processed=min_processed,
-        )
-        return await processing.process(batch_id, commit_interval=commit_interval)
+        if dry_run:
+            return await processing.rehearse(batch_id)
+        await self.set_thresholds(batch_id, **options)
+        return await processing.process(batch_id, commit_interval=interval)
 
     async def enqueue_batch(self, batch_id: UUID) -> None:
         """Have workers process a batch, here or on other machines; returns at once.

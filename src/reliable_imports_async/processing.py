@@ -17,12 +17,14 @@ from .lifecycle import Lifecycle, in_child_task
 from .models import BatchStatus, BatchSummary, ImportBatch
 from .processors import BaseProcessor, interval_of
 from .registry import Registry
+from .rehearsal import Rehearsal
 from .runner import Drain
 from .settings import Settings
 from .slots import Slots
 from .stopping import Streak, Thresholds
 from .store import batches, summaries
 from .suspects import Suspects
+from .tallying import DryRun
 from .turn import Turn
 from .watching import watched
 
@@ -57,6 +59,18 @@ class Processing:
             lambda: self._process(batch_id, turn or Turn(), commit_interval)
         )
         return summary
+
+    async def rehearse(self, batch_id: UUID) -> DryRun:
+        """Try a pending batch without storing anything.
+
+        Raises:
+            BatchNotFound, WrongBatchStatus, UnknownBatchType, DatabaseUnavailable.
+        """
+        batch = await self._batch(batch_id)
+        processor = self._registry.get(batch.batch_type)
+        rehearsal = Rehearsal(batch, processor, self._database, self._settings)
+        report: DryRun = await in_child_task(rehearsal.run)
+        return report
 
     async def _process(
         self, batch_id: UUID, turn: Turn, commit_interval: int | None

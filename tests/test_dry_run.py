@@ -1,0 +1,132 @@
+"""A dry run tells what would happen, and nothing of it does."""
+
+import contextlib
+import json
+
+import asyncpg
+import pytest
+
+from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, Retry, Skip
+from reliable_imports_async.errors import BatchNotFound, WrongBatchStatus
+
+
+class TownProcessor(BaseProcessor):
+    """Everything that can happen to an item, by its name."""
+
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    async def validate_item(self, item, ctx):
+        return item.source_data["name"] != "invalid"
+
+    async def process_item(self, item, ctx):
+        self.seen.append(ctx.dry_run)
+        name = item.source_data["name"]
+        if name == "skipped":
+            return Skip("not wanted")
+        if name == "later":
+            raise Retry("come back")
+        if name == "bug":
+            await ctx.execute("SELECT * FROM nowhere")
+        await ctx.execute("INSERT INTO towns VALUES ($1, $2)", name, item.source_data.get("land"))
+        if name == "swallowed":
+            with contextlib.suppress(asyncpg.DivisionByZeroError):
+                await ctx.execute("SELECT 1/0")
+        if name == "savepoint":
+            async with ctx.savepoint():
+                await ctx.execute("UPDATE lands SET seen = seen + 1 WHERE name = 'A'")
+        if name == "raises":
+            raise ValueError("after the insert")
+        return None
+
+
+@pytest.fixture
+async def processor(manager: BatchManager, conn) -> TownProcessor:
+    await conn.execute(
+        "CREATE TABLE lands (name text PRIMARY KEY, seen integer NOT NULL DEFAULT 0);"
+        "CREATE TABLE towns (name text PRIMARY KEY,"
+        " land text REFERENCES lands DEFERRABLE INITIALLY DEFERRED);"
+        "INSERT INTO lands VALUES ('A')"
+    )
+    made = TownProcessor()
+    manager.registry.register(made)
+    return made
+
+
+async def dry_run(manager: BatchManager, names, land="A"):
+    records = [name if isinstance(name, dict) else {"name": name, "land": land} for name in names]
+    batch_id = await manager.create_batch("town", records)
+    return batch_id, await manager.process_batch(batch_id, dry_run=True)
+
+
+async def test_every_outcome_is_predicted_and_none_happens(manager, conn, processor):
+    names = ["one", "two", "skipped", "invalid", "later", "bug", "swallowed", "raises"]
+    names += ["savepoint", {"name": "far", "land": "Z"}, {"name": float("nan")}]
+    batch_id, report = await dry_run(manager, names)
+    assert (report.total_items, report.completed, report.skipped) == (11, 3, 1)
+    assert (report.failed, report.retried) == (6, 1)
+    kinds = {group.kind: group for group in report.groups}
+    assert set(kinds) == {"validation", "bug", "transaction", "exception", "data", "parse"}
+    assert kinds["data"].values == (("land=Z", 1),), "a deferred constraint"
+    assert kinds["data"].sample_items == (10,)
+    changes = {one.table: (one.inserted, one.updated, one.deleted) for one in report.tables}
+    assert changes == {"public.towns": (3, 0, 0), "public.lands": (0, 1, 0)}
+    assert await conn.fetchval("SELECT count(*) FROM towns") == 0
+    assert await conn.fetchval("SELECT seen FROM lands") == 0
+    assert set(processor.seen) == {True}
+    assert json.loads(json.dumps(report.as_dict()))["tables"][0]["table"] == "public.lands"
+
+    batch = await manager.get_batch_summary(batch_id)
+    assert (batch.status, batch.pending_items) == (BatchStatus.PENDING, 10)
+    assert [line.message async for line in manager.get_logs(batch_id)] == ["batch created"]
+
+
+async def test_what_it_predicts_is_what_then_happens(manager, conn, processor):
+    names = [f"town {n}" if n % 7 else "raises" for n in range(1, 1_001)]
+    batch_id, report = await dry_run(manager, names)
+    real = await manager.process_batch(batch_id)
+    assert (report.completed, report.failed) == (real.completed_items, real.failed_items)
+    (towns,) = report.tables
+    assert towns.inserted == await conn.fetchval("SELECT count(*) FROM towns") == 858
+    (group,) = report.groups
+    assert (group.group, group.count) == (real.groups[0].group, 142)
+    assert group.sample_items == tuple(range(7, 701, 7))
+
+
+async def test_items_that_depend_on_each_other_are_judged_alone(manager, conn, processor):
+    _, report = await dry_run(manager, ["same", "same", "same"])
+    assert (report.completed, report.failed) == (3, 0)
+
+
+async def test_only_a_pending_batch_can_be_tried(manager, processor):
+    batch_id, _ = await dry_run(manager, ["one"])
+    await manager.process_batch(batch_id)
+    with pytest.raises(WrongBatchStatus, match="completed"):
+        await manager.process_batch(batch_id, dry_run=True)
+    paused, _ = await dry_run(manager, ["two"])
+    await manager.pause_batch(paused)
+    with pytest.raises(WrongBatchStatus, match="paused"):
+        await manager.process_batch(paused, dry_run=True)
+    with pytest.raises(BatchNotFound):
+        await manager.process_batch(
+            type(batch_id)("019a0000-0000-7000-8000-000000000001"), dry_run=True
+        )
+
+
+class StartingProcessor(BaseProcessor):
+    """Creates its own table."""
+
+    async def on_batch_start(self, ctx):
+        await ctx.execute("CREATE TABLE started (n integer PRIMARY KEY)")
+
+    async def process_item(self, item, ctx):
+        await ctx.execute("INSERT INTO started VALUES ($1)", item.source_data["n"])
+
+
+async def test_what_on_batch_start_creates_is_there_and_gone(manager, conn):
+    manager.registry.register(StartingProcessor)
+    batch_id = await manager.create_batch("starting", [{"n": n} for n in (1, 2, 2)])
+    report = await manager.process_batch(batch_id, dry_run=True)
+    assert (report.completed, report.failed) == (3, 0)
+    assert await conn.fetchval("SELECT to_regclass('started')") is None
+    assert (await manager.process_batch(batch_id)).failed_items == 1
