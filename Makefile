@@ -29,6 +29,10 @@ demo: install ## Import real flights, see 680 fail, repair and reprocess them (F
 test: install ## Run the suite on a PostgreSQL of its own, or on TEST_DSN=postgresql://…
 	@$(BIN)/python -m pytest
 
+.PHONY: fuzz
+fuzz: install ## Try the REST API with many generated requests (EXAMPLES=300)
+	@EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -q tests/test_api_contract.py
+
 .PHONY: torture
 torture: install ## Real processes, seeded faults, invariants (SECONDS=60 SEED=7 WORKERS=3 JSON=result.json)
 	@$(BIN)/python -m tests.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) --workers $(or $(WORKERS),3) $(if $(JSON),--json $(JSON))

@@ -635,6 +635,19 @@ async def test_a_foreign_host_name_is_refused(manager):
         assert (await client.get("/health", headers={"host": "good.example"})).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("origins", "allowed"), [((), None), (("https://a.example",), "https://a.example")]
+)
+async def test_other_sites_are_let_in_by_name_only(manager, origins, allowed):
+    manager.settings = manager.settings.model_copy(update={"cors_origins": origins})
+    api = APIManager(register(manager))
+    async with api.running(), client_of(api.app) as client:
+        for origin in ("https://a.example", "https://b.example"):
+            answer = await client.get("/health", headers={"origin": origin})
+            expected = allowed if origin == allowed else None
+            assert answer.headers.get("access-control-allow-origin") == expected
+
+
 # --- mounting
 
 

@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Host names the API answers to, separated by commas; `*` for all."
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Sites whose pages may use the API, separated by commas; none by default.",
+    )
     max_body_bytes: int = Field(
         default=16 * 1024**2, ge=1024, description="The largest JSON body of a request."
     )
@@ -140,7 +144,7 @@ class Settings(BaseSettings):
             changes["concurrency"] = concurrency
         return cls(**changes) if given is None else given.model_copy(update=changes)
 
-    @field_validator("processors", "api_keys", "allowed_hosts", mode="before")
+    @field_validator("processors", "api_keys", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         """Take a comma-separated list, as a variable gives one."""

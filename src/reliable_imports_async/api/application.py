@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -48,6 +49,17 @@ def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlet
         Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
         Middleware(_OnlyWhileRunning, service=service),
     ]
+    if origins := service.settings.cors_origins:
+        headers = ["authorization", "content-type", "idempotency-key", "x-api-key"]
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(origins),
+                allow_methods=["GET", "POST", "PATCH", "DELETE"],
+                allow_headers=headers,
+                expose_headers=["location", "x-request-id"],
+            )
+        )
     if service.authentication is not None:
         backend = Browsers(service.authentication, service.signer)
         middleware.append(Middleware(AuthenticationMiddleware, backend=backend, on_error=_refused))
