@@ -5,7 +5,9 @@ import csv
 import gzip
 import os
 import random
+import signal
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import asyncpg
@@ -21,18 +23,27 @@ OUTCOMES = {
     57: "transaction",
     77: "skipped",
 }  # by the number modulo 100
+POISON = "poison"  # the key of a record that kills the process
+SPILL = "INSERT INTO spill VALUES ($1, $2, repeat('x', 1000))"  # where a disk gets full
 
 LEDGER = "INSERT INTO ledger (batch_id, number, worker) VALUES ($1, $2, $3)"
 MOVE = "UPDATE accounts SET balance = balance + $2 WHERE id = $1"
 FLIGHT = "INSERT INTO flights VALUES ($1, $2, $3, $4, $5, $6, $7)"
 
 
-def records(count: int, offset: int) -> Iterator[dict[str, str]]:
-    """Real flights, over and over."""
-    with gzip.open(FLIGHTS, "rt") as file:
-        rows = list(csv.DictReader(line for _, line in zip(range(5_001), file, strict=False)))
-    for number in range(offset, offset + count):
-        yield rows[number % len(rows)]
+def rows(path: Path, most: int | None) -> list[dict[str, str]]:
+    """The records of a gzipped CSV file."""
+    with gzip.open(path, "rt") as file:
+        return list(islice(csv.DictReader(file), most))
+
+
+def records(
+    flights: list[dict[str, str]], count: int, offset: int, poison: int | None
+) -> Iterator[dict[str, str]]:
+    """Real flights, over and over; the one at `poison` kills whoever processes it."""
+    for number in range(count):
+        row = flights[(offset + number) % len(flights)]
+        yield row | {POISON: "1"} if number == poison else row
 
 
 def expected(number: int) -> str:
@@ -50,6 +61,11 @@ class TortureProcessor(BaseProcessor):
         source, target = random.sample(range(HOT if random.random() < 0.02 else ACCOUNTS), 2)
         await ctx.execute(LEDGER, item.batch_id, number, os.getpid())
         await ctx.execute(MOVE, source, 1)
+        if POISON in row:
+            os.kill(os.getpid(), signal.SIGKILL)
+        await ctx.fetchrow("SELECT * FROM limits")  # its columns change in mid run
+        if number % 50 == 0:
+            await ctx.execute(SPILL, item.batch_id, number)
         match expected(number):
             case "exception":
                 raise ValueError("this item always fails")

@@ -22,12 +22,13 @@ from reliable_imports_async.judgement import is_outage
 from ..proxy import Proxy
 from . import invariants
 from .nemesis import Nemesis
-from .processor import TortureProcessor, records
+from .processor import FLIGHTS, TortureProcessor, records, rows
 from .schedule import schedule
+from .small_disk import small_disk
 from .workers import Crew
 
 LIVENESS_SECONDS = 120.0
-BATCH_ITEMS = 2_000
+POISONED = 8  # one batch in so many holds an item that kills its process
 SLOTS = 4
 SETTINGS = {"fsync": "on", "deadlock_timeout": "100ms", "max_connections": "100"}
 
@@ -40,6 +41,8 @@ class Report:
     seconds: float
     workers: int
     postgresql: str = ""
+    elapsed: float = 0.0
+    all_faults: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     recovery: dict[str, float] = field(default_factory=dict)
@@ -52,8 +55,9 @@ class Report:
             "seconds under fire": self.seconds,
             "worker processes": self.workers,
         }
-        rows |= {"PostgreSQL": self.postgresql} | self.faults | self.counts | self.recovery
-        lines = [f"{name.replace('_', ' '):<28} {value:>12}" for name, value in rows.items()]
+        rows |= {"PostgreSQL": self.postgresql, "seconds in all": self.elapsed}
+        rows |= {"faults": self.all_faults} | self.faults | self.counts | self.recovery
+        lines = [f"{name.replace('_', ' '):<34} {value:>10}" for name, value in rows.items()]
         lines += [f"VIOLATED: {one}" for one in self.violations] or ["every invariant holds"]
         return "\n".join(lines)
 
@@ -62,21 +66,40 @@ class Report:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
-async def torture(seed: int, seconds: float, workers: int, items: int | None = None) -> Report:
-    """Run the torture.
+@dataclass(frozen=True)
+class Plan:
+    """What to do.
 
-    Args:
-        items: How many in all; by default as many as fit into the seconds. Faults end with them.
+    Attributes:
+        seconds: How long faults strike.
+        items: How many in all, however long it takes; None: as many as fit into the seconds.
+        batch_items: In one batch.
+        pace: How many faults, beside the usual.
+        flights: A gzipped CSV file of flights.
     """
-    report = Report(seed, seconds, workers)
-    async with _stage() as (server, dsn, directory):
+
+    seed: int
+    seconds: float
+    workers: int
+    items: int | None = None
+    batch_items: int = 2_000
+    pace: float = 1.0
+    flights: Path = FLIGHTS
+
+
+async def torture(plan: Plan) -> Report:
+    """Run the torture."""
+    report = Report(plan.seed, plan.seconds, plan.workers)
+    began = time.monotonic()
+    async with _stage() as (server, dsn, directory, disk):
         async with Proxy(dsn) as proxy:
-            crew = Crew(proxy.url(), directory, workers, SLOTS)
-            nemesis = Nemesis(server, dsn, proxy, crew)
+            crew = Crew(proxy.url(), directory, plan.workers, SLOTS)
+            nemesis = Nemesis(server, dsn, proxy, crew, disk=disk)
             working = asyncio.create_task(crew.work())
-            playing = asyncio.create_task(nemesis.play(schedule(seed, seconds)))
-            supplying = asyncio.create_task(_supply(proxy.url(), seed, dsn, playing, items))
-            await _fire(playing, supplying, working, seconds + LIVENESS_SECONDS)
+            events = schedule(plan.seed, plan.seconds, plan.pace)
+            playing = asyncio.create_task(nemesis.play(events))
+            supplying = asyncio.create_task(_supply(plan, proxy.url(), dsn, playing, nemesis))
+            await _fire(playing, supplying, working, plan)
             crew.done.touch()
             conn = await asyncpg.connect(dsn)
             try:
@@ -84,22 +107,25 @@ async def torture(seed: int, seconds: float, workers: int, items: int | None = N
                 report.postgresql = await conn.fetchval("SHOW server_version")
             finally:
                 await conn.close()
+            report.elapsed = round(time.monotonic() - began, 1)
         # The proxy is closed by now: what it held back is not a session that a worker has leaked.
         conn = await asyncpg.connect(dsn)
         try:
             counts, violations = await invariants.check(conn, dsn, crew.history)
         finally:
             await conn.close()
+        nemesis.struck["poison"] = crew.suicides
         report.faults, report.counts = dict(sorted(nemesis.struck.items())), counts
+        report.all_faults = nemesis.struck.total()
         report.violations += violations + [f"a worker ended: {one}" for one in crew.broken]
-        _recovery(report, "takeover after kill -9", nemesis.takeovers)
-        _recovery(report, "commit after restart", nemesis.restarts)
+        for kind, seconds in sorted(nemesis.recoveries.items()):
+            _recovery(report, kind, seconds)
     return report
 
 
 @asynccontextmanager
-async def _stage() -> AsyncIterator[tuple[EmbeddedServer, str, Path]]:
-    """A server of our own, with fsync, and a directory for logs."""
+async def _stage() -> AsyncIterator[tuple[EmbeddedServer, str, Path, Path | None]]:
+    """A server of our own, with fsync, a directory for logs, and a small disk."""
     directory = Path(tempfile.mkdtemp(prefix="ri-torture-"))
     os.chmod(directory, 0o755)  # noqa: PTH101 - the server's user must get in
     server = EmbeddedServer(directory / "server", settings=SETTINGS)
@@ -109,8 +135,13 @@ async def _stage() -> AsyncIterator[tuple[EmbeddedServer, str, Path]]:
             await BatchManager(dsn).migrate()
             conn = await asyncpg.connect(dsn)
             await conn.execute(Path(__file__).with_name("schema.sql").read_text())
-            await conn.close()
-            yield server, dsn, directory
+            async with small_disk(directory, Path(server.directory)) as disk:
+                if disk is not None:
+                    await conn.execute(f"CREATE TABLESPACE small LOCATION '{disk / 'space'}'")
+                    await conn.execute("ALTER TABLE spill SET TABLESPACE small")
+                await conn.close()
+                yield server, dsn, directory, disk
+                await server.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -119,9 +150,10 @@ async def _fire(
     playing: "asyncio.Task[None]",
     supplying: "asyncio.Task[None]",
     working: "asyncio.Task[None]",
-    seconds: float,
+    plan: Plan,
 ) -> None:
     """Wait for the end of the faults, and of their consequences; or of all workers before."""
+    seconds = plan.seconds + LIVENESS_SECONDS + (plan.items or 0) / 100
     both = asyncio.gather(playing, supplying)
     await asyncio.wait([both, working], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     if both.done():
@@ -131,26 +163,33 @@ async def _fire(
 
 
 async def _supply(
-    url: str, seed: int, dsn: str, playing: "asyncio.Task[None]", items: int | None
+    plan: Plan, url: str, dsn: str, playing: "asyncio.Task[None]", nemesis: Nemesis
 ) -> None:
     """Create batches through the faulty connection, so that the workers always have one."""
+    flights = rows(plan.flights, plan.items or (5_000 if plan.flights == FLIGHTS else None))
     for number in count():
-        created = number * BATCH_ITEMS
-        size = BATCH_ITEMS if items is None else min(BATCH_ITEMS, items - created)
-        if playing.done() or size <= 0:
-            return
-        await _create(url, f"{seed}-{number}", size, created)
-        while not playing.done() and not await _few_left(dsn):
-            await asyncio.wait([playing], timeout=0.1)
+        created = number * plan.batch_items
+        left = plan.batch_items if plan.items is None else plan.items - created
+        if left <= 0 or (plan.items is None and playing.done()):
+            break
+        size = min(plan.batch_items, left)
+        poison = size // 2 if number % POISONED == 1 else None
+        batch = list(records(flights, size, created, poison))
+        await _create(url, f"{plan.seed}-{number}", batch)
+        while not await _few_left(dsn) and not (plan.items is None and playing.done()):
+            await asyncio.sleep(0.1)
+    while not playing.done() and not await _few_left(dsn, most=0):
+        await asyncio.sleep(0.1)
+    nemesis.over = True
 
 
-async def _create(url: str, key: str, size: int, offset: int) -> None:
+async def _create(url: str, key: str, batch: list[dict[str, str]]) -> None:
     """Create a batch once, however often it takes: that is what its idempotency key is for."""
     while True:
         try:
             async with BatchManager(url, concurrency=1) as manager:
                 manager.registry.register(TortureProcessor)
-                await manager.create_batch("torture", records(size, offset), idempotency_key=key)
+                await manager.create_batch("torture", batch, idempotency_key=key, enqueue=True)
                 return
         except Exception as exc:
             if not is_outage(exc):
@@ -158,13 +197,13 @@ async def _create(url: str, key: str, size: int, offset: int) -> None:
             await asyncio.sleep(0.1)
 
 
-async def _few_left(dsn: str) -> bool:
+async def _few_left(dsn: str, most: int = 1) -> bool:
     try:
         conn = await asyncpg.connect(dsn)
     except (OSError, asyncpg.PostgresError):
         return False
     try:
-        return await invariants.unsettled(conn) < 2
+        return await invariants.unsettled(conn) <= most
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False
     finally:
@@ -187,5 +226,10 @@ async def _peace(conn: asyncpg.Connection, working: "asyncio.Task[None]", report
 
 def _recovery(report: Report, name: str, seconds: list[float]) -> None:
     if seconds:
+        name = f"recovery from {name}"
         report.recovery[f"{name}, median (s)"] = round(statistics.median(seconds), 2)
+        if len(seconds) >= 100:
+            report.recovery[f"{name}, 99 % (s)"] = round(
+                statistics.quantiles(seconds, n=100)[98], 2
+            )
         report.recovery[f"{name}, max (s)"] = round(max(seconds), 2)

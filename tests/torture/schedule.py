@@ -7,19 +7,26 @@ from dataclasses import dataclass
 # Kinds of faults and how often each comes, per second and on average. Two tempers take turns: where
 # everything is torn down all the time, no frozen worker keeps its transaction until it wakes, and
 # a protocol that cannot bear zombies would pass.
-STEALTH = {"freeze": 0.6, "lose_answer": 1.2, "lose_commit": 0.5}
+STEALTH = {"freeze": 0.6, "lose_answer": 1.2, "lose_commit": 0.5, "alter": 0.2, "fill_disk": 0.15}
 FURY = {
     "kill": 1.5,
     "terminate": 1.5,
     "restart": 0.2,
     "silence": 0.15,
+    "alter": 0.2,
     "lose_answer": 1.5,
     "lose_commit": 0.5,
     "cut_request": 1.0,
     "cut_reply": 1.0,
 }
 TURN_SECONDS = 7.0
-FIRST = {0.0: "freeze", TURN_SECONDS: "restart", TURN_SECONDS + 2.0: "kill"}
+FIRST = {
+    0.0: "freeze",
+    1.0: "alter",
+    2.0: "fill_disk",
+    TURN_SECONDS: "restart",
+    TURN_SECONDS + 2.0: "kill",
+}
 """So that the shortest run has met the worst."""
 
 
@@ -37,18 +44,18 @@ class Event:
     choice: float
 
 
-def schedule(seed: int, seconds: float) -> list[Event]:
-    """The faults of a run in the order of their time."""
+def schedule(seed: int, seconds: float, pace: float = 1.0) -> list[Event]:
+    """The faults of a run in the order of their time; `pace` times as many as usual."""
     decide = random.Random(seed)
     events = [Event(at, kind, decide.random()) for at, kind in FIRST.items()]
-    events += _random(decide, seconds)
+    events += _random(decide, seconds, pace)
     return sorted((one for one in events if one.at < seconds), key=lambda event: event.at)
 
 
-def _random(decide: random.Random, seconds: float) -> Iterator[Event]:
+def _random(decide: random.Random, seconds: float, pace: float) -> Iterator[Event]:
     at = 0.0
     while at < seconds:
         rates = FURY if int(at / TURN_SECONDS) % 2 else STEALTH
-        at += decide.expovariate(sum(rates.values()))
+        at += decide.expovariate(sum(rates.values()) * pace)
         kind = decide.choices(list(rates), list(rates.values()))[0]
         yield Event(at, kind, decide.random())

@@ -4,3 +4,7 @@ CREATE TABLE flights (batch_id uuid, number integer, carrier text, flight intege
 CREATE TABLE accounts (id integer PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 50);
 INSERT INTO accounts SELECT n, 0 FROM generate_series(0, 9999) AS n;
 CREATE TABLE hooks (batch_id uuid, hook text, completed integer, skipped integer, failed integer);
+CREATE TABLE limits (id integer PRIMARY KEY, most bigint NOT NULL);
+INSERT INTO limits VALUES (1, 1000000);
+CREATE TABLE spill (batch_id uuid, number integer, filler text);
+CREATE INDEX ON ledger (at);

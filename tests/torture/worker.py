@@ -1,12 +1,11 @@
-"""A worker process: drains whatever batch is unfinished, until no more will come."""
+"""A worker process: takes jobs from PgQueuer, until no more will come and all batches are finished."""
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 from uuid import UUID
 
-from reliable_imports_async import BatchManager
+from reliable_imports_async import BatchManager, suspects
 from reliable_imports_async.execution import Executor
 from reliable_imports_async.judgement import is_outage
 from reliable_imports_async.settling import Settled
@@ -37,29 +36,32 @@ async def unfinished(manager: BatchManager) -> UUID | None:
         )
 
 
+class Broken(BaseException):
+    """A worker must see every fault through by itself; nothing may come out of it."""
+
+
 async def work(manager: BatchManager, done: Path) -> None:
     manager.registry.register(TortureProcessor)
     print(manager._processing._control.worker_id, flush=True)
-    while True:
-        last = os.path.exists(done)  # noqa: PTH110 - local and quick
-        batch_id = await unfinished(manager)
-        if batch_id is not None:  # twice at once: two drains of a process share leases and slots
-            await asyncio.gather(*(process(manager, batch_id) for _ in range(2)))
-        elif last:
-            return
-        else:
-            await asyncio.sleep(0.05)
-
-
-class Broken(BaseException):
-    """process_batch must see every fault through by itself; nothing may come out of it."""
-
-
-async def process(manager: BatchManager, batch_id: UUID) -> None:
+    working = asyncio.ensure_future(manager.run_worker())
     try:
-        await manager.process_batch(batch_id)
+        while not (done.exists() and await rests(manager)):
+            await asyncio.wait([working], timeout=0.1)
+            if working.done():
+                raise Broken from working.exception()
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
+
+
+async def rests(manager: BatchManager) -> bool:
+    """Whether every batch has finished; False while the server cannot be asked."""
+    try:
+        return await unfinished(manager) is None
     except Exception as exc:
-        raise Broken from exc
+        if not is_outage(exc):
+            raise
+        return False
 
 
 async def main(dsn: str, slots: int, done: Path) -> None:
@@ -67,7 +69,7 @@ async def main(dsn: str, slots: int, done: Path) -> None:
         try:
             async with BatchManager(dsn, concurrency=slots) as manager:
                 return await work(manager, done)
-        except Exception as exc:  # while connecting, or between two batches
+        except Exception as exc:  # while connecting
             if not is_outage(exc):
                 raise
             await asyncio.sleep(0.1)
@@ -76,4 +78,5 @@ async def main(dsn: str, slots: int, done: Path) -> None:
 if __name__ == "__main__":
     Acknowledged.path = Path(sys.argv[4])
     record_acknowledgements()
+    suspects.DEAD_SECONDS = 5.0  # longer than anybody is frozen here
     asyncio.run(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))

@@ -24,6 +24,7 @@ class Member:
         self.log = log
         self.worker_id: str | None = None
         self.frozen = False
+        self.killed = False
 
     async def life(self) -> int:
         """Until its end; it names itself whenever it has opened its manager."""
@@ -36,6 +37,7 @@ class Crew:
     """The workers that live now.
 
     Attributes:
+        suicides: How many were killed by an item.
         broken: What workers wrote that ended by themselves otherwise than asked.
         done: A file whose existence says that no more batches will come.
     """
@@ -48,13 +50,18 @@ class Crew:
         self._started = 0
         self.size = workers
         self.broken: list[str] = []
+        self.suicides = 0
         self.done = directory / "done"
         self.history = directory / "acknowledged"
 
     def pick(self, choice: float) -> Member | None:
-        """A worker that can be harmed: opened, and not frozen."""
-        able = [one for one in self._members.values() if one.worker_id and not one.frozen]
-        return able[int(choice * len(able))] if able else None
+        """A worker that can be harmed: opened, not frozen, and not the last who could go on."""
+        able = [
+            one
+            for one in self._members.values()
+            if one.worker_id and not one.frozen and not one.killed
+        ]
+        return able[int(choice * len(able))] if len(able) > 1 else None
 
     async def work(self) -> None:
         """Keep every place filled until all have left in peace."""
@@ -74,6 +81,7 @@ class Crew:
             member.process._transport.close()
             if code == 0:
                 return
+            self.suicides += code == -9 and not member.killed
             if code != -9:
                 self.broken.append(f"exit {code}\n{member.log.read_text()[-6000:]}")
             if len(self.broken) >= ENOUGH:
