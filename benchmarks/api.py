@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -20,6 +21,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import asyncpg
+import psutil
 import typer
 import uvloop
 from rich.console import Console
@@ -35,7 +37,22 @@ BAR = 0.8
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0
 
-Measured = dict[str, dict[str, list[Answered]]]
+ORDER = ("ours", "bare")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a client saw, and the processor time in seconds that a request took.
+
+    On a machine that has other work too, the processor time is what can be compared.
+    """
+
+    answered: Answered
+    server: float
+    database: float
+
+
+Measured = dict[str, dict[str, list[Result]]]
 
 
 def main(rounds: int = 5, seconds: float = 5.0, only: str = "") -> None:
@@ -53,18 +70,51 @@ async def _measure(rounds: int, seconds: float, only: str) -> Measured:
     measured: Measured = {}
     async with EmbeddedServer() as server, _database(server) as (dsn, batch_id):
         loads = {name: load for name, load in _loads(batch_id).items() if only in name}
+        postmaster = await _postmaster(dsn)
         with serving("ours", dsn) as ours, serving("bare", dsn) as bare:
-            urls = {"ours": ours[0], "bare": bare[0]}
+            servers = {"ours": ours, "bare": bare}
             for number in range(-1, rounds):  # the first round warms up
                 for name, load in loads.items():
-                    for who in list(urls) if number % 2 else reversed(urls):
+                    for who in ORDER if number % 2 else reversed(ORDER):
+                        length = seconds if number >= 0 else 1
                         found = await asyncio.to_thread(
-                            measure, urls[who], load, seconds if number >= 0 else 1
+                            _once, servers[who], postmaster, load, length
                         )
                         if number >= 0:
                             measured.setdefault(name, {}).setdefault(who, []).append(found)
                     await _tidy(dsn, batch_id)
     return measured
+
+
+def _once(server: tuple[str, int], postmaster: int, load: Load, seconds: float) -> Result:
+    url, process = server
+    before = _processor_time(process), _below(postmaster)
+    answered = measure(url, load, seconds)
+    after = _processor_time(process), _below(postmaster)
+    spent = [(late - early) / answered.requests for early, late in zip(before, after, strict=True)]
+    return Result(answered, *spent)
+
+
+def _processor_time(process: int) -> float:
+    """User and system seconds of a process so far."""
+    try:
+        spent = psutil.Process(process).cpu_times()
+    except psutil.NoSuchProcess:  # such as a worker of autovacuum, just gone
+        return 0.0
+    return float(spent.user + spent.system)
+
+
+def _below(postmaster: int) -> float:
+    """The same of the database's processes; the pools keep theirs for as long as we measure."""
+    return sum(_processor_time(one.pid) for one in psutil.Process(postmaster).children())
+
+
+async def _postmaster(dsn: str) -> int:
+    conn = await asyncpg.connect(dsn)
+    backend = await conn.fetchval("SELECT pg_backend_pid()")
+    parent = psutil.Process(backend).ppid()
+    await conn.close()
+    return int(parent)
 
 
 @asynccontextmanager
@@ -152,22 +202,36 @@ def _await_answer(url: str, process: "subprocess.Popen[bytes]") -> None:
 
 def _show(measured: Measured, rounds: int) -> None:
     table = Table(title=f"Median of {rounds} rounds (min to max); the bar is {BAR}")
-    for heading in ("load", "ratio", "ours: requests/s", "bare", "ours: p99 ms", "bare"):
+    for heading in ("load", "requests/s", *ORDER, "CPU", *ORDER, "p99", *ORDER):
         table.add_column(heading)
-    for name, answers in measured.items():
-        pairs = list(zip(answers["ours"], answers["bare"], strict=True))
-        ratios = [one.rate / other.rate for one, other in pairs]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        rates = [statistics.median(one.rate for one in answers[who]) for who in answers_order]
-        late = [statistics.median(one.p99 for one in answers[who]) for who in answers_order]
-        shown = [f"{rate:,.0f}" for rate in rates] + [f"{1000 * p99:,.1f}" for p99 in late]
-        table.add_row(name, spread, *shown)
+    for name, results in measured.items():
+        rates = {who: [one.answered.rate for one in results[who]] for who in ORDER}
+        spent = {who: [one.server + one.database for one in results[who]] for who in ORDER}
+        late = {who: [one.answered.p99 for one in results[who]] for who in ORDER}
+        table.add_row(
+            name,
+            _ratio(rates["ours"], rates["bare"]),
+            *[f"{statistics.median(rates[who]):,.0f}" for who in ORDER],
+            _ratio(spent["bare"], spent["ours"]),
+            *[_both(results[who]) for who in ORDER],
+            _ratio(late["bare"], late["ours"]),
+            *[f"{1000 * statistics.median(late[who]):,.1f}" for who in ORDER],
+        )
     console = Console()
     console.print(table)
+    console.print("Ratios: larger is better. CPU: ms a request of server + database. p99: ms.")
     console.print(f"client: {'wrk' if WRK else 'Python'}, cores: {os.cpu_count()}")
 
 
-answers_order = ("ours", "bare")
+def _ratio(ones: list[float], others: list[float]) -> str:
+    found = [one / other for one, other in zip(ones, others, strict=True)]
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+
+
+def _both(results: list[Result]) -> str:
+    server = statistics.median(one.server for one in results)
+    database = statistics.median(one.database for one in results)
+    return f"{1000 * server:.2f} + {1000 * database:.2f}"
 
 
 if __name__ == "__main__":

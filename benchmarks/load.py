@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -33,10 +33,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Requests a second, and the time in seconds within which 99 % were answered."""
+    """Requests a second, the seconds within which 99 % were answered, and how many they were."""
 
     rate: float
     p99: float
+    requests: int
 
 
 def measure(url: str, load: Load, seconds: float) -> Answered:
@@ -70,9 +71,10 @@ def _wrk(url: str, load: Load, seconds: float, body: Path) -> Answered:
         raise RuntimeError(said)
     rate = re.search(r"Requests/sec: +([\d.]+)", said)
     p99 = re.search(r"99% +([\d.]+)(us|ms|s|m)\b", said)
-    if rate is None or p99 is None:
+    total = re.search(r"(\d+) requests in", said)
+    if rate is None or p99 is None or total is None:
         raise RuntimeError(said)
-    return Answered(float(rate[1]), float(p99[1]) * SECONDS_IN[p99[2]])
+    return Answered(float(rate[1]), float(p99[1]) * SECONDS_IN[p99[2]], int(total[1]))
 
 
 async def _python(url: str, clients: int, seconds: float, body: bytes | None) -> Answered:
@@ -99,11 +101,11 @@ async def _python(url: str, clients: int, seconds: float, body: bytes | None) ->
     async with asyncio.TaskGroup() as group:
         for _ in range(clients):
             group.create_task(ask())
-    return Answered(len(times) / seconds, sorted(times)[int(len(times) * 0.99)])
+    return Answered(len(times) / seconds, sorted(times)[int(len(times) * 0.99)], len(times))
 
 
 if __name__ == "__main__":
     url, clients, seconds, file = sys.argv[1:]
     posted = Path(file).read_bytes() if file else None
     found = asyncio.run(_python(url, int(clients), float(seconds), posted))
-    print(json.dumps({"rate": found.rate, "p99": found.p99}))
+    print(json.dumps(asdict(found)))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from reliable_imports_async.errors import ConfigurationError
-from reliable_imports_async.records import Limits, from_json, from_value, unreadable
+from reliable_imports_async.records import Limits, from_json, from_parsed, from_value, unreadable
 
 quick = settings(
     max_examples=300,
@@ -104,6 +104,27 @@ def test_no_bytes_raise(raw):
     assert record.line == 7
     assert record.text in {None, raw}
     assert record.raw in {None, raw}
+
+
+flat = st.lists(
+    st.tuples(
+        st.sampled_from(['"a"', '"b"', '"\\u0061"', '"é"', '""']),
+        st.sampled_from(
+            ['"a"', '"\\""', '"\\u0000"', "1", "-0", "1.10", "1e23", "NaN", "null", "[]"]
+        ),
+    ),
+    max_size=4,
+).map(lambda pairs: f"{{{', '.join(f'{name}: {value}' for name, value in pairs)}}}".encode())
+
+
+@quick
+@given(json_like | flat)
+def test_what_was_read_already_is_stored_as_if_it_were_read_again(raw):
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return
+    assert from_parsed(raw, value) == from_json(raw, line=None)
 
 
 @quick

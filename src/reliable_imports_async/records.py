@@ -122,6 +122,22 @@ def from_json(raw: bytes, *, line: int | None, limits: Limits = DEFAULT_LIMITS) 
         return unreadable(raw, line=line, reason=str(error), limits=limits)
 
 
+def from_parsed(text: bytes, value: object, *, limits: Limits = DEFAULT_LIMITS) -> StoredRecord:
+    """The same as `from_json` without reading the text again, where what was read is simple.
+
+    Args:
+        text: JSON text, UTF-8.
+        value: What the json module made of exactly this text.
+        limits: Its largest size and depth.
+
+    Returns:
+        The record; it has a `reason` and `raw` when it cannot be stored. Nothing is raised.
+    """
+    if _is_plain(value, text, limits) and b"\\" not in text and _names_each_once(value, text):
+        return StoredRecord(text, None, None, None)
+    return from_json(text, line=None, limits=limits)
+
+
 def unreadable(
     raw: bytes, *, line: int | None, reason: str, limits: Limits = DEFAULT_LIMITS
 ) -> StoredRecord:
@@ -172,6 +188,15 @@ def _is_plain(value: object, text: bytes, limits: Limits) -> bool:
         and _PLAIN.issuperset(map(type, value.values()))
         and (b"\\" not in text or b"\\u0000" not in text)
     )
+
+
+def _names_each_once(plain: Any, text: bytes) -> bool:
+    """Whether no key of a plain value's text occurs twice: the value has every string of it.
+
+    Without a backslash in the text, each of its strings has exactly two quotation marks.
+    """
+    strings = len(plain) + sum(type(one) is str for one in plain.values())
+    return text.count(b'"') == 2 * strings
 
 
 def _checked(text: bytes, limits: Limits) -> bytes:

@@ -46,7 +46,7 @@ class Creation:
         """
         items, texts = self.data.items or [], self.texts or []
         if not touched:
-            return JsonTexts(texts)
+            return JsonTexts(texts, items)
         known = zip(items, [*texts, *[None] * len(items)], strict=False)
         return JsonTexts([text if _unchanged(item, text) else item for item, text in known])
 
