@@ -41,6 +41,16 @@ class Workload:
     records: Sequence[dict[str, Any]]
     failing: int
 
+    async def write_many(self, records: Sequence[dict[str, Any]], db: Queries) -> None:
+        """The same for many records at once."""
+        if self.name.startswith("flights"):
+            columns = zip(*map(flight_values, records), strict=True)
+            await db.execute(FLIGHTS_TOGETHER, *map(list, columns))
+        else:
+            emails = [record["email"] for record in records]
+            names = [record["name"] for record in records]
+            await db.execute(CUSTOMERS_TOGETHER, emails, names)
+
     async def write(self, record: dict[str, Any], db: Queries) -> None:
         """The business logic, the same for every contender."""
         if self.name.startswith("flights"):
@@ -82,6 +92,19 @@ CREATE TABLE flights (
 FLIGHT = """
 INSERT INTO flights (time_hour, carrier, flight, origin, dest, tailnum, distance)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""
+
+
+FLIGHTS_TOGETHER = """
+INSERT INTO flights (time_hour, carrier, flight, origin, dest, tailnum, distance)
+SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::text[],
+                     $7::integer[])
+"""
+
+CUSTOMERS_TOGETHER = """
+INSERT INTO customers (email, name)
+SELECT * FROM unnest($1::text[], $2::text[])
+ON CONFLICT (email) DO UPDATE SET name = EXCLUDED.name
 """
 
 

@@ -52,30 +52,29 @@ async def settle(
     Raises:
         TimeoutError: There was no answer within `timeout` seconds.
     """
-    numbers = [one.item.item_number for one in settling]
-    head = (batch_id, min(numbers), max(numbers))
     if lines or any(one.lines for one in settling):
-        return await _mixed(conn, head, settling, lines, timeout)
-    if all(one.outcome == _PLAIN for one in settling):
-        attempts = [one.item.attempts for one in settling]
-        tag = await conn.execute(_SETTLE_COMPLETED, *head, numbers, attempts, timeout=timeout)
+        return await _mixed(conn, batch_id, settling, lines, timeout)
+    first = settling[0].item.attempts
+    if all(one.outcome == _PLAIN and one.item.attempts == first for one in settling):
+        numbers = [one.item.item_number for one in settling]
+        tag = await conn.execute(_SETTLE_COMPLETED, batch_id, numbers, first, timeout=timeout)
     elif all(isinstance(one.outcome, Completed | Skip) for one in settling):
-        tag = await conn.execute(_SETTLE_RESULTS, *head, *_results(settling), timeout=timeout)
+        tag = await conn.execute(_SETTLE_RESULTS, batch_id, *_results(settling), timeout=timeout)
     else:
-        return await _mixed(conn, head, settling, lines, timeout)
+        return await _mixed(conn, batch_id, settling, lines, timeout)
     return int(tag.split()[1])
 
 
 async def ask(conn: Connection, batch_id: UUID, numbers: Sequence[int]) -> dict[int, StoredStatus]:
     """What became of items in doubt, by number: waits for their row locks, then reads."""
-    rows = await conn.fetch(_SQL["ask_items"], batch_id, min(numbers), max(numbers), numbers)
+    rows = await conn.fetch(_SQL["ask_items"], batch_id, numbers)
     found = {row["item_number"]: stored_status(row) for row in rows}
     return {number: found.get(number, stored_status(None)) for number in numbers}
 
 
 async def _mixed(
     conn: Connection,
-    head: tuple[UUID, int, int],
+    batch_id: UUID,
     settling: Sequence[Settlement],
     lines: Sequence[LogLine],
     timeout: float,
@@ -84,7 +83,7 @@ async def _mixed(
     logged += [(one.item.item_number, *line) for one in settling for line in one.lines]
     settled: int = await conn.fetchval(
         _SETTLE_MIXED,
-        *head,
+        batch_id,
         *_results(settling),
         *_failures(settling),
         *_retries(settling),
