@@ -97,8 +97,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7)
 
 FLIGHTS_TOGETHER = """
 INSERT INTO flights (time_hour, carrier, flight, origin, dest, tailnum, distance)
-SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::text[],
-                     $7::integer[])
+SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::integer[], $4::text[], $5::text[],
+                     $6::text[], $7::integer[])
 """
 
 CUSTOMERS_TOGETHER = """
