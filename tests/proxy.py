@@ -107,6 +107,7 @@ class Proxy:
         struck: How often each fault has hit.
         hit: Set whenever a fault hits.
         open_road: Cleared, nothing passes: connections are accepted and stay silent.
+        refusing: New connections are closed at once.
         abandoned: Connections whose client is gone and whose server does not know it.
     """
 
@@ -124,6 +125,7 @@ class Proxy:
         self.open_road = asyncio.Event()
         self.open_road.set()
         self.abandoned: list[Link] = []
+        self.refusing = False
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -182,6 +184,8 @@ class Proxy:
             writer.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refusing:
+            return
         try:
             server_reader, server_writer = await asyncio.open_unix_connection(str(self._socket))
         except OSError:  # the server is down: the client sees its connection closed

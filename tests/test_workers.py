@@ -25,6 +25,7 @@ from reliable_imports_async.errors import (
     UnknownBatchType,
 )
 
+from .proxy import Proxy
 from .trying import LEDGER, insert, processor, records, written
 
 JOBS = "SELECT count(*) FROM pgqueuer"
@@ -403,3 +404,61 @@ async def test_a_worker_process_hands_back_on_sigterm(dsn, conn, tmp_path):
     queued = "SELECT count(*) FROM pgqueuer WHERE status = 'queued'"
     assert await conn.fetchval(queued) == await conn.fetchval(JOBS) >= 1
     assert batch_id
+
+
+async def test_a_worker_survives_half_open_and_refused_connections(dsn, conn):
+    await conn.execute(LEDGER)
+    seen = asyncio.Event()
+
+    async def process_item(item, ctx):
+        seen.set()
+        await insert(item, ctx)
+        await asyncio.sleep(0.01)
+
+    async def more_than(count):
+        return len(await written(conn)) > count
+
+    async with Proxy(dsn) as proxy:
+        settings = Settings(
+            database_url=proxy.url(),
+            concurrency=2,
+            lease_seconds=2.0,
+            commit_timeout=1.0,
+            connect_timeout=1.0,
+            item_timeout=5.0,
+        )
+        async with BatchManager(settings=settings) as manager:
+            manager.registry.register(processor(process_item))
+            async with worker(manager):
+                batch_id = await manager.create_batch("tried", records(400), enqueue=True)
+                await seen.wait()
+                proxy.open_road.clear()  # accepted, and silent
+                await anyio.sleep(3)
+                before = len(await written(conn))
+                proxy.open_road.set()
+                await until(more_than, before)
+                proxy.refusing = True
+                proxy.cut_everything()
+                await anyio.sleep(3)
+                before = len(await written(conn))
+                proxy.refusing = False
+                await until(more_than, before)
+                assert (await finished(manager, batch_id)).ok
+    assert await written(conn) == list(range(1, 401))
+
+
+async def test_a_worker_waits_for_a_pool_that_others_have_emptied(dsn, conn):
+    await conn.execute(LEDGER)
+    pool = await asyncpg.create_pool(dsn, min_size=0, max_size=5)
+    settings = Settings(connect_timeout=0.5)
+    async with BatchManager(pool=pool, settings=settings) as manager:
+        manager.registry.register(processor(insert))
+        async with worker(manager):
+            taken = [await pool.acquire() for _ in range(5)]
+            await conn.execute("SELECT pg_sleep(2)")
+            for connection in taken:
+                await pool.release(connection)
+            batch_id = await manager.create_batch("tried", records(60), enqueue=True)
+            assert (await finished(manager, batch_id)).ok
+    await pool.close()
+    assert await written(conn) == list(range(1, 61))

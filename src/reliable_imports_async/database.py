@@ -14,6 +14,7 @@ from .errors import (
     ConfigurationError,
     DatabaseUnavailable,
     DatabaseUrlMissing,
+    PoolerUnsupported,
     PoolTooSmall,
     ServerTooOld,
 )
@@ -81,6 +82,7 @@ class Database:
             DatabaseUnavailable: The server cannot be reached, or refuses us.
             PoolTooSmall: The given pool leaves no connection for items.
             ServerTooOld: The server is older than PostgreSQL 14.
+            PoolerUnsupported: A pooler is in between that does not understand the statement cache.
         """
         if self._given is None:
             self._dsn = await self._url()
@@ -202,6 +204,7 @@ class Database:
                 min_size=1,
                 max_size=self.concurrency + RESERVED_CONNECTIONS,
                 timeout=self._settings.connect_timeout,
+                statement_cache_size=100 if self._settings.statement_cache else 0,
                 server_settings={"application_name": "reliable_imports_async"},
             )
         except (ValueError, asyncpg.exceptions.ClientConfigurationError) as exc:
@@ -227,6 +230,8 @@ class Database:
         # A pooler invents the process id that it sends to the client.
         backend = await conn.fetchval("SELECT pg_backend_pid()")
         self.pooled = conn.get_server_pid() != backend
+        if self.pooled:
+            await _refuse_statement_cache(conn)
 
     def _require_pool(self) -> "asyncpg.Pool[Any]":
         if self._pool is None:
@@ -236,6 +241,23 @@ class Database:
         return self._pool
 
 
+async def _refuse_statement_cache(conn: Connection) -> None:
+    """A pooler that passes the names of prepared statements on mixes those of its clients."""
+    async with conn.transaction():  # one server connection for both
+        await conn.fetchval("SELECT current_setting('server_version_num')::integer")
+        if await conn.fetchval(_NAMED_STATEMENTS):
+            raise PoolerUnsupported(
+                "The connection goes through a transaction pooler that does not understand "
+                "prepared statements, and the statement cache is on.",
+                hint="set RELIABLE_IMPORTS_STATEMENT_CACHE=false, or create your own pool with "
+                "statement_cache_size=0; PgBouncer 1.21 understands them with "
+                "max_prepared_statements.",
+            )
+
+
+_NAMED_STATEMENTS = (
+    "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name LIKE '\\_\\_asyncpg%')"
+)
 _SESSION, _TRANSACTION = False, True  # how long set_config holds
 _SET_TIMEOUTS = """
 SELECT set_config('statement_timeout', $1, $4), set_config('lock_timeout', $1, $4),

@@ -27,6 +27,11 @@ class Settings(BaseSettings):
         description="Where `database_url` is a pooler: the URL past it, by which workers are woken "
         "(LISTEN); without it they look once a second.",
     )
+    statement_cache: bool = Field(
+        default=True,
+        description="Keep prepared statements; `false` behind a transaction pooler such as "
+        "PgBouncer before 1.21.",
+    )
     processors: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Packages to discover processors in, separated by commas."
     )
