@@ -133,7 +133,7 @@ def from_parsed(text: bytes, value: object, *, limits: Limits = DEFAULT_LIMITS) 
     Returns:
         The record; it has a `reason` and `raw` when it cannot be stored. Nothing is raised.
     """
-    if _is_plain(value, text, limits) and b"\\" not in text and _names_each_once(value, text):
+    if _is_plain(value, text, limits) and _names_each_once(value, text):
         return StoredRecord(text, None, None, None)
     return from_json(text, line=None, limits=limits)
 
@@ -172,6 +172,7 @@ _PLAIN_BYTES = MAX_INTEGER_DIGITS  # a shorter text holds no integer that is too
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _BRACKET = re.compile(_STRING + rb"|[\[{]|[\]}]", re.DOTALL)
 _EXPONENT = re.compile(_STRING + rb"|-?\d++(?:\.\d++)?+[eE][+-]?\d++", re.DOTALL)
+_HARD_ESCAPES = (b'\\"', b"\\\\", b"\\ud", b"\\uD")  # of quotes, of itself, and of half characters
 # Whole escapes from left to right, so that an escaped backslash before "u0000" counts as such.
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u0000|u[dD][89a-fA-F]..)|.)", re.DOTALL
@@ -193,8 +194,10 @@ def _is_plain(value: object, text: bytes, limits: Limits) -> bool:
 def _names_each_once(plain: Any, text: bytes) -> bool:
     """Whether no key of a plain value's text occurs twice: the value has every string of it.
 
-    Without a backslash in the text, each of its strings has exactly two quotation marks.
+    Without the escapes that make it hard to tell, each string has exactly two quotation marks.
     """
+    if b"\\" in text and any(escape in text for escape in _HARD_ESCAPES):
+        return False
     strings = len(plain) + sum(type(one) is str for one in plain.values())
     return text.count(b'"') == 2 * strings
 
