@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 from examples import api_example, customer_import_example, products_csv_example
-from examples.flights import check, demo
+from examples.flights import check, demo, triage
 
 CUSTOMERS = """\
 3 completed, 2 failed
@@ -35,6 +35,20 @@ The cause is known, so it can be removed:
 missing_airports.csv: 4 of 4 completed, 0 failed.
 Reprocessed: 680 of 680 completed; nothing that had succeeded ran again.
 Checked: 27,004 flights, every value as in flights-2013-01.csv.gz; sum of distance 27,188,805.
+"""
+
+
+TRIAGE = """\
+dry run: 26,324 would complete, 680 would fail
+  flights_demo.flights: 26,324 inserted, 0 updated
+  nothing has changed: True
+add_the_airports: 680 failed, 0 are left; 27,004 flights, sum of distance 27,188,805
+  the canary has not passed: 0 of 20 items succeeded, 90% must; the rest was not run
+try_a_few_first: 680 failed, 0 are left; 27,004 flights, sum of distance 27,188,805
+  1 and 679 records are edited; before, the first had SJU
+edit_the_values: 680 failed, 0 are left; 27,004 flights, sum of distance 27,188,805
+  the file has 680 rows
+correct_the_file: 680 failed, 0 are left; 27,004 flights, sum of distance 27,188,805
 """
 
 
@@ -72,6 +86,12 @@ async def test_the_demo_imports_january(dsn: str, conn, capsys) -> None:
     assert " is partial: 26,324 completed, 680 failed (" in batch
     stored = await conn.fetchrow("SELECT count(*), sum(distance) FROM flights_demo.flights")
     assert tuple(stored) == (27_004, 27_188_805)
+
+
+@pytest.mark.timeout(600)  # five imports of all of January
+async def test_january_is_repaired_in_four_ways(dsn: str, capsys) -> None:
+    await triage.main(dsn)
+    assert capsys.readouterr().out == TRIAGE
 
 
 async def test_the_demo_may_be_repeated_with_any_file(dsn: str, conn, capsys, tmp_path) -> None:
