@@ -67,10 +67,9 @@ async def repair(manager: BatchManager, connection: "asyncpg.Connection[Any]", w
     first = await manager.process_batch(batch_id, commit_interval=TOGETHER)
     await way(manager, batch_id)
     left = (await manager.get_batch_summary(batch_id)).outstanding_items
-    stored = await connection.fetchrow(
+    (stored,) = await connection.fetch(
         "SELECT count(*) AS flights, sum(distance) AS distance FROM flights_demo.flights"
     )
-    assert stored is not None
     print(
         f"{way.__name__}: {first.failed_items} failed, {left} are left; "
         f"{stored['flights']:,} flights, sum of distance {stored['distance']:,}"

@@ -119,15 +119,28 @@ class BatchRepairs(BatchQueries):
             actor: Who asks, for the log.
         """
         summary = await self.process_batch(batch_id)
+        options = (await self.get_batch(batch_id)).options
+        if "canary" in options and (stopped := stopped_by(options, summary)):
+            return replace(summary, stopped=stopped)
+        rest = await self.continue_reprocessing(batch_id, transform=transform, actor=actor)
+        return summary if rest is None else await self.process_batch(rest)
+
+    async def continue_reprocessing(
+        self, batch_id: UUID, *, transform: Transform | None = None, actor: str | None = None
+    ) -> UUID | None:
+        """Create the batch of the rest, once a canary has passed; its id, or None.
+
+        None also when there is no rest, or the batch is no canary.
+        """
         batch = await self.get_batch(batch_id)
         if "canary" not in batch.options:
-            return summary
-        if stopped := stopped_by(batch.options, summary):
-            return replace(summary, stopped=stopped)
+            return None
+        if stopped_by(batch.options, await self.get_batch_summary(batch_id)):
+            return None
         selection = rest_of(batch.options, Selection(transform=transform))
         origin = batch.parent_batch_id or batch_id
         rest = await create_child(self._database, origin, selection, self._limits, actor)
-        return summary if rest in {None, batch_id} else await self.process_batch(rest)
+        return None if rest == batch_id else rest
 
     async def set_thresholds(self, batch_id: UUID, **given: float | None) -> None:
         """Say how many items of a batch may fail, for everybody who works on it from now on.

@@ -138,7 +138,7 @@ def _operation(
         described["requestBody"] = _creation_body(schemas, registry)
     elif one.body is not None:
         described["requestBody"] = {
-            "required": False,
+            "required": any(field.is_required() for field in one.body.model_fields.values()),
             "content": {JSON: {"schema": schemas.of(one.body.__name__)}},
         }
     if secured and not one.public:
@@ -162,9 +162,9 @@ def _parameters(one: Operation, schemas: _Schemas, registry: Registry) -> list[d
                     "schema": _without_null(value),
                 }
             )
-    if one.takes_file and registry.batch_types:
-        kind = next(parameter for parameter in found if parameter["name"] == "batch_type")
-        kind["schema"] = {"type": "string", "enum": list(registry.batch_types)}
+    for kind in found if one.takes_file and registry.batch_types else ():
+        if kind["name"] == "batch_type":
+            kind["schema"] = {"type": "string", "enum": list(registry.batch_types)}
     return found
 
 

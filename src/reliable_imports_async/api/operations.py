@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from . import payloads
+from . import payloads, repair_payloads
 from .calls import Call
-from .handlers import acting, creating, following, reading, serving
+from .handlers import acting, creating, following, reading, repairing, serving
 
 Handler = Callable[[Call], Awaitable[Response]]
 
@@ -26,7 +26,7 @@ class Operation:
     """One thing that a client can do.
 
     Attributes:
-        method: GET, POST, DELETE.
+        method: GET, POST, PATCH, DELETE.
         path: As Starlette writes it: ``/api/batches/{batch_id:uuid}``.
         handler: Its name is the operation's id, its docstring the description.
         tag: The heading under which the page shows it.
@@ -99,7 +99,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=acting.process_batch,
         tag="actions",
         body=payloads.ProcessBatch,
-        answers={200: payloads.BatchAnswer, 202: payloads.BatchAnswer},
+        answers={200: repair_payloads.ProcessedAnswer, 202: payloads.BatchAnswer},
         problems=(400, 404, 409, 413, 415, 422),
     ),
     Operation(
@@ -109,6 +109,16 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="actions",
         body=payloads.ReprocessBatch,
         answers={200: payloads.BatchAnswer, 202: payloads.BatchAnswer},
+        problems=(400, 404, 409, 413, 415, 422),
+    ),
+    Operation(
+        method="POST",
+        path=f"{BATCH}/reprocess/upload",
+        handler=repairing.reprocess_file,
+        tag="actions",
+        query=repair_payloads.CorrectionQuery,
+        takes_file=True,
+        answers={200: repair_payloads.CorrectedAnswer, 202: repair_payloads.CorrectedAnswer},
         problems=(400, 404, 409, 413, 415, 422),
     ),
     Operation(
@@ -154,6 +164,32 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="items",
         answers={200: payloads.ItemAnswer},
         problems=(404,),
+    ),
+    Operation(
+        method="PATCH",
+        path=f"{BATCH}/items/{{item_number:int}}",
+        handler=repairing.edit_item,
+        tag="items",
+        body=repair_payloads.EditItem,
+        answers={200: payloads.ItemAnswer},
+        problems=(400, 404, 409, 413, 415, 422),
+    ),
+    Operation(
+        method="GET",
+        path=f"{BATCH}/items/{{item_number:int}}/edits",
+        handler=repairing.list_edits,
+        tag="items",
+        answers={200: repair_payloads.EditsAnswer},
+        problems=(404,),
+    ),
+    Operation(
+        method="GET",
+        path=f"{BATCH}/failures",
+        handler=repairing.list_failures,
+        tag="items",
+        query=repair_payloads.FailuresQuery,
+        answers={200: repair_payloads.FailuresAnswer},
+        problems=(404, 422),
     ),
     Operation(
         method="GET",

@@ -23,7 +23,30 @@ class Payload(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class CreateBatch(Payload):
+class Thresholds(Payload):
+    """When failures pause a batch; kept with it."""
+
+    max_failures: int | None = Field(
+        default=None, ge=0, le=LARGEST_NUMBER, description="Pause when more items fail."
+    )
+    max_failure_rate: float | None = Field(
+        default=None, ge=0, le=1, description="Pause when a larger share fails."
+    )
+    min_processed: int | None = Field(
+        default=None, ge=1, le=LARGEST_NUMBER, description="Items before the share counts."
+    )
+
+
+class Expected(Payload):
+    """Control totals: a batch whose records do not add up to them ends failed."""
+
+    count: int | None = Field(default=None, ge=0, le=LARGEST_NUMBER)
+    sum: dict[Text, str | int | float] = Field(
+        default_factory=dict, description="Exact sums by column.", examples=[{"amount": "12.50"}]
+    )
+
+
+class CreateBatch(Thresholds):
     """A new batch."""
 
     batch_type: Text = Field(description="Names the processor.", examples=["customer_data"])
@@ -40,16 +63,29 @@ class CreateBatch(Payload):
         default=False,
         description="Refuse the batch when an item is invalid, instead of storing a failed item.",
     )
+    expect: Expected | None = None
 
 
-class ProcessBatch(Payload):
+class ProcessBatch(Thresholds):
     """How to process."""
 
     process: Literal["background", "wait"] = "background"
+    dry_run: bool = Field(
+        default=False, description="Only try, here and now: everything is rolled back."
+    )
 
 
-class ReprocessBatch(ProcessBatch):
+class ReprocessBatch(Payload):
     """Which failures to run again; by default all."""
+
+    process: Literal["background", "wait"] = "background"
+    canary: int | None = Field(
+        default=None,
+        ge=1,
+        le=LARGEST_NUMBER,
+        description="First only so many, in a batch of their own; the rest if enough succeed.",
+    )
+    min_success: float = Field(default=0.9, ge=0, le=1, description="The share that is enough.")
 
     failed_items_only: bool = Field(
         default=True, description="`false` runs every item again, also what succeeded."
@@ -110,6 +146,12 @@ class UploadQuery(Payload):
     encoding: str | None = Field(default=None, max_length=40)
     on_same_file: Literal["refuse", "skip", "force"] = "refuse"
     process: Literal["background", "wait", "false"] = "background"
+    expect_count: int | None = Field(
+        default=None, ge=0, le=LARGEST_NUMBER, description="How many records it must hold."
+    )
+    max_failures: int | None = Field(default=None, ge=0, le=LARGEST_NUMBER)
+    max_failure_rate: float | None = Field(default=None, ge=0, le=1)
+    min_processed: int | None = Field(default=None, ge=1, le=LARGEST_NUMBER)
 
 
 class ExportQuery(Payload):

@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from ...endpoints import answer
@@ -13,16 +14,31 @@ from .waiting import settled
 
 
 async def process_batch(call: Call) -> Response:
-    """Process a batch that was only created, or go on with an interrupted one."""
+    """Process a batch that was only created, or go on with an interrupted one.
+
+    With `dry_run` every item of a pending batch is tried and rolled back while you wait.
+    """
     body = await json_body(call.request, ProcessBatch)
     batch = await call.batch("process")
     call.manager.registry.get(batch.batch_type)
     await _before(call, batch.batch_type, batch.id)
+    if body.dry_run:
+        return reply((await call.manager.process_batch(batch.id, dry_run=True)).as_dict())
+    await call.manager.set_thresholds(
+        batch.id,
+        max_failures=body.max_failures,
+        max_failure_rate=body.max_failure_rate,
+        min_processed=body.min_processed,
+    )
     return await _run(call, batch.id, body.process)
 
 
 async def reprocess_batch(call: Call) -> Response:
-    """Run failures again, in a new batch of the same lineage; what succeeded never runs again."""
+    """Run failures again, in a new batch of the same lineage; what succeeded never runs again.
+
+    With `canary` the answer is about the canary's batch; once enough of it has succeeded, this
+    server goes on with the rest.
+    """
     body = await json_body(call.request, ReprocessBatch)
     batch = await call.batch("reprocess")
     call.manager.registry.get(batch.batch_type)
@@ -32,9 +48,14 @@ async def reprocess_batch(call: Call) -> Response:
         body.failed_items_only,
         group=body.group,
         item_numbers=body.item_numbers,
+        canary=body.canary,
+        min_success=body.min_success,
         actor=call.user_id,
     )
-    return await _run(call, child_id, body.process)
+    answered = await _run(call, child_id, body.process)
+    if body.canary is not None:
+        answered.background = BackgroundTask(_go_on, call, child_id)
+    return answered
 
 
 async def pause_batch(call: Call) -> Response:
@@ -48,9 +69,9 @@ async def pause_batch(call: Call) -> Response:
 
 async def resume_batch(call: Call) -> Response:
     """Undo a pause and go on."""
-    await json_body(call.request, Reason)
+    body = await json_body(call.request, Reason)
     batch = await call.batch("resume")
-    await call.manager.resume_batch(batch.id, actor=call.user_id)
+    await call.manager.resume_batch(batch.id, reason=body.reason, actor=call.user_id)
     await call.manager.enqueue_batch(batch.id)
     return await _summary(call, batch.id)
 
@@ -77,6 +98,14 @@ async def _run(call: Call, batch_id: UUID, process: str) -> Response:
         summary = await call.manager.get_batch_summary(batch_id)
     status = 200 if summary.status.settled else 202
     return reply(summarised(call, summary), status, Location=path_of(call, batch_id))
+
+
+async def _go_on(call: Call, canary_id: UUID) -> None:
+    """After the answer: the rest of what a canary stands for, if that passes."""
+    await call.manager.wait_for_batch(canary_id)
+    rest = await call.manager.continue_reprocessing(canary_id, actor=call.user_id)
+    if rest is not None:
+        await call.manager.enqueue_batch(rest)
 
 
 async def _summary(call: Call, batch_id: UUID) -> Response:

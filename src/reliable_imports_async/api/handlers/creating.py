@@ -16,7 +16,7 @@ from ...sources import Source, read_file
 from ..answers import path_of, summarised
 from ..bodies import Creation, creation_body
 from ..calls import Call, reply
-from ..payloads import CreateBatch, Process, UploadQuery
+from ..payloads import CreateBatch, Expected, Process, UploadQuery
 from ..problems import InvalidRequest
 from ..uploads import received
 from .waiting import settled
@@ -45,7 +45,15 @@ async def upload_batch(call: Call) -> Response:
     query = call.query(UploadQuery)
     endpoint = await _permitted(call, query.batch_type)
     process: Process = False if query.process == "false" else query.process
-    data = await _before(call, endpoint, CreateBatch(batch_type=query.batch_type, process=process))
+    asked = CreateBatch(
+        batch_type=query.batch_type,
+        process=process,
+        max_failures=query.max_failures,
+        max_failure_rate=query.max_failure_rate,
+        min_processed=query.min_processed,
+        expect=None if query.expect_count is None else Expected(count=query.expect_count),
+    )
+    data = await _before(call, endpoint, asked)
     async with received(call.request) as (file, name):
         settings = call.service.settings
         source = read_file(
@@ -83,6 +91,10 @@ async def _created(
         idempotency_key=_idempotency_key(call),
         on_same_file=on_same_file,
         enqueue=bool(data.process),
+        max_failures=data.max_failures,
+        max_failure_rate=data.max_failure_rate,
+        min_processed=data.min_processed,
+        expect=None if data.expect is None else data.expect.model_dump(),
     )
     async with call.hook():
         await answer(endpoint.after_create_batch(batch_id, data, call.ctx))

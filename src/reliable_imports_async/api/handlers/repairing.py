@@ -1,0 +1,90 @@
+"""What repairs failures: causes, edits, corrected files."""
+
+from starlette.responses import Response
+
+from ...endpoints import answer
+from ...errors import ItemNotFound
+from ...sources import read_file
+from ..answers import path_of, summarised
+from ..bodies import json_body
+from ..calls import Call, reply
+from ..payloads import LARGEST_NUMBER
+from ..repair_payloads import CorrectionQuery, EditItem, FailuresQuery
+from ..uploads import received
+from .waiting import settled
+
+
+async def list_failures(call: Call) -> Response:
+    """List the failures by cause: how many, which values, since when, seen before or not."""
+    query = call.query(FailuresQuery)
+    async with call.reading():
+        batch = await call.batch("view")
+        groups = await call.manager.failure_groups(batch.id, values=query.values)
+        unreadable = await call.manager.unreadable_items(batch.id)
+    shown = [one.as_dict() for one in groups if query.group in {None, one.group}]
+    return reply({"groups": shown, "unreadable_items": unreadable})
+
+
+async def edit_item(call: Call) -> Response:
+    """Replace the record of a failed item; the old one stays in its history.
+
+    The item stays failed until it is reprocessed.
+    """
+    body = await json_body(call.request, EditItem)
+    batch = await call.batch("edit")
+    number = _number(call)
+    await call.manager.update_item_source(
+        batch.id, number, body.source_data, reason=body.reason, actor=call.user_id
+    )
+    return reply((await call.manager.get_item(batch.id, number)).as_dict())
+
+
+async def list_edits(call: Call) -> Response:
+    """List who has changed the record of an item, what and when; oldest first."""
+    async with call.reading():
+        batch = await call.batch("view")
+        number = _number(call)
+        await call.manager.get_item(batch.id, number)
+        history = await call.manager.item_history(batch.id, number)
+    return reply({"edits": [edit.as_dict() for edit in history]})
+
+
+async def reprocess_file(call: Call) -> Response:
+    """Take a corrected file of failures back: exactly its rows run again, in a new batch.
+
+    Send what `failures.csv` or `failures.jsonl` gave, corrected; rows are matched by batch and item
+    number. Those that name nothing outstanding are refused and reported.
+    """
+    query = call.query(CorrectionQuery)
+    batch = await call.batch("reprocess")
+    call.manager.registry.get(batch.batch_type)
+    async with call.hook():
+        await answer(call.endpoint(batch.batch_type).before_process(batch.id, call.ctx))
+    await call.store_log(batch.id)
+    async with received(call.request) as (file, name):
+        source = read_file(
+            file,
+            name=query.name or name,
+            format=query.format,
+            delimiter=query.delimiter,
+            encoding=query.encoding,
+            max_ratio=call.service.settings.max_upload_ratio,
+        )
+        corrected = await call.manager.create_corrected_batch(batch.id, source, actor=call.user_id)
+    await call.manager.enqueue_batch(corrected.batch_id)
+    if query.process == "wait":
+        summary = await settled(call, corrected.batch_id)
+    else:
+        summary = await call.manager.get_batch_summary(corrected.batch_id)
+    report = corrected.as_dict()
+    del report["batch_id"]
+    status = 200 if summary.status.settled else 202
+    where = path_of(call, corrected.batch_id)
+    return reply(summarised(call, summary) | report, status, Location=where)
+
+
+def _number(call: Call) -> int:
+    number: int = call.request.path_params["item_number"]
+    if not 0 < number <= LARGEST_NUMBER:
+        raise ItemNotFound(call.batch_id, number)
+    return number
