@@ -125,3 +125,19 @@ async def test_the_next_step_repeats_the_processors(cli, failed, monkeypatch) ->
     again = ("-t", "orders", "--on-same-file", "force")
     shown = await cli("import", failed, *again, *options)
     assert re.search(r"reliable-imports reprocess \w+ --processors tests.test_cli\n", shown.out)
+
+
+async def test_a_dry_run_says_what_would_happen(cli, shop, orders) -> None:
+    tried = await cli("import", orders, "-t", "orders", "--dry-run")
+    assert tried.code == 1
+    shown = unpadded(tried.out)
+    assert "2 would complete   1 be skipped   2 fail   0 be retried   of 5" in shown
+    assert "public.orders: 2 inserted, 0 updated, 0 deleted" in shown
+    assert "Key (sku): c 2" in shown
+    assert re.search(r"Next: for real: reliable-imports process \w+$", shown)
+    assert await shop.fetchval("SELECT count(*) FROM orders") == 0
+    (report,) = (await cli("process", "latest", "--dry-run", "--json")).objects
+    assert (report["completed"], report["failed"]) == (2, 2)
+    assert (await cli("process", "latest", "--dry-run", "--background")).code == 2
+    assert (await cli("process", "latest", "-q")).code == 1
+    assert (await cli("process", "latest", "--dry-run")).code == 2, "it is not pending any more"

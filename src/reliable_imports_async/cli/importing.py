@@ -37,6 +37,7 @@ from .options import (
     SameFileChoice,
     SourceName,
     Tolerate,
+    Trial,
 )
 from .running import Run
 from .text import tail
@@ -62,6 +63,7 @@ async def import_file(  # noqa: PLR0913 - the command's options
     metadata: Metadata = None,
     idempotency_key: IdempotencyKey = None,
     on_same_file: SameFileChoice = OnSameFile.REFUSE,
+    dry_run: Trial = False,
     expect_count: ExpectCount = None,
     expect_sum: ExpectSum = None,
     max_failures: MaxFailures = None,
@@ -90,6 +92,8 @@ async def import_file(  # noqa: PLR0913 - the command's options
     }
     async with cli.manager(concurrency=concurrency, discover=True) as manager:
         run = Run(cli, manager, tolerate=tolerate or 0.0)
+        if dry_run:
+            return await run.load_and_try(source, type, options)
         return await run.load_and_process(source, type, options)
 
 
@@ -98,6 +102,7 @@ async def process(
     *,
     batch: BatchName,
     background: Background = False,
+    dry_run: Trial = False,
     max_failures: MaxFailures = None,
     max_failure_rate: MaxFailureRate = None,
     min_processed: MinProcessed = None,
@@ -105,6 +110,8 @@ async def process(
     concurrency: Concurrency = None,
 ) -> int:
     """Process a batch to its end, or go on with it after it was stopped."""
+    if dry_run and background:
+        raise UsageRefused("A dry run is not for the workers.")
     given = {
         "max_failures": max_failures,
         "max_failure_rate": max_failure_rate,
@@ -112,8 +119,11 @@ async def process(
     }
     async with cli.manager(concurrency=concurrency, discover=not background) as manager:
         batch_id = await manager.find_batch(batch)
+        run = Run(cli, manager, tolerate=tolerate or 0.0)
+        if dry_run:
+            return await run.try_batch(batch_id)
         if not background:
-            return await Run(cli, manager, tolerate=tolerate or 0.0).process(batch_id, given)
+            return await run.process(batch_id, given)
         await manager.set_thresholds(batch_id, **given)
         await manager.enqueue_batch(batch_id)
     if cli.output.json:

@@ -125,6 +125,10 @@ Tolerate = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+Trial = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Try every item and roll it back; the batch stays pending."),
+]
 ExpectCount = Annotated[
     int | None,
     typer.Option(

@@ -14,11 +14,12 @@ from ..errors import ReliableImportsError
 from ..manager import BatchManager
 from ..models import BatchSummary
 from ..sources import Source
-from .failures import Stopped, code_of
+from ..tallying import DryRun
+from .failures import COMPLETED, SOME_FAILED, Stopped, code_of
 from .invocation import Invocation
 from .progress import Display, display, follow
 from .stopping import stoppable
-from .summaries import summary_view
+from .summaries import dry_run_view, summary_view
 from .text import number, tail
 
 STOPPING = "Stopping: running items end first. Ctrl-C once more leaves at once."
@@ -66,6 +67,29 @@ class Run:
         """Process a batch that exists; the exit code."""
         self._batch_id = batch_id
         return await self._to_the_end(lambda: self._process(batch_id, thresholds))
+
+    async def load_and_try(
+        self, source: Source, batch_type: str, options: Mapping[str, Any]
+    ) -> int:
+        """Store a source as a batch, and try it without storing anything else; the exit code."""
+        self._batch_id = await self._manager.create_batch(
+            batch_type, source, created_by=self._cli.actor, **options
+        )
+        return await self.try_batch(self._batch_id)
+
+    async def try_batch(self, batch_id: UUID) -> int:
+        """Try a pending batch without storing anything; the exit code it would have."""
+        self._batch_id = batch_id
+        report: DryRun | None = None
+        async with stoppable(self._cli.output, "Stopping."):
+            report = await self._manager.process_batch(batch_id, dry_run=True)
+        if report is None:
+            raise Stopped("Nothing was changed.")
+        if self._cli.output.json:
+            self._cli.output.record(report.as_dict())
+        else:
+            self._cli.output.show(*dry_run_view(report, self._cli.repeated))
+        return SOME_FAILED if report.failed > self._tolerate * report.total_items else COMPLETED
 
     async def reprocess(
         self, batch_id: UUID, *, everything: bool, selection: Mapping[str, Any]

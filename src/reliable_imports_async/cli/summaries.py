@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ..models import BatchStatus, BatchSummary, FailureGroup
 from ..outcomes import FailureKind
+from ..tallying import DryRun
 from .text import clock, duration, number, one_line, plain, rate, tail
 
 STATUS_STYLES = {
@@ -52,6 +53,35 @@ def summary_view(
             yield _indented(Text(more, "dim"))
     if step := _next_step(summary, repeated):
         yield Text.assemble(("Next: ", "bold cyan"), step)
+
+
+def dry_run_view(report: DryRun, repeated: str = "") -> Iterator[RenderableType]:
+    """What a batch would come to.
+
+    Args:
+        repeated: The global options that the next command must repeat.
+    """
+    yield Text.assemble(
+        "Dry run of batch ",
+        (tail(report.batch_id), "bold"),
+        f" · {plain(report.batch_type)} · nothing has changed ({report.seconds:.1f} s)",
+    )
+    yield _indented(
+        Text(
+            f"{number(report.completed)} would complete   {number(report.skipped)} be skipped   "
+            f"{number(report.failed)} fail   {number(report.retried)} be retried   "
+            f"of {number(report.total_items)}"
+        )
+    )
+    for table in report.tables:
+        rows = f"{number(table.inserted)} inserted, {number(table.updated)} updated, "
+        text = f"{plain(table.table)}: {rows}{number(table.deleted)} deleted"
+        yield _indented(Text(text))
+    if report.groups:
+        yield Text("Would fail, by cause", "bold")
+        yield _indented(groups_view(report.groups))
+    step = f"reliable-imports process {tail(report.batch_id)}{repeated}"
+    yield Text.assemble(("Next: ", "bold cyan"), f"for real: {step}")
 
 
 def _headline(summary: BatchSummary) -> Text:
