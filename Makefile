@@ -34,8 +34,8 @@ fuzz: install ## Try the REST API with many generated requests (EXAMPLES=300)
 	@EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -q tests/test_api_contract.py
 
 .PHONY: torture
-torture: install ## Real processes, seeded faults, invariants (SECONDS=60 SEED=7 WORKERS=3 JSON=result.json)
-	@$(BIN)/python -m tests.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) --workers $(or $(WORKERS),3) $(if $(JSON),--json $(JSON))
+torture: install ## Real processes, seeded faults, invariants (MODE=item|interval|set SECONDS=60 SEED=7 …)
+	@TORTURE_MODE=$(or $(MODE),item) $(BIN)/python -m tests.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) --workers $(or $(WORKERS),3) $(if $(JSON),--json $(JSON))
 
 .PHONY: mutants
 mutants: install ## Break the engine in known ways; the suite must notice each

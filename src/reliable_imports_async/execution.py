@@ -12,13 +12,14 @@ import asyncpg
 
 from .context import ImportContext, LogBuffer
 from .database import Database
-from .errors import TransactionEnded
+from .declared import Upsert, declared_upsert
+from .errors import ConfigurationError, TransactionEnded
 from .guarded import Connection, GuardedConnection, ReadingConnection
 from .interruptions import ItemTimeout, must_propagate, undisturbed
 from .judgement import Action, Judgement, describe, judge
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Completed, Failed, Failure, FailureKind, Postponed, Skip
-from .processors import BaseProcessor, as_outcome, as_outcomes, is_set_wise
+from .processors import BaseProcessor, as_outcome, as_outcomes, is_declared, is_set_wise
 from .readiness import NotReady, make_ready
 from .session import Outage, Session
 from .settings import Settings
@@ -98,6 +99,7 @@ class Executor:
         self._shared = shared
         self.dry_run = False
         self.item_timeout = processor.item_timeout or settings.item_timeout
+        self._upsert: Upsert | None = None
         self._set_wise = is_set_wise(type(processor))
         self._always_ready = processor.model() is None and not (
             processor.overrides("validate_item") or processor.overrides("prepare_item")
@@ -258,8 +260,23 @@ class Executor:
         Raises:
             ItemTimeout: It took longer.
         """
-        results = await self._limited(self.processor.process_items(items, ctx))
+        write = self.processor.process_items
+        if is_declared(type(self.processor)):
+            if self._upsert is None:
+                self._upsert = await declared_upsert(ctx.connection._open(), self.processor)  # noqa: SLF001
+            write = self._upsert.write
+        results = await self._limited(write(items, ctx))
         return as_outcomes(results, len(items))
+
+    async def check_declaration(self) -> str | None:
+        """Why items cannot be upserted as the processor declares; None: they can, or need not."""
+        if is_declared(type(self.processor)):
+            try:
+                async with self.database.connection() as conn:
+                    self._upsert = await declared_upsert(conn, self.processor)
+            except ConfigurationError as exc:
+                return str(exc)
+        return None
 
     def set_context(self, guarded: GuardedConnection, log: LogBuffer) -> ImportContext:
         """The context of a set of items."""

@@ -26,7 +26,7 @@ from .store import batches, summaries
 from .suspects import Suspects
 from .tallying import DryRun
 from .turn import Turn
-from .watching import watched
+from .watching import pause, watched
 
 
 class Processing:
@@ -100,6 +100,9 @@ class Processing:
             executor = Executor(
                 batch, processor, self._database, self._settings, shared=shared, streak=streak
             )
+            if (reason := await executor.check_declaration()) is not None:
+                await pause(batch, self._control, reason)
+                return
             concurrency = min(
                 processor.concurrency or self._database.concurrency, self._database.concurrency
             )

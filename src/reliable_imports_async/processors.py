@@ -3,9 +3,10 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Generic, get_args, get_origin
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_json
 
 from .context import ImportContext
@@ -40,6 +41,8 @@ class BaseProcessor(Generic[T]):
         retry_on: Exceptions that mean the same as raising `Retry`.
         commit_interval: Items that share a transaction; a failing one is undone alone all the
             same. None: 1, or 500 with `process_items`.
+        table: With a model, `key` and no method: the table into which ``item.data`` is upserted.
+        key: The columns of a unique constraint of `table`.
         pause_after: Consecutive exceptions of one group that pause the batch: an int, None for
             never, or "setting" for the setting (50).
         max_failures: Failed items beyond which a batch pauses; None for any number.
@@ -59,14 +62,18 @@ class BaseProcessor(Generic[T]):
     max_failure_rate: ClassVar[float | None] = None
     min_processed: ClassVar[int] = 100
     commit_interval: ClassVar[int | None] = None
+    table: ClassVar[str] = ""
+    key: ClassVar[tuple[str, ...]] = ()
 
     _adapter: ClassVar[TypeAdapter[Any] | None] = None
+    _model: ClassVar[Any] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         model = _declared_model(cls)
         if model is not None:
             cls._adapter = TypeAdapter(model)
+            cls._model = model
 
     def validate_item(self, item: ImportBatchItem[T], ctx: ImportContext) -> object:
         """Say whether the item may be processed; plain or async.
@@ -167,7 +174,22 @@ def can_process(cls: type[BaseProcessor[Any]]) -> bool:
 
 def is_set_wise(cls: type[BaseProcessor[Any]]) -> bool:
     """Whether a class takes many items at once; then it never gets one through `process_item`."""
-    return cls.overrides("process_items")
+    return cls.overrides("process_items") or is_declared(cls)
+
+
+def is_declared(cls: type[BaseProcessor[Any]]) -> bool:
+    """Whether a class has no method, and its table and key say what happens to its items."""
+    return bool(cls.table) and not (cls.overrides("process_item") or cls.overrides("process_items"))
+
+
+def fields_of(cls: type[BaseProcessor[Any]]) -> tuple[str, ...]:
+    """The names of the fields of a class's model; none where it is no model with fields."""
+    model = cls._model
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return tuple(model.model_fields)
+    if isinstance(model, type) and is_dataclass(model):
+        return tuple(field.name for field in fields(model))
+    return ()
 
 
 def interval_of(processor: BaseProcessor[Any]) -> int:
@@ -188,6 +210,11 @@ def check_processor(processor: BaseProcessor[Any]) -> None:
         raise NotAProcessor(
             f"{where} defines no process_item.",
             hint="write `async def process_item(self, item, ctx)`, or process_items.",
+        )
+    if is_declared(cls) and not (cls.key and set(cls.key) <= set(fields_of(cls))):
+        raise NotAProcessor(
+            f"{where} declares a table without a model that has its key.",
+            hint="class YourProcessor(BaseProcessor[YourModel]), with key = ('field', …).",
         )
     for name in (
         "process_item",

@@ -1,5 +1,6 @@
-"""The one statement that is composed at run time: INSERT … ON CONFLICT DO UPDATE."""
+"""The statements that are composed at run time: INSERT … ON CONFLICT DO UPDATE."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from .errors import ConfigurationError
@@ -30,6 +31,35 @@ def upsert_statement(table: str, columns: tuple[str, ...], key: tuple[str, ...])
     return (
         f"INSERT INTO {quoted_table(table)} ({names}) VALUES ({slots}) "  # noqa: S608 - all quoted
         f"ON CONFLICT ({', '.join(map(quoted, key))}) DO UPDATE SET {updates} RETURNING *"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table, with its type as SQL spells it."""
+
+    name: str
+    type: str
+    is_bytes: bool = False
+
+
+@lru_cache(maxsize=512)
+def upsert_many_statement(table: str, columns: tuple[Column, ...], key: tuple[str, ...]) -> str:
+    """SQL that upserts the rows of one JSON array, given as text; bytes come as hexadecimal."""
+    names = ", ".join(quoted(one.name) for one in columns)
+    typed = ", ".join(
+        f"{quoted(one.name)} {'text' if one.is_bytes else one.type}" for one in columns
+    )
+    values = ", ".join(
+        f"decode({quoted(one.name)}, 'hex')" if one.is_bytes else quoted(one.name)
+        for one in columns
+    )
+    changed = [one.name for one in columns if one.name not in key] or [key[0]]
+    updates = ", ".join(f"{quoted(name)} = EXCLUDED.{quoted(name)}" for name in changed)
+    return (
+        f"INSERT INTO {quoted_table(table)} ({names}) SELECT {values} "  # noqa: S608 - all quoted
+        f"FROM jsonb_to_recordset($1::text::jsonb) AS given({typed}) "
+        f"ON CONFLICT ({', '.join(map(quoted, key))}) DO UPDATE SET {updates}"
     )
 
 

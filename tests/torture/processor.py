@@ -95,6 +95,25 @@ class TortureProcessor(BaseProcessor):
         Acknowledged.write(f"after {summary.batch_id}")
 
 
+class IntervalProcessor(TortureProcessor):
+    """Twenty items share a transaction."""
+
+    commit_interval = 20
+
+
+class SetProcessor(TortureProcessor):
+    """So they do here, in one call; log lines belong to no item then."""
+
+    commit_interval = 20
+
+    async def process_items(self, items, ctx):
+        return [await self.process_item(item, ctx) for item in items]
+
+
+PROCESSORS = {"item": TortureProcessor, "interval": IntervalProcessor, "set": SetProcessor}
+MODE = os.environ.get("TORTURE_MODE", "item")
+
+
 class Acknowledged:
     """What this process was told is true, appended line by line: the history of the clients."""
 

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from reliable_imports_async import BatchManager, suspects
 from reliable_imports_async.execution import Executor
+from reliable_imports_async.interval import Interval
 from reliable_imports_async.judgement import is_outage
 from reliable_imports_async.settling import Settled
 
-from .processor import Acknowledged, TortureProcessor
+from .processor import MODE, PROCESSORS, Acknowledged
 
 
 def record_acknowledgements() -> None:
@@ -25,6 +26,18 @@ def record_acknowledgements() -> None:
         return verdict
 
     Executor.execute = recorded
+    execute_together = Interval.execute
+
+    async def recorded_together(self, prepared, session, may_start):
+        verdicts = await execute_together(self, prepared, session, may_start)
+        for one in prepared:
+            verdict = verdicts.get(one.item.item_number)
+            if isinstance(verdict, Settled):
+                item = one.item
+                Acknowledged.write(f"{verdict.status} {item.batch_id} {item.item_number}")
+        return verdicts
+
+    Interval.execute = recorded_together
 
 
 async def unfinished(manager: BatchManager) -> UUID | None:
@@ -41,7 +54,7 @@ class Broken(BaseException):
 
 
 async def work(manager: BatchManager, done: Path) -> None:
-    manager.registry.register(TortureProcessor)
+    manager.registry.register(PROCESSORS[MODE])
     print(manager._processing._control.worker_id, flush=True)
     working = asyncio.ensure_future(manager.run_worker())
     try:
