@@ -20,6 +20,7 @@ from .models import (
     LogLevel,
     Visible,
 )
+from .overviews import BatchOverviews
 from .store import batches, items, lineage, logs, metrics, summaries
 from .store.metrics import Measurements
 
@@ -27,7 +28,7 @@ PAGE = 500
 WATCH_SECONDS = 0.5
 
 
-class BatchQueries:
+class BatchQueries(BatchOverviews):
     """The reading half of `BatchManager`."""
 
     _database: Database
@@ -142,6 +143,7 @@ class BatchQueries:
         created_since: datetime | None = None,
         created_before: datetime | None = None,
         before: UUID | None = None,
+        search: str | None = None,
         visible: Mapping[str, Visible | bool] | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[ImportBatch]:
@@ -151,6 +153,7 @@ class BatchQueries:
             created_since: Only batches created then or later.
             created_before: Only batches created earlier.
             before: Only batches older than this one.
+            search: Only batches whose file, type, creator or id has this in it.
             visible: By batch type, which of its batches to list: True, False or `Visible`.
             limit: At most so many; None for all.
         """
@@ -166,6 +169,7 @@ class BatchQueries:
                     created_since=created_since,
                     created_before=created_before,
                     before=before,
+                    search=search,
                     visible=visible,
                     limit=size,
                 )

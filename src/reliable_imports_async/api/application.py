@@ -15,9 +15,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..dashboard import PAGES
 from ..errors import ReliableImportsError
 from ..registry import Registry
-from . import payloads
+from . import browsing, payloads
 from .authentication import Browsers
 from .calls import Call
 from .openapi import document
@@ -65,7 +66,7 @@ def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlet
         middleware.append(Middleware(AuthenticationMiddleware, backend=backend, on_error=_refused))
     middleware.append(Middleware(BodyPace, settings=service.settings))
     return Starlette(
-        routes=[_route(one, service) for one in OPERATIONS],
+        routes=_own_routes(service),
         middleware=middleware,
         exception_handlers={
             HTTPException: on_http_exception,
@@ -100,10 +101,15 @@ def _refused(conn: HTTPConnection, exc: Exception) -> Response:
     )
 
 
-def add_extra_routes(app: Starlette, registry: Registry) -> None:
+def _own_routes(service: Service) -> list[Route]:
+    pages = browsing.routes(service) if service.dashboard else []
+    return [_route(one, service) for one in OPERATIONS] + pages
+
+
+def add_extra_routes(app: Starlette, registry: Registry, *, dashboard: bool) -> None:
     """Serve the routes that endpoints add, instead of those of an earlier start."""
     routes: list[BaseRoute] = app.router.routes
-    del routes[len(OPERATIONS) :]
+    del routes[len(OPERATIONS) + (len(PAGES) if dashboard else 0) :]
     for endpoint in registry.endpoints:
         routes += endpoint.extra_routes()
 

@@ -86,6 +86,7 @@ class Signer:
         key = secret or secrets.token_urlsafe(KEY_BYTES)
         self._cookies = URLSafeTimedSerializer(key, salt="session")
         self._tickets = URLSafeTimedSerializer(key, salt="ticket")
+        self._forms = URLSafeTimedSerializer(key, salt="form")
 
     def cookie(self, user_id: str) -> str:
         """A session cookie's value."""
@@ -94,6 +95,18 @@ class Signer:
     def ticket(self, user_id: str, path: str) -> str:
         """A ticket for one path."""
         return str(self._tickets.dumps([user_id, path]))
+
+    def form_token(self, session: str) -> str:
+        """Proves that a form was made for this session."""
+        return str(self._forms.dumps(hash_of(session)))
+
+    def is_form_token(self, value: str, session: str) -> bool:
+        """Whether it was made for this session, and is not old."""
+        try:
+            made_for = str(self._forms.loads(value, max_age=COOKIE_SECONDS))
+        except BadSignature:
+            return False
+        return hmac.compare_digest(made_for, hash_of(session))
 
     def user_of_cookie(self, value: str | None) -> str | None:
         """Whose cookie it is; None for none, a forged and an old one."""

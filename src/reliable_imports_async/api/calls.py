@@ -18,6 +18,7 @@ from ..errors import BatchNotFound
 from ..manager import BatchManager
 from ..models import ImportBatch, Visible
 from .authentication import user_of
+from .payloads import CreateBatch
 from .problems import InvalidRequest
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ class Call:
 
     __slots__ = ("ctx", "manager", "request", "service", "user_id")
 
-    def __init__(self, request: Request, service: "Service") -> None:
+    def __init__(self, request: Request, service: "Service", user_id: str | None = None) -> None:
         self.request = request
         self.service = service
         self.manager: BatchManager = service.manager
-        self.user_id = user_of(request)
+        self.user_id = user_id or user_of(request)
         self.ctx = EndpointContext(
             manager=self.manager,
             user_id=self.user_id,
@@ -109,6 +110,17 @@ class Call:
             raise BatchNotFound(self.batch_id)
         await self.require(endpoint, action, batch)
 
+    async def visible(self) -> dict[str, Visible | bool]:
+        """What the application lets this caller see, by batch type."""
+        visible: dict[str, Visible | bool] = {}
+        for name in self.manager.registry.batch_types:
+            endpoint = self.endpoint(name)
+            if endpoint.overrides("visible_batches"):
+                async with self.hook():
+                    allowed = await answer(endpoint.visible_batches(self.ctx))
+                visible[name] = allowed if isinstance(allowed, Visible) else bool(allowed)
+        return visible
+
     async def require(
         self, endpoint: BaseEndpoint, action: str, batch: ImportBatch | None = None
     ) -> None:
@@ -127,6 +139,17 @@ class Call:
             raise
         except ValueError as exc:
             raise InvalidRequest(self.ctx.log.redact(str(exc)) or "It was refused.") from exc
+
+    async def about_to_create(self, data: CreateBatch) -> CreateBatch:
+        """A batch as the application's hook wants it created; the hook may refuse it."""
+        endpoint = self.endpoint(data.batch_type)
+        async with self.hook():
+            changed = await answer(endpoint.before_create_batch(data, self.ctx))
+        return data if changed is None else changed
+
+    async def about_to_upload(self, batch_type: str) -> CreateBatch:
+        """The same for a file that is only stored for now."""
+        return await self.about_to_create(CreateBatch(batch_type=batch_type, process=False))
 
     async def store_log(self, batch_id: UUID) -> None:
         """Store what hooks have logged."""

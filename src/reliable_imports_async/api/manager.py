@@ -26,6 +26,7 @@ class APIManager:
         authentication: Finds out who asks. By default the API keys of the settings; with neither,
             everybody may do everything.
         worker: Whether this process works on batches in the background.
+        dashboard: Whether the dashboard is served at ``/dashboard``.
         allowed_hosts: The host names it answers to; by default those of the settings, or all.
     """
 
@@ -35,6 +36,7 @@ class APIManager:
         *,
         authentication: AuthenticationBackend | None = None,
         worker: bool = True,
+        dashboard: bool = True,
         allowed_hosts: Sequence[str] | None = None,
     ) -> None:
         settings = manager.settings
@@ -47,6 +49,7 @@ class APIManager:
             signer=Signer(secret.get_secret_value() if secret else None),
             background=Background(manager, enabled=worker),
             feed=ProgressFeed(manager),
+            dashboard=dashboard,
         )
         self._hosts = tuple(allowed_hosts or settings.allowed_hosts)
         self._app: Starlette | None = None
@@ -89,7 +92,9 @@ class APIManager:
         async with AsyncExitStack() as stack:
             if not service.manager.is_open:
                 await stack.enter_async_context(service.manager)
-            application.add_extra_routes(self.app, service.manager.registry)
+            application.add_extra_routes(
+                self.app, service.manager.registry, dashboard=service.dashboard
+            )
             await stack.enter_async_context(service.background.running())
             await stack.enter_async_context(service.feed)
             service.running = True

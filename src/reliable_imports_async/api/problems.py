@@ -92,9 +92,7 @@ async def on_invalid_request(request: Request, exc: Exception) -> Response:
 
 async def on_error(request: Request, exc: Exception) -> Response:
     """Answer anything else; what is unexpected is logged and not told."""
-    status = next((STATUSES[cls] for cls in type(exc).__mro__ if cls in STATUSES), 500)
-    if status == 500 and is_outage(exc):
-        status = 503
+    status = status_of(exc)
     if isinstance(exc, ReliableImportsError):
         extra = {"hint": exc.hint} if exc.hint else {}
         if batch_id := getattr(exc, "batch_id", None):
@@ -105,6 +103,12 @@ async def on_error(request: Request, exc: Exception) -> Response:
         return problem(request, 503, "The database did not answer in time.", kind="unavailable")
     logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
     return problem(request, 500, "Something unexpected happened; the server's log has the details.")
+
+
+def status_of(exc: Exception) -> int:
+    """The status that an error is answered with."""
+    status = next((STATUSES[cls] for cls in type(exc).__mro__ if cls in STATUSES), 500)
+    return 503 if status == 500 and is_outage(exc) else status
 
 
 def problem(

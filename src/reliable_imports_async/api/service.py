@@ -26,6 +26,7 @@ class Service:
         background: Processes batches after the answer.
         feed: Tells clients how batches get on.
         document: Makes the API document, given where the API is mounted.
+        dashboard: Whether the dashboard is served.
         running: Whether the lifespan has been entered.
     """
 
@@ -35,6 +36,7 @@ class Service:
     background: Background
     feed: ProgressFeed
     document: Describe = field(default=lambda _base: {})
+    dashboard: bool = field(default=True)
     running: bool = field(default=False)
 
     @property

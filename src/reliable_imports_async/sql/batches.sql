@@ -75,6 +75,8 @@ SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metad
            AND (v.owner IS NULL OR v.owner = created_by)
            AND (v.metadata IS NULL OR b.metadata @> v.metadata::jsonb)))
    AND batch_type <> ALL ($11::text[])
+   AND ($12::text IS NULL
+        OR strpos(lower(concat_ws(' ', source_name, batch_type, created_by, id)), lower($12)) > 0)
  ORDER BY id DESC
  LIMIT $6;
 

@@ -116,6 +116,7 @@ async def page(
     created_since: datetime | None = None,
     created_before: datetime | None = None,
     before: UUID | None = None,
+    search: str | None = None,
     visible: Mapping[str, Visible | bool] | None = None,
     limit: int = 100,
 ) -> list[ImportBatch]:
@@ -139,6 +140,7 @@ async def page(
         [one.created_by for _, one in some],
         [None if one.metadata is None else json.dumps(dict(one.metadata)) for _, one in some],
         [name for name, one in (visible or {}).items() if not one],
+        search,
     )
     return [_batch(row) for row in rows]
 

@@ -30,7 +30,7 @@ async def create_batch(call: Call) -> Response:
     creation = await creation_body(call.request)
     endpoint = await _permitted(call, creation.data.batch_type)
     touched = endpoint.overrides("before_create_batch")
-    creation.data = await _before(call, endpoint, creation.data)
+    creation.data = await call.about_to_create(creation.data)
     _check(call, creation)
     source = creation.source(touched=touched)
     return await _created(call, endpoint, creation.data, source, "refuse")
@@ -53,7 +53,7 @@ async def upload_batch(call: Call) -> Response:
         min_processed=query.min_processed,
         expect=None if query.expect_count is None else Expected(count=query.expect_count),
     )
-    data = await _before(call, endpoint, asked)
+    data = await call.about_to_create(asked)
     async with received(call.request) as (file, name):
         settings = call.service.settings
         source = read_file(
@@ -72,12 +72,6 @@ async def _permitted(call: Call, batch_type: str) -> BaseEndpoint:
     endpoint = call.endpoint(batch_type)
     await call.require(endpoint, "create")
     return endpoint
-
-
-async def _before(call: Call, endpoint: BaseEndpoint, data: CreateBatch) -> CreateBatch:
-    async with call.hook():
-        changed = await answer(endpoint.before_create_batch(data, call.ctx))
-    return data if changed is None else changed
 
 
 async def _created(

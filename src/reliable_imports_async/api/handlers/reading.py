@@ -5,9 +5,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from ...endpoints import answer
 from ...errors import ItemNotFound
-from ...models import Visible
 from ..answers import detailed, listed
 from ..calls import Call, reply
 from ..payloads import LARGEST_NUMBER, BatchQuery, ItemQuery, LogQuery
@@ -27,7 +25,7 @@ async def list_batches(call: Call) -> Response:
                 created_since=query.created_since,
                 created_before=query.created_before,
                 before=query.cursor,
-                visible=await _visible(call),
+                visible=await call.visible(),
                 limit=size + 1,
             )
         ]
@@ -113,16 +111,3 @@ async def list_batch_types(call: Call) -> Response:
 def _schema(processor: Any) -> dict[str, Any] | None:
     adapter = processor.model()
     return None if adapter is None else adapter.json_schema()
-
-
-async def _visible(call: Call) -> dict[str, Visible | bool]:
-    """What the application lets this caller see, by batch type."""
-    registry = call.manager.registry
-    visible: dict[str, Visible | bool] = {}
-    for name in registry.batch_types:
-        endpoint = registry.endpoint(name)
-        if endpoint.overrides("visible_batches"):
-            async with call.hook():
-                allowed = await answer(endpoint.visible_batches(call.ctx))
-            visible[name] = allowed if isinstance(allowed, Visible) else bool(allowed)
-    return visible

@@ -1,0 +1,111 @@
+"""Editing the record of a failed item, and trying it again."""
+
+import json
+from typing import Any
+
+from starlette.datastructures import FormData
+from starlette.responses import Response
+
+from ..errors import EditRefused, ItemNotFound
+from ..models import ImportBatchItem, ItemStatus
+from .acting import before_process
+from .looking import LARGEST_NUMBER, in_order, wrong_fields
+from .rendering import render
+from .shown import hides_something, json_text
+from .visits import Refused, Visit
+
+MOST_FIELDS, LONGEST_FIELD, LONGEST_RECORD = 100, 10_000, 4_000_000
+
+
+async def edit_page(visit: Visit) -> Response:
+    """Show the record in a form."""
+    return await _form(visit, None, None)
+
+
+async def edit(visit: Visit) -> Response:
+    """Keep the new record; on request try the item again."""
+    form = await visit.form()
+    row = await visit.call.batch("edit")
+    item = await _item(visit)
+    text = str(form.get("record", ""))
+    try:
+        record = _record(form, in_order(item.source_data, row.source_columns))
+        await visit.manager.update_item_source(
+            row.id, item.item_number, record, reason=_reason(form), actor=visit.call.user_id
+        )
+    except ValueError as exc:
+        return await _form(visit, text, f"This is no JSON: {exc}")
+    except EditRefused as exc:
+        return await _form(visit, text, exc.message)
+    visit.call.ctx.info("dashboard: record edited", actor=visit.call.user_id, item=item.item_number)
+    await visit.call.store_log(row.id)
+    if "retry" not in form:
+        return visit.to(f"/batches/{row.id}/items/{item.item_number}")
+    await visit.call.batch("reprocess")
+    await before_process(visit, row)
+    child = await visit.manager.create_reprocessing(
+        row.id, item_numbers=[item.item_number], actor=visit.call.user_id
+    )
+    await visit.manager.enqueue_batch(child)
+    return visit.to(f"/batches/{child}")
+
+
+async def _form(visit: Visit, text: str | None, error: str | None) -> Response:
+    row = await visit.call.batch("edit")
+    item = await _item(visit)
+    if item.status != ItemStatus.FAILED or item.reprocessed_by is not None:
+        raise Refused(409, "Only a failed item that is not being reprocessed can be edited.")
+    record = in_order(item.source_data, row.source_columns)
+    by_field = text is None and _as_fields(record)
+    return render(
+        visit,
+        "edit.html",
+        code=200 if error is None else 422,
+        batch=row,
+        item=item,
+        by_field=by_field,
+        fields=record if by_field else {},
+        record=text if text is not None else json_text(record or {}),
+        wrong=wrong_fields(item.failure.fields if item.failure else (), record),
+        error=error,
+    )
+
+
+async def _item(visit: Visit) -> ImportBatchItem[Any]:
+    number = visit.call.request.path_params["item_number"]
+    if not 0 < number <= LARGEST_NUMBER:
+        raise ItemNotFound(visit.call.batch_id, number)
+    return await visit.manager.get_item(visit.call.batch_id, number)
+
+
+def _as_fields(record: Any) -> bool:
+    """Whether a form can show the record faithfully, one field a text."""
+    return (
+        isinstance(record, dict)
+        and 0 < len(record) <= MOST_FIELDS
+        and all(isinstance(one, str) and len(one) <= LONGEST_FIELD for one in record.values())
+        and not any(hides_something(one) for one in (*record, *record.values()))
+    )
+
+
+def _record(form: FormData, old_record: Any) -> dict[str, Any]:
+    """The new record: JSON, or the old one with the fields that were changed."""
+    if "record" in form:
+        record = json.loads(str(form["record"]), parse_constant=_no_number)
+        if not isinstance(record, dict):
+            raise ValueError("an item is an object")
+        return record
+    record = dict(old_record or {})
+    for position, (name, old) in enumerate(list(record.items())):
+        given = str(form.get(f"field-{position}", old)).replace("\r\n", "\n")
+        if given != str(old).replace("\r\n", "\n"):  # browsers send every line end as CR LF
+            record[name] = given
+    return record
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _reason(form: FormData) -> str | None:
+    return str(form.get("reason", "")).replace("\x00", "").strip()[:1000] or None

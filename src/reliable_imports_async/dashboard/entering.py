@@ -1,0 +1,64 @@
+"""Signing in and out, and the files that pages need."""
+
+from functools import cache
+from importlib import resources
+from urllib.parse import urlsplit
+
+from starlette.responses import RedirectResponse, Response
+
+from .rendering import render
+from .visits import Refused, Visit
+
+TYPES = {
+    "dashboard.css": "text/css",
+    "dashboard.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+
+
+async def file(visit: Visit) -> Response:
+    """Send a stylesheet, script or picture."""
+    name = visit.call.request.path_params["name"]
+    if name not in TYPES:
+        raise Refused(404, "There is no such file.")
+    headers = {"Cache-Control": "max-age=300", "X-Content-Type-Options": "nosniff"}
+    return Response(_content(name), media_type=TYPES[name], headers=headers)
+
+
+@cache
+def _content(name: str) -> bytes:
+    return resources.files(__package__).joinpath("static", name).read_bytes()
+
+
+async def sign_in_page(visit: Visit) -> Response:
+    """Ask for an API key."""
+    if not visit.secured or visit.call.user_id is not None:
+        return visit.to("")
+    return render(visit, "sign_in.html", wanted=visit.given("next") or "", wrong=False)
+
+
+async def sign_in(visit: Visit) -> Response:
+    """Start a session for the owner of an API key."""
+    form = await visit.form()
+    wanted = str(form.get("next", ""))
+    user = await visit.sign_in(str(form.get("key", "")).strip())
+    if user is None:
+        return render(visit, "sign_in.html", code=401, wanted=wanted, wrong=True)
+    visit.new_session = visit.session_cookie(user)
+    return RedirectResponse(_own(visit, wanted), 303, {"Cache-Control": "no-store"})
+
+
+async def sign_out(visit: Visit) -> Response:
+    """End the session."""
+    await visit.form()
+    visit.new_session = ""
+    return visit.to("/sign-in")
+
+
+def _own(visit: Visit, wanted: str) -> str:
+    """Where to go: only to pages of our own."""
+    parts = urlsplit(wanted.replace("\\", "/"))
+    ours = parts.path == visit.base or parts.path.startswith(f"{visit.base}/")
+    if parts.scheme or parts.netloc or not ours:
+        return visit.base
+    return parts.path + (f"?{parts.query}" if parts.query else "")

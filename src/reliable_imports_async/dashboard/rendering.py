@@ -1,0 +1,75 @@
+"""Templates made into answers, with the headers that keep what they show harmless."""
+
+import http
+from functools import cache
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse, Response
+
+from . import charts, shown
+from .visits import Visit
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # without one, forms would come from the origin "null"
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+@cache
+def environment() -> Environment:
+    """The templates: everything is escaped, and a misspelt name is an error."""
+    made = Environment(
+        loader=PackageLoader(__package__, "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in (
+        "shown", "json_text", "value_text", "count", "rate", "size", "span", "moment", "percent",
+    ):  # fmt: skip
+        made.filters[name] = getattr(shown, name)
+    made.globals["shares"] = charts.shares
+    made.globals["remaining"] = charts.remaining
+    made.globals["query"] = query
+    return made
+
+
+def query(**values: Any) -> str:
+    """The query of a link, without what is None."""
+    given = {name: str(value) for name, value in values.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def render(visit: Visit, template: str, *, code: int = 200, **values: Any) -> Response:
+    """A page."""
+    text = (
+        environment()
+        .get_template(template)
+        .render(
+            base=visit.base,
+            api=f"{visit.call.base}/api",
+            user=visit.call.user_id,
+            secured=visit.secured,
+            token=visit.token(),
+            **values,
+        )
+    )
+    # A lone surrogate in a query or a header has no bytes.
+    return HTMLResponse(text.encode("utf-8", "backslashreplace"), code, HEADERS)
+
+
+def error_page(visit: Visit | None, status: int, text: str, hint: str = "") -> Response:
+    """A page that says what went wrong."""
+    if visit is None:
+        return HTMLResponse("Something went wrong.", status, HEADERS)
+    title = http.HTTPStatus(status).phrase
+    return render(visit, "error.html", code=status, title=title, text=text, hint=hint)

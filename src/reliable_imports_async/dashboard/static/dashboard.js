@@ -1,0 +1,89 @@
+// What pages do beyond showing themselves: follow running batches, and ask in a dialog. Without
+// this file every page can be read, and every question is a page of its own.
+"use strict";
+
+const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const MOST_STREAMS = 4; // browsers allow six connections to a server
+
+function span(seconds) {
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+}
+
+function percent(part, total) {
+  if (!total) return "–";
+  if (part === total) return "100 %";
+  return `${Math.min(99.9, (100 * part) / total).toFixed(1)} %`;
+}
+
+function show(root, name, text) {
+  for (const element of root.querySelectorAll(`[data-live="${name}"]`)) element.textContent = text;
+}
+
+function paint(root, batch) {
+  const settled = batch.total_items - batch.pending_items;
+  const pace = batch.items_per_second;
+  const left = pace && batch.pending_items ? span(batch.pending_items / pace) : "";
+  let x = 0;
+  for (const kind of ["completed", "skipped", "failed"]) {
+    const width = (100 * batch[`${kind}_items`]) / Math.max(1, batch.total_items);
+    const part = root.querySelector(`.bar .${kind}`);
+    part.setAttribute("x", x);
+    part.setAttribute("width", width);
+    x += width;
+    show(root, `${kind}_items`, whole.format(batch[`${kind}_items`]));
+  }
+  show(root, "pending_items", whole.format(batch.pending_items));
+  show(root, "percent", percent(settled, batch.total_items));
+  show(root, "rate", pace === null ? "–" : `${whole.format(pace)}/s`);
+  show(root, "left", left || "–");
+  show(root, "eta", left ? ` · ${left} left` : "");
+  for (const badge of document.querySelectorAll("h1 .badge")) relabel(badge, root, batch.status);
+  for (const badge of root.querySelectorAll(".badge")) relabel(badge, root, batch.status);
+}
+
+function relabel(badge, root, status) {
+  if (!badge.closest('[data-live="status"]')) return;
+  if (badge.closest("h1") && !root.hasAttribute("data-reload")) return;
+  badge.className = `badge ${status}`;
+  badge.textContent = status;
+}
+
+function follow(root) {
+  const stream = new EventSource(root.dataset.events);
+  stream.addEventListener("progress", (event) => paint(root, JSON.parse(event.data)));
+  stream.addEventListener("finished", (event) => {
+    stream.close();
+    paint(root, JSON.parse(event.data));
+    if (root.hasAttribute("data-reload") && !document.querySelector("dialog[open]")) location.reload();
+  });
+  addEventListener("pagehide", () => stream.close());
+}
+
+async function ask(event) {
+  const link = event.currentTarget;
+  if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
+  event.preventDefault();
+  try {
+    const answer = await fetch(link.href, { credentials: "same-origin" });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const question = page.querySelector("[data-question]");
+    if (!answer.ok || !question) throw new Error("no question");
+    const dialog = document.createElement("dialog");
+    dialog.setAttribute("aria-label", question.querySelector("h1").textContent);
+    dialog.append(document.adoptNode(question));
+    dialog.querySelector("[data-close]").addEventListener("click", (click) => {
+      click.preventDefault();
+      dialog.close();
+    });
+    dialog.addEventListener("close", () => { dialog.remove(); link.focus(); });
+    document.body.append(dialog);
+    dialog.showModal();
+  } catch {
+    location.assign(link.href);
+  }
+}
+
+for (const root of [...document.querySelectorAll("[data-events]")].slice(0, MOST_STREAMS)) follow(root);
+for (const link of document.querySelectorAll("a[data-dialog]")) link.addEventListener("click", ask);

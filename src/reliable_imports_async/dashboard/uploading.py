@@ -1,0 +1,109 @@
+"""Files that come in: new batches, and failures that were corrected.
+
+An uploaded file becomes a batch that is not started. So what was detected, its first rows and a dry
+run can be looked at before anything is imported, and nothing waits in the server's memory.
+"""
+
+from typing import Any
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.responses import Response
+
+from ..endpoints import answer
+from ..errors import ConflictError, ReliableImportsError, SourceError
+from ..sources import Source, read_file
+from .acting import before_process
+from .rendering import render
+from .visits import Refused, Visit
+
+FORMATS = ("csv", "tsv", "jsonl", "json")
+
+
+async def upload_page(visit: Visit) -> Response:
+    """Ask for a file."""
+    return _upload_form(visit, visit.given("batch_type"), None, 200)
+
+
+def _upload_form(
+    visit: Visit, batch_type: str | None, error: ReliableImportsError | None, status: int
+) -> Response:
+    return render(
+        visit,
+        "upload.html",
+        code=status,
+        types=visit.manager.registry.batch_types,
+        batch_type=batch_type,
+        formats=FORMATS,
+        error=error,
+        earlier=getattr(error, "batch_id", None),
+    )
+
+
+async def upload(visit: Visit) -> Response:
+    """Store the file's records as a batch that waits to be started."""
+    form = await visit.form(files=1)
+    try:
+        batch_type = str(form.get("batch_type", ""))
+        visit.manager.registry.get(batch_type)
+        endpoint = visit.call.endpoint(batch_type)
+        await visit.call.require(endpoint, "create")
+        data = await visit.call.about_to_upload(batch_type)
+        try:
+            batch_id = await visit.manager.create_batch(
+                data.batch_type,
+                _source(visit, form),
+                metadata=data.metadata,
+                created_by=visit.call.user_id,
+                on_same_file="force" if "again" in form else "refuse",
+            )
+        except (SourceError, ConflictError) as exc:
+            status = 409 if isinstance(exc, ConflictError) else 422
+            return _upload_form(visit, batch_type, exc, status)
+    finally:
+        await form.close()
+    async with visit.call.hook():
+        await answer(endpoint.after_create_batch(batch_id, data, visit.call.ctx))
+    visit.call.ctx.info("dashboard: file uploaded", actor=visit.call.user_id)
+    await visit.call.store_log(batch_id)
+    return visit.to(f"/batches/{batch_id}")
+
+
+async def corrected_page(visit: Visit) -> Response:
+    """Ask for a corrected file of failures."""
+    row = await visit.call.batch("reprocess")
+    return render(visit, "corrected.html", batch=row, error=None, result=None)
+
+
+async def corrected(visit: Visit) -> Response:
+    """Take the rows of a corrected file, run them, and say which were refused."""
+    form = await visit.form(files=1)
+    try:
+        row = await visit.call.batch("reprocess")
+        await before_process(visit, row)
+        try:
+            result = await visit.manager.create_corrected_batch(
+                row.id, _source(visit, form), actor=visit.call.user_id
+            )
+        except SourceError as exc:
+            return render(visit, "corrected.html", code=422, batch=row, error=exc, result=None)
+    finally:
+        await form.close()
+    visit.done(row, "corrected file uploaded")
+    await visit.call.store_log(result.batch_id)
+    await visit.manager.enqueue_batch(result.batch_id)
+    if not result.refused_rows:
+        return visit.to(f"/batches/{result.batch_id}")
+    return render(visit, "corrected.html", batch=row, error=None, result=result)
+
+
+def _source(visit: Visit, form: FormData) -> Source:
+    file: Any = form.get("file")
+    if not isinstance(file, UploadFile) or not file.filename:
+        raise Refused(422, "Choose a file.")
+    kind = str(form.get("format", ""))
+    return read_file(
+        file.file,
+        name=file.filename[-255:],
+        format=kind if kind in FORMATS else None,
+        max_ratio=visit.manager.settings.max_upload_ratio,
+    )

@@ -1,0 +1,85 @@
+"""What the dashboard asks: overviews whose cost does not grow with the number of items."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from .database import Database
+from .errors import BatchNotFound
+from .glances import GroupGlance, ItemPreview, LogPreview, Minute, SourceDetails, Tick
+from .models import ItemStatus
+from .store import overviews
+
+TIMELINE_SAMPLE = 2_000
+VALUES_SAMPLE = 1_000
+
+
+class BatchOverviews:
+    """The part of `BatchManager` that gives overviews."""
+
+    _database: Database
+
+    async def throughput(
+        self, *, minutes: int = 60, without: Sequence[str] = ()
+    ) -> tuple[Minute, ...]:
+        """Settled items a minute, oldest first; each batch's items spread over the time it ran.
+
+        Args:
+            minutes: How far to look back.
+            without: Batch types to leave out.
+        """
+        async with self._database.connection() as conn:
+            return tuple(await overviews.throughput(conn, minutes, without))
+
+    async def timeline(self, batch_id: UUID, total_items: int) -> tuple[tuple[Tick, ...], int]:
+        """When items of a batch were settled: every n-th of them, and n."""
+        step = max(1, -(-total_items // TIMELINE_SAMPLE))
+        async with self._database.connection() as conn:
+            return tuple(await overviews.timeline(conn, batch_id, total_items, step)), step
+
+    async def item_previews(
+        self,
+        batch_id: UUID,
+        *,
+        status: ItemStatus | None = None,
+        group: str | None = None,
+        after: int = 0,
+        limit: int = 50,
+    ) -> tuple[ItemPreview, ...]:
+        """A page of items, shortened; of a status only those ranges are read that have such items.
+
+        Args:
+            status: Only items in this status.
+            group: Only failures of this group.
+            after: Only items with a higher number.
+            limit: At most so many.
+        """
+        async with self._database.connection() as conn:
+            found = await overviews.previews(
+                conn, batch_id, status=status, group=group, after=after, limit=limit
+            )
+        return tuple(found)
+
+    async def group_glance(self, batch_id: UUID, group: str, *, shown: int = 5) -> GroupGlance:
+        """The offending values among the first 1,000 items of a failure group, and first items."""
+        async with self._database.connection() as conn:
+            return await overviews.group_glance(conn, batch_id, group, VALUES_SAMPLE, shown)
+
+    async def source_details(self, batch_id: UUID) -> SourceDetails:
+        """What is known about a batch's file; raises `BatchNotFound`."""
+        async with self._database.connection() as conn:
+            found = await overviews.source(conn, batch_id)
+        if found is None:
+            raise BatchNotFound(batch_id)
+        return found
+
+    async def latest_logs(
+        self, batch_id: UUID, *, before: int | None = None, limit: int = 50
+    ) -> tuple[LogPreview, ...]:
+        """Log lines of a batch, newest first.
+
+        Args:
+            before: Only lines with a lower log_id.
+            limit: At most so many.
+        """
+        async with self._database.connection() as conn:
+            return tuple(await overviews.latest_logs(conn, batch_id, before, limit))

@@ -1,0 +1,134 @@
+-- What the dashboard shows at a glance. Nothing here counts items: ranges say where items of a status are, and what
+-- needs their rows reads a bounded sample of them.
+
+-- name: throughput
+-- Settled items a minute over the last $1 minutes, oldest first. Each batch's items are spread evenly over the time it
+-- ran; batches of the types in $2 are left out.
+WITH ran AS (
+    SELECT b.id, b.started_at, coalesce(b.finished_at, now()) AS ended_at
+      FROM reliable_imports.import_batches b
+     WHERE b.started_at IS NOT NULL AND coalesce(b.finished_at, now()) > now() - make_interval(mins => $1)
+       AND (b.finished_at IS NOT NULL OR b.status = 'processing')
+       AND b.batch_type <> ALL ($2::text[])
+     ORDER BY b.id DESC
+     LIMIT 2000),
+rate AS (
+    SELECT ran.started_at, ran.ended_at, t.settled, t.failed,
+           greatest(extract(epoch FROM ran.ended_at - ran.started_at), 0.001) AS seconds
+      FROM ran
+     CROSS JOIN LATERAL (
+           SELECT coalesce(sum(r.completed + r.skipped + r.failed), 0) AS settled, coalesce(sum(r.failed), 0) AS failed
+             FROM reliable_imports.import_batch_ranges r
+            WHERE r.batch_id = ran.id) t
+     WHERE t.settled > 0),
+minute AS (
+    SELECT n, now() - make_interval(mins => $1 - n) AS first, now() - make_interval(mins => $1 - n - 1) AS last
+      FROM generate_series(0, $1 - 1) AS n)
+SELECT m.first AS at,
+       coalesce(sum(rate.settled * o.share), 0)::float8 AS settled,
+       coalesce(sum(rate.failed * o.share), 0)::float8 AS failed
+  FROM minute m
+  LEFT JOIN rate ON rate.started_at < m.last AND rate.ended_at > m.first
+  LEFT JOIN LATERAL (
+       SELECT least(1, greatest(extract(epoch FROM least(rate.ended_at, m.last) - greatest(rate.started_at, m.first)),
+                                0.001) / rate.seconds) AS share) o ON true
+ GROUP BY m.n, m.first
+ ORDER BY m.n;
+
+-- name: timeline
+-- When every $3-th item of a batch of $2 items was settled, and whether it failed.
+SELECT i.finished_at, i.status = 'failed' AS failed
+  FROM generate_series(1, $2::integer, $3::integer) AS s(item_number)
+ CROSS JOIN LATERAL (
+       SELECT k.finished_at, k.status
+         FROM reliable_imports.import_batch_items k
+        WHERE k.batch_id = $1 AND k.item_number = s.item_number) i
+ WHERE i.finished_at IS NOT NULL;
+
+-- name: previews
+-- A page of items after the number $2, shortened.
+SELECT i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reprocessed_by, i.finished_at, i.error_group,
+       CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 400) END AS record,
+       pg_column_size(i.source_data) AS record_size, left(encode(substring(i.raw FROM 1 FOR 200), 'escape'), 400) AS raw,
+       i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message
+  FROM reliable_imports.import_batch_items i
+ WHERE i.batch_id = $1 AND i.item_number > $2
+ ORDER BY i.item_number
+ LIMIT $3;
+
+-- name: previews_by_status
+-- The same for one status: only those ranges are read that have such items, or whose counts may be out of date.
+SELECT i.*
+  FROM (SELECT r.first_item, r.last_item
+          FROM reliable_imports.import_batch_ranges r
+         WHERE r.batch_id = $1 AND r.last_item > $2
+           AND (r.state = 'leased'
+                OR CASE $4::text
+                        WHEN 'completed' THEN r.completed
+                        WHEN 'skipped' THEN r.skipped
+                        WHEN 'failed' THEN r.failed
+                        ELSE r.last_item - r.first_item + 1 - r.completed - r.skipped - r.failed
+                   END > 0)
+         ORDER BY r.first_item) w
+ CROSS JOIN LATERAL (
+       SELECT i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reprocessed_by, i.finished_at,
+              i.error_group,
+              CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 400) END AS record,
+              pg_column_size(i.source_data) AS record_size,
+              left(encode(substring(i.raw FROM 1 FOR 200), 'escape'), 400) AS raw,
+              i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message
+         FROM reliable_imports.import_batch_items i
+        WHERE i.batch_id = $1 AND i.item_number BETWEEN greatest(w.first_item, $2 + 1) AND w.last_item
+          AND i.status = $4::text
+        ORDER BY i.item_number
+        LIMIT $3) i
+ ORDER BY w.first_item, i.item_number
+ LIMIT $3;
+
+-- name: previews_by_group
+-- The same for one failure group, through the index of the groups.
+SELECT i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reprocessed_by, i.finished_at, i.error_group,
+       CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 400) END AS record,
+       pg_column_size(i.source_data) AS record_size, left(encode(substring(i.raw FROM 1 FOR 200), 'escape'), 400) AS raw,
+       i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message
+  FROM reliable_imports.import_batch_items i
+ WHERE i.batch_id = $1 AND i.item_number > $2 AND i.error_group = $4
+ ORDER BY i.item_number
+ LIMIT $3;
+
+-- name: group_glance
+-- The offending values that PostgreSQL named among the first $3 failed items of a group, most frequent first.
+SELECT v.value, count(*)::integer AS items, min(v.item_number) AS first_item
+  FROM (SELECT i.item_number,
+               substring(i.error_detail FROM '\((.*?)\)=\(') || '=' || substring(i.error_detail FROM '\)=\((.*?)\)') AS value
+          FROM (SELECT item_number, left(error_detail, 2000) AS error_detail
+                  FROM reliable_imports.import_batch_items
+                 WHERE batch_id = $1 AND error_group = $2
+                 ORDER BY item_number
+                 LIMIT $3) i) v
+ WHERE v.value IS NOT NULL
+ GROUP BY v.value
+ ORDER BY items DESC, v.value
+ LIMIT $4;
+
+-- name: group_first_items
+-- The first items of one group.
+SELECT item_number
+  FROM reliable_imports.import_batch_items
+ WHERE batch_id = $1 AND error_group = $2
+ ORDER BY item_number
+ LIMIT $3;
+
+-- name: source
+-- What is known about the file of a batch, and whether workers were asked to process it.
+SELECT source_format, source_size, source_sha256, enqueued_at
+  FROM reliable_imports.import_batches
+ WHERE id = $1;
+
+-- name: latest_logs
+-- A page of log lines, newest first; $2 is the last id of the page before.
+SELECT log_id, item_number, level, left(message, 4000) AS message, left(details::text, 4000) AS details, logged_at
+  FROM reliable_imports.import_logs
+ WHERE batch_id = $1 AND ($2::bigint IS NULL OR log_id < $2)
+ ORDER BY log_id DESC
+ LIMIT $3;
