@@ -462,3 +462,34 @@ async def test_a_worker_waits_for_a_pool_that_others_have_emptied(dsn, conn):
             assert (await finished(manager, batch_id)).ok
     await pool.close()
     assert await written(conn) == list(range(1, 61))
+
+
+async def test_a_worker_that_begins_during_an_outage_waits_and_listens_again(dsn, conn):
+    await conn.execute(LEDGER)
+    listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %' OR query LIKE '%in_recovery%'"
+    async with Proxy(dsn) as proxy:
+        settings = Settings(database_url=proxy.url(), concurrency=2, connect_timeout=1.0)
+        async with BatchManager(settings=settings) as manager:
+            manager.registry.register(processor(insert))
+            proxy.refusing = True
+            proxy.cut_everything()
+            async with worker(manager) as task:
+                done, _ = await asyncio.wait([task], timeout=1.5)
+                assert not done
+                proxy.refusing = False
+
+                async def listens():
+                    return await conn.fetchval(listening) > 0
+
+                await until(listens)
+                proxy.cut_everything()
+                batch_id = await enqueued_elsewhere(dsn, records(20))
+                assert (await finished(manager, batch_id)).ok
+    assert await written(conn) == list(range(1, 21))
+
+
+async def enqueued_elsewhere(dsn, items):
+    """A batch that somebody else enqueues."""
+    async with BatchManager(dsn) as manager:
+        manager.registry.register(processor(insert))
+        return await manager.create_batch("tried", items, enqueue=True)

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 import anyio
-import asyncpg
 from pgqueuer.core.tm import TaskManager
 from pgqueuer.ports.driver import Driver, NotifyCallback
 
 from .database import Database
 from .guarded import Connection, drop
+from .judgement import is_outage
 from .store import ranges
 
 logger = logging.getLogger("reliable_imports_async")
@@ -99,7 +99,9 @@ class Listening:
                 if conn is None:
                     return
                 await self._listen(conn)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+            except Exception as exc:
+                if not is_outage(exc):
+                    raise
                 logger.debug("not listening: %s", self._database.redact(str(exc)))
             await anyio.sleep(RECONNECT_SECONDS)
 

@@ -62,9 +62,8 @@ class Worker:
         Raises:
             QueueMissing: PgQueuer's tables are not there.
         """
-        async with self._database.connection() as conn:
-            if not await queue_schema.is_installed(conn):
-                raise QueueMissing
+        if not await self._run_statement(queue_schema.is_installed):
+            raise QueueMissing
         listening = Listening(self._database, self._driver, self._manager.channel)
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_sweeping)
