@@ -21,7 +21,7 @@ from reliable_imports_async import BatchManager
 from reliable_imports_async.embedded import EmbeddedServer
 
 from .contenders import CONNECTIONS, CONTENDERS
-from .workloads import Workload, customers, flights
+from .workloads import Workload, customers, failing, flights, wide
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -34,7 +34,8 @@ def main(rounds: int = 5, items: int = 10_000, only: str = "") -> None:
         items: Records in each workload.
         only: A workload's name, or nothing for all.
     """
-    workloads = [one for one in (customers(items), flights(items)) if only in one.name]
+    every = (customers(items), flights(items), wide(items), failing(items))
+    workloads = [one for one in every if only in one.name]
     measured = uvloop.run(_measure(workloads, rounds))
     _show(measured, rounds)
 

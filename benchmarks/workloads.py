@@ -141,6 +141,21 @@ def flights(count: int | None) -> Workload:
     return Workload("flights", schema, records, failing)
 
 
+def wide(count: int) -> Workload:
+    """Clean data with four kilobytes a record, of which the business logic needs little."""
+    records = [
+        {**record, "note": f"{n:08}" * 512} for n, record in enumerate(customers(count).records)
+    ]
+    return Workload("wide customers", CUSTOMERS, records, 0)
+
+
+def failing(count: int) -> Workload:
+    """Flights to an airport that is not there, every one of them."""
+    known = flights(count)
+    records = [{**record, "dest": "???"} for record in known.records]
+    return Workload("flights, all failing", known.schema, records, len(records))
+
+
 def airports() -> set[str]:
     """The codes of the reference table."""
     with AIRPORTS.open(encoding="utf-8", newline="") as file:

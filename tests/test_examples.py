@@ -1,6 +1,7 @@
 """Every example runs, and prints exactly what its reader is promised."""
 
 import asyncio
+import csv
 import gzip
 from itertools import islice
 
@@ -9,6 +10,8 @@ import httpx
 import pytest
 from examples import api_example, customer_import_example, products_csv_example
 from examples.flights import check, demo, triage
+
+from reliable_imports_async import BatchManager
 
 CUSTOMERS = """\
 3 completed, 2 failed
@@ -157,3 +160,24 @@ async def test_the_api_has_a_quota_and_tells_of_the_end(dsn: str) -> None:
             422,
             "0 items of yours are waiting; at most 1000 may.",
         )
+
+
+async def test_the_flights_can_be_imported_as_sets(dsn: str, conn) -> None:
+    await conn.execute(demo.SCHEMA.read_text(encoding="utf-8"))
+    with gzip.open(demo.JANUARY, "rt", encoding="utf-8", newline="") as file:
+        flights = [row for _, row in zip(range(2_000), csv.DictReader(file), strict=False)]
+    async with BatchManager(dsn) as manager:
+        manager.registry.discover("examples.flights.processors")
+        manager.registry.discover("examples.flights.sets")
+        for batch_type in ("airline", "airport"):
+            await manager.import_file(demo.DATA / f"{batch_type}s.csv", batch_type)
+        batch_id = await manager.create_batch("flight_set", flights)
+        summary = await manager.process_batch(batch_id)
+        (group,) = await manager.failure_groups(batch_id)
+    assert (group.constraint, group.count) == ("flights_dest_fkey", summary.failed_items)
+    missing = {value for value, _ in group.values}
+    assert missing == {"dest=BQN", "dest=PSE", "dest=SJU", "dest=STT"}
+    failed = sum(f"dest={flight['dest']}" in missing for flight in flights)
+    assert summary.failed_items == failed
+    stored = await conn.fetchval("SELECT count(*) FROM flights_demo.flights")
+    assert stored == summary.completed_items == 2_000 - failed
