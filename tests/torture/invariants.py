@@ -10,7 +10,7 @@ from reliable_imports_async import BatchManager
 
 from .processor import MODE, OUTCOMES, POISON
 
-LOGGED = 0 if MODE == "set" else 1  # lines of a set belong to no single item
+LOGGED = "logged > 1" if MODE == "set" else "logged <> 1"  # lines of a set belong to no item
 
 EXPECTED = "CASE WHEN i.source_data ? '{}' THEN 'crash' {} ELSE 'completed' END".format(
     POISON,
@@ -46,7 +46,7 @@ SELECT count(*) AS items,
        count(*) FILTER (WHERE NOT good AND applied + flown > 0) AS torn,
        count(*) FILTER (WHERE verdict <> expected) AS wrong_verdicts,
        count(*) FILTER (WHERE attempts <> 1 AND status <> 'pending') AS wrong_attempts,
-       count(*) FILTER (WHERE good AND item_number % 10 = 0 AND logged <> {LOGGED}) AS wrong_logs
+       count(*) FILTER (WHERE good AND item_number % 10 = 0 AND {LOGGED}) AS wrong_logs
   FROM judged
 """
 WRONG = f"""
