@@ -205,3 +205,28 @@ async def test_codecs_of_the_callers_pool_play_no_part(dsn):
         assert (await m.process_batch(batch_id)).ok
         assert (await m.get_item(batch_id, 1)).source_data == {"a": 1}
         assert (await m.get_batch(batch_id)).metadata == {"who": "ann"}
+
+
+async def test_a_session_that_only_we_used_is_returned_as_it_is(manager, conn):
+    before = await manager.check()
+    assert await manager.check() == before
+    queries = await conn.fetch(
+        "SELECT query FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'reliable_imports_async'"
+    )
+    assert queries
+    assert not any("RESET ALL" in row["query"] for row in queries)
+
+
+async def test_a_session_that_a_hook_has_used_is_cleaned(manager, conn):
+    class Processor(BaseProcessor):
+        batch_type = "setting"
+
+        async def on_batch_start(self, ctx):
+            await ctx.execute("SET search_path TO nowhere")
+
+        async def process_item(self, item, ctx):
+            assert "nowhere" not in await ctx.fetchval("SHOW search_path")
+
+    manager.registry.register(Processor)
+    assert (await manager.process_batch(await manager.create_batch("setting", [{}] * 20))).ok

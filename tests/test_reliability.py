@@ -217,15 +217,15 @@ async def test_a_blocked_event_loop_costs_time_and_nothing_else(dsn, conn, monke
     async def process_item(item, ctx):
         await insert(item, ctx)
         if item.item_number == 3:
-            time.sleep(0.3)  # noqa: ASYNC251 - the lease runs out meanwhile
+            time.sleep(1.3)  # noqa: ASYNC251 - the lease runs out meanwhile
 
-    settings = Settings(lease_seconds=0.1)
+    settings = Settings(lease_seconds=0.5)
     async with (
         BatchManager(dsn, settings=settings, concurrency=2) as one,
         BatchManager(dsn, settings=settings, concurrency=2) as other,
     ):
         for manager in (one, other):
-            manager.registry.register(processor(process_item, item_timeout=0.2))
+            manager.registry.register(processor(process_item, item_timeout=1.0))
         batch_id = await one.create_batch("tried", records(40))
         async with asyncio.TaskGroup() as group:
             group.create_task(one.process_batch(batch_id))

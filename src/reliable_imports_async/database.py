@@ -1,7 +1,7 @@
 """The pool: from a URL, the caller's own, or on the embedded server; it lends connections."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from .errors import (
     ServerTooOld,
 )
 from .guarded import Connection, PooledConnection, drop
+from .own_connection import OwnConnection
 from .safe_text import Redact, password_of, redact_patterns, redactor
 from .settings import Settings
 
@@ -105,7 +106,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(
-        self, seconds: float | None = STATEMENT_SECONDS
+        self, seconds: float | None = STATEMENT_SECONDS, *, shared: bool = False
     ) -> AsyncIterator[Connection]:
         """A connection for our own statements.
 
@@ -114,11 +115,15 @@ class Database:
 
         Args:
             seconds: After how long to give up with TimeoutError; None waits for ever.
+            shared: Whether a user's code uses it too, whose traces in the session are removed.
         """
         with anyio.fail_after(seconds):
             conn = await self.take()
             try:
                 yield conn
+                if self._given is None and not shared:
+                    with suppress(asyncpg.InterfaceError):  # it broke meanwhile
+                        conn.mark_untouched()  # type: ignore[attr-defined]  # a proxy passes it on
             except asyncpg.PostgresError:
                 raise
             except BaseException:
@@ -145,7 +150,7 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
         """The reserved connection for validate_item and prepare_item; item slots never hold it."""
-        async with self._reader, self.connection() as conn:
+        async with self._reader, self.connection(shared=True) as conn:
             yield conn
 
     async def take(self) -> PooledConnection:
@@ -204,6 +209,7 @@ class Database:
                 min_size=1,
                 max_size=self.concurrency + RESERVED_CONNECTIONS,
                 timeout=self._settings.connect_timeout,
+                connection_class=OwnConnection,
                 statement_cache_size=100 if self._settings.statement_cache else 0,
                 server_settings={"application_name": "reliable_imports_async"},
             )
