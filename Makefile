@@ -25,6 +25,10 @@ install: $(VENV)/.installed ## Install everything into .venv
 demo: install ## Import real flights, see 680 fail, repair and reprocess them (FLIGHTS=file.csv.gz: another file)
 	@$(BIN)/python -m examples.flights.demo '$(FLIGHTS)'
 
+.PHONY: screenshots
+screenshots: install ## Pictures of the dashboard into docs/screenshots; needs chromium
+	@$(BIN)/python -m tests.screenshots docs/screenshots
+
 .PHONY: test
 test: install ## Run the suite on a PostgreSQL of its own, or on TEST_DSN=postgresql://…
 	@$(BIN)/python -m pytest

@@ -28,8 +28,10 @@ class Person(BaseModel):
 class PersonProcessor(BaseProcessor[Person]):
     """People, one a record."""
 
+    oldest = 100
+
     async def process_item(self, item, ctx):
-        if item.data.age > 100:
+        if item.data.age > self.oldest:
             raise ValueError("too old")
         ctx.info("seen")
 

@@ -55,6 +55,10 @@ async def upload(visit: Visit) -> Response:
                 metadata=data.metadata,
                 created_by=visit.call.user_id,
                 on_same_file="force" if "again" in form else "refuse",
+                max_failures=data.max_failures,
+                max_failure_rate=data.max_failure_rate,
+                min_processed=data.min_processed,
+                expect=None if data.expect is None else data.expect.model_dump(),
             )
         except (SourceError, ConflictError) as exc:
             status = 409 if isinstance(exc, ConflictError) else 422
