@@ -29,6 +29,10 @@ demo: install ## Import real flights, see 680 fail, repair and reprocess them (F
 screenshots: install ## Pictures of the dashboard into docs/screenshots; needs chromium
 	@$(BIN)/python -m tests.screenshots docs/screenshots
 
+.PHONY: axe
+axe: ## Fetch axe-core, with which the tests check accessibility; needs npm
+	@mkdir -p .axe && cd .axe && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz package/axe.min.js
+
 .PHONY: test
 test: install ## Run the suite on a PostgreSQL of its own, or on TEST_DSN=postgresql://…
 	@$(BIN)/python -m pytest
