@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -15,7 +15,7 @@ from .database import Database
 from .declared import Upsert, declared_upsert
 from .errors import ConfigurationError, TransactionEnded
 from .guarded import Connection, GuardedConnection, ReadingConnection
-from .interruptions import ItemTimeout, must_propagate, undisturbed
+from .interruptions import must_propagate, undisturbed
 from .judgement import Action, Judgement, describe, judge
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Completed, Failed, Failure, FailureKind, Postponed, Skip
@@ -23,16 +23,26 @@ from .processors import BaseProcessor, as_outcome, as_outcomes, is_declared, is_
 from .readiness import NotReady, make_ready
 from .session import Outage, Session
 from .settings import Settings
-from .settling import Settled, Settler, Superseded, Verdict, failed_or_postponed
+from .settling import (
+    Settled,
+    Settler,
+    Superseded,
+    Verdict,
+    failed_or_postponed,
+    is_fence_lost,
+)
 from .stopping import Streak
 from .store import items
+from .time_limit import ItemTimeout, TimeLimit
 
 REPEATS = 5
 
 
-@dataclass(frozen=True, slots=True)
 class Prepared:
     """An item with all that was done for it before its transaction.
+
+    Args:
+        begin: Makes the item's context and log, when something first needs them.
 
     Attributes:
         item: As it was read.
@@ -41,12 +51,46 @@ class Prepared:
         seconds: How long that took.
     """
 
-    item: ImportBatchItem[Any]
-    ready: ImportBatchItem[Any] | Failed | Postponed
-    ctx: ImportContext
-    log: LogBuffer
-    mark: int
-    seconds: float
+    __slots__ = ("_begin", "_begun", "item", "mark", "ready", "seconds")
+
+    def __init__(
+        self,
+        item: ImportBatchItem[Any],
+        begin: Callable[[ImportBatchItem[Any]], tuple[ImportContext, LogBuffer]],
+    ) -> None:
+        self.item = item
+        self.ready: ImportBatchItem[Any] | Failed | Postponed = item
+        self.mark = 0
+        self.seconds = 0.0
+        self._begin = begin
+        self._begun: tuple[ImportContext, LogBuffer] | None = None
+
+    @property
+    def ctx(self) -> ImportContext:
+        """The item's context."""
+        return self._both()[0]
+
+    @property
+    def log(self) -> LogBuffer:
+        """The item's log lines."""
+        return self._both()[1]
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has no log lines."""
+        return self._begun is None or not self._begun[1].lines
+
+    def leave(self) -> None:
+        """Its code has run: let go of what only that needed. Log lines stay."""
+        if self._begun is not None:
+            self._begun[0]._close()  # noqa: SLF001 - the context belongs to this module
+            if self.silent:
+                self._begun = None
+
+    def _both(self) -> tuple[ImportContext, LogBuffer]:
+        if self._begun is None:
+            self._begun = self._begin(self.item)
+        return self._begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +169,8 @@ class Executor:
 
     def session(self, more: Callable[[], bool]) -> Session:
         """A new session for a slot; `more` says whether a further item is waiting for it."""
-        return Session(self.database, self.processor, self.item_timeout, more)
+        timeout = self.settings.commit_timeout
+        return Session(self.database, self.processor, self.item_timeout, more, timeout)
 
     async def prepare(self, item: ImportBatchItem[Any]) -> Prepared:
         """Validate and prepare an item, with no connection held.
@@ -133,12 +178,18 @@ class Executor:
         Raises:
             Outage: The server failed under a query of validate_item or prepare_item.
         """
+        prepared = Prepared(item, self._begin)
+        if not self._always_ready:
+            started = perf_counter()
+            prepared.ready = await self._ready(item, prepared.ctx)
+            prepared.mark, prepared.seconds = len(prepared.log.lines), perf_counter() - started
+        return prepared
+
+    def _begin(self, item: ImportBatchItem[Any]) -> tuple[ImportContext, LogBuffer]:
         log = LogBuffer(self.settings.log_level, self.database.redact)
         ctx = ImportContext(self.batch, None, item=item, shared=self._shared, log=log)
         ctx.dry_run = self.dry_run
-        started = perf_counter()
-        ready = await self._ready(item, ctx)
-        return Prepared(item, ready, ctx, log, len(log.lines), perf_counter() - started)
+        return ctx, log
 
     async def execute(self, prepared: Prepared, session: Session) -> Verdict:
         """Take a prepared item to its outcome.
@@ -152,7 +203,7 @@ class Executor:
         except _FenceLost:
             return Superseded()
         finally:
-            prepared.ctx._close()  # noqa: SLF001 - the context belongs to this module while it lives
+            prepared.leave()
         match outcome:
             case Completed():
                 return Settled(ItemStatus.COMPLETED)
@@ -192,14 +243,12 @@ class Executor:
         self, item: ImportBatchItem[Any], ctx: ImportContext
     ) -> ImportBatchItem[Any] | Failed | Postponed:
         """The item with its data and what was prepared, or why it has none."""
-        if self._always_ready:
-            return item
         reader = ReadingConnection(self.database.reading)
         ctx._enter(reader, item)  # noqa: SLF001
         try:
             with anyio.move_on_after(self.item_timeout):
                 return await make_ready(self.processor, item, ctx)
-            raise NotReady(self._too_slow(), FailureKind.TIMEOUT)
+            raise NotReady(ItemTimeout(self.item_timeout), FailureKind.TIMEOUT)
         except BaseException as exc:  # noqa: BLE001 - judged; what is not ours is raised again
             return self._not_ready(exc, item, reader)
         finally:
@@ -230,30 +279,37 @@ class Executor:
         try:
             if self.database.pooled:
                 await self.database.configure_transaction(conn, self.item_timeout)
-            outcome = await self.process(item, ctx)
+            outcome = await self.process(item, ctx, session.limit)
             guarded.close()
             if not conn.is_in_transaction():
                 raise TransactionEnded
-            await self._settle(conn, item, outcome, log)
+            chain = not guarded.changed_transaction and session.more()
+            at_once = None
+            if chain and not log.lines:
+                at_once = items.settling(item, outcome, 0.0)
+            else:
+                await self._settle(conn, item, outcome, log)
         except BaseException as exc:  # noqa: BLE001 - judged; what is not ours is raised again
             own = await guarded.own_errors(exc)
             guarded.close()
-            return await self._undo(exc, item, own, session)
-        chain = not guarded.changed_transaction and session.more()
-        return await self._commit(item, outcome, session, chain=chain)
+            return await self._undo(exc, item, own, session, changed=guarded.changed_transaction)
+        return await self._commit(item, outcome, session, at_once, chain=chain)
 
-    async def process(self, item: ImportBatchItem[Any], ctx: ImportContext) -> Completed | Skip:
+    async def process(
+        self, item: ImportBatchItem[Any], ctx: ImportContext, limit: TimeLimit
+    ) -> Completed | Skip:
         """The developer's code, for at most `item_timeout`.
 
         Raises:
             ItemTimeout: It took longer.
         """
         if self._set_wise:
-            return (await self.process_set([item], ctx))[0]
-        return as_outcome(await self._limited(self.processor.process_item(item, ctx)))
+            return (await self.process_set([item], ctx, limit))[0]
+        work = self.processor.process_item(item, ctx)
+        return as_outcome(await limit.run(work, self.item_timeout))
 
     async def process_set(
-        self, items: Sequence[ImportBatchItem[Any]], ctx: ImportContext
+        self, items: Sequence[ImportBatchItem[Any]], ctx: ImportContext, limit: TimeLimit
     ) -> list[Completed | Skip]:
         """The same for many items at once, for at most `item_timeout` in all.
 
@@ -265,7 +321,7 @@ class Executor:
             if self._upsert is None:
                 self._upsert = await declared_upsert(ctx.connection._open(), self.processor)  # noqa: SLF001
             write = self._upsert.write
-        results = await self._limited(write(items, ctx))
+        results = await limit.run(write(items, ctx), self.item_timeout)
         return as_outcomes(results, len(items))
 
     async def check_declaration(self) -> str | None:
@@ -281,16 +337,6 @@ class Executor:
     def set_context(self, guarded: GuardedConnection, log: LogBuffer) -> ImportContext:
         """The context of a set of items."""
         return ImportContext(self.batch, guarded, shared=self._shared, log=log, of_items=True)
-
-    async def _limited(self, work: Awaitable[Any]) -> Any:
-        with anyio.CancelScope(deadline=anyio.current_time() + self.item_timeout) as scope:
-            try:
-                return await work
-            except Exception as exc:
-                if scope.cancel_called:  # what its own clean-up raised on the way out
-                    raise self._too_slow() from exc
-                raise
-        raise self._too_slow()
 
     async def _settle(
         self,
@@ -315,10 +361,13 @@ class Executor:
         item: ImportBatchItem[Any],
         own: tuple[BaseException, ...],
         session: Session,
+        *,
+        changed: bool,
     ) -> Failed | Postponed:
         """Roll back, and decide what the exception means."""
         plain = undisturbed((*own, exc))
-        lost = session.lost or (plain and not await session.rollback())
+        undo = session.rollback if changed else session.undo
+        lost = session.lost or (plain and not await undo())
         if lost or not plain:
             await session.discard()
         if must_propagate(exc) or isinstance(exc, _FenceLost | Outage):
@@ -336,11 +385,12 @@ class Executor:
         item: ImportBatchItem[Any],
         outcome: Completed | Skip,
         session: Session,
+        at_once: str | None,
         *,
         chain: bool,
     ) -> Completed | Skip | Failed | Postponed:
         """COMMIT; a refusal is the item's failure, or a conflict."""
-        refused = await self.commit(session, chain=chain)
+        refused = await self.commit(session, chain=chain, first=at_once)
         if refused is None:
             return outcome
         judgement = refused.judgement
@@ -348,21 +398,27 @@ class Executor:
             raise _Conflict(judgement.failure) from refused.cause
         return failed_or_postponed(self.processor, item, refused.cause, judgement.failure)
 
-    async def commit(self, session: Session, *, chain: bool) -> Refused | None:
+    async def commit(
+        self, session: Session, *, chain: bool, first: str | None = None
+    ) -> Refused | None:
         """COMMIT, shielded and bounded; None when it is committed.
+
+        Args:
+            first: A settling statement that is sent in the same message.
 
         Raises:
             Outage: There was no answer: the outcome is in doubt.
         """
         try:
-            with anyio.fail_after(self.settings.commit_timeout, shield=True):
-                await session.commit(chain=chain)
+            await session.limit.shielded(session.commit(chain=chain, first=first))
         except BaseException as exc:
             judgement = self.judge(exc, own=(exc,), broken=session.lost)
             refused = isinstance(exc, asyncpg.PostgresError | TransactionEnded) and not session.lost
             if refused and judgement.action is not Action.WAIT:
                 if not await session.rollback():
                     await session.discard()
+                if is_fence_lost(exc):
+                    raise _FenceLost from exc
                 return Refused(exc, judgement)
             await session.discard()
             if not isinstance(exc, Exception):
@@ -388,6 +444,3 @@ class Executor:
         """One of our own statements was not answered."""
         kind = FailureKind.CONNECTION_LOST
         return Outage(describe(exc, kind=kind, redact=self.database.redact), lost=True)
-
-    def _too_slow(self) -> ItemTimeout:
-        return ItemTimeout(f"the item took longer than item_timeout ({self.item_timeout:g} s)")

@@ -8,10 +8,7 @@ import asyncpg
 
 from .errors import TransactionEnded
 from .judgement import members, unfold
-
-
-class ItemTimeout(Exception):
-    """The item took longer than its item_timeout."""
+from .time_limit import ItemTimeout
 
 
 def cancelled_from_outside() -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import asyncpg
 
+from .context import LogLine
 from .execution import Executor, Prepared
 from .guarded import Connection
 from .interruptions import must_propagate, undisturbed
@@ -28,6 +29,9 @@ _OURS = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+
+
+_NO_LINES: Sequence[LogLine] = ()
 
 
 class _Abandoned(Exception):
@@ -145,7 +149,7 @@ class Interval:
             alone = not round_.waiting
             run = round_.next_run(self._distance.items)
             try:
-                attempt = await self._way.attempt(run, round_.savepoints, may_start)
+                attempt = await self._way.attempt(run, round_.savepoints, may_start, session.limit)
                 await self._keep(round_.savepoints)
             except RunFailed as failed:
                 surprising = await self._undo(failed, run, round_, session)
@@ -261,14 +265,19 @@ class Interval:
 
 
 def _settlement(one: Done) -> Settlement:
-    item, log = one.prepared.item, one.prepared.log
-    return Settlement(item, one.outcome, lines_of(log, item, one.outcome), one.seconds)
+    item, lines = one.prepared.item, _NO_LINES
+    if isinstance(one.outcome, Postponed) or not one.prepared.silent:
+        lines = lines_of(one.prepared.log, item, one.outcome)
+    return Settlement(item, one.outcome, lines, one.seconds)
+
+
+_COMPLETED = Settled(ItemStatus.COMPLETED)
 
 
 def _verdict(outcome: Outcome) -> Verdict:
     match outcome:
         case Completed():
-            return Settled(ItemStatus.COMPLETED)
+            return _COMPLETED
         case Skip():
             return Settled(ItemStatus.SKIPPED)
         case Failed(failure):

@@ -16,7 +16,7 @@ FIRST_PAGE_ITEMS = 50
 PAGE_BYTES = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """An item waiting for a slot, and the range it counts for.
 

@@ -11,6 +11,7 @@ from .guarded import GuardedConnection
 from .models import ImportBatchItem
 from .outcomes import Completed, Skip
 from .savepoints import Savepoints
+from .time_limit import TimeLimit
 
 MayStart = Callable[[Prepared], bool]
 
@@ -66,7 +67,11 @@ class ItemWise:
         self._executor = executor
 
     async def attempt(
-        self, run: Sequence[Prepared], savepoints: Savepoints, may_start: MayStart
+        self,
+        run: Sequence[Prepared],
+        savepoints: Savepoints,
+        may_start: MayStart,
+        limit: TimeLimit,
     ) -> Attempt:
         """The outcomes of a run; of fewer items when no more may start.
 
@@ -78,11 +83,11 @@ class ItemWise:
         for position, prepared in enumerate(run):
             if savepoints.exhausted or not may_start(prepared):
                 break
-            outcomes.append(await self._one(position, prepared, savepoints))
+            outcomes.append(await self._one(position, prepared, savepoints, limit))
         return Attempt(outcomes)
 
     async def _one(
-        self, position: int, prepared: Prepared, savepoints: Savepoints
+        self, position: int, prepared: Prepared, savepoints: Savepoints, limit: TimeLimit
     ) -> Completed | Skip:
         item, ctx = prepared.ready, prepared.ctx
         assert isinstance(item, ImportBatchItem)  # noqa: S101 - others have their outcome already
@@ -90,7 +95,7 @@ class ItemWise:
         prepared.log.truncate(prepared.mark)
         ctx._enter(guarded, item)  # noqa: SLF001
         try:
-            outcome = await self._executor.process(item, ctx)
+            outcome = await self._executor.process(item, ctx, limit)
             if not savepoints.conn.is_in_transaction():
                 raise TransactionEnded
         except BaseException as exc:
@@ -98,6 +103,7 @@ class ItemWise:
             raise RunFailed(exc, own, position, seconds) from exc
         finally:
             guarded.close()
+            prepared.leave()
         if guarded.changed_transaction:
             raise TransactionChanged
         savepoints.count(guarded.savepoints)

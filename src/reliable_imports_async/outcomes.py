@@ -72,6 +72,10 @@ class Completed:
     processed_data: str | None = None  # JSON text
 
 
+COMPLETED = Completed()
+"""Nothing more is to be said about the item; most are like this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Skip:
     """Returned by `process_item`: nothing had to be done for this item. Its writes stay.

@@ -13,7 +13,7 @@ from .context import ImportContext
 from .errors import ConfigurationError, NotAProcessor, ProcessorResultError
 from .guarded import Connection
 from .models import BatchSummary, ImportBatchItem, T
-from .outcomes import Completed, Skip
+from .outcomes import COMPLETED, Completed, Skip
 from .safe_text import storable, storable_json
 
 USUAL_SET = 500
@@ -259,7 +259,7 @@ def as_outcome(result: object) -> Completed | Skip:
         ProcessorResultError: It is neither a dict of the known keys, nor Skip, nor None.
     """
     if result is None:
-        return Completed()
+        return COMPLETED
     if isinstance(result, Skip):
         return Skip(storable(str(result.reason), 2_048))
     if not isinstance(result, Mapping):
@@ -285,7 +285,7 @@ def as_outcomes(results: object, count: int) -> list[Completed | Skip]:
         ProcessorResultError: It is neither None nor one result for each item.
     """
     if results is None:
-        return [Completed()] * count
+        return [COMPLETED] * count
     if not isinstance(results, Sequence) or isinstance(results, str):
         raise ProcessorResultError(
             f"process_items returned {type(results).__name__}.",

@@ -1,7 +1,6 @@
 """What happens to an item before its transaction: the model, validate_item, prepare_item."""
 
 import inspect
-from dataclasses import replace
 from typing import Any
 
 from .context import ImportContext
@@ -36,7 +35,7 @@ async def make_ready(
             await _validate(processor, item, ctx)
         if processor.overrides("prepare_item"):
             kind = FailureKind.EXCEPTION
-            item = replace(item, prepared=await processor.prepare_item(item, ctx))
+            item = item.having(prepared=await processor.prepare_item(item, ctx))
     except Exception as exc:
         raise NotReady(exc, kind) from exc
     return item
@@ -54,7 +53,7 @@ def with_data(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> Impo
             name: None if isinstance(value, str) and value in nulls else value
             for name, value in source.items()
         }
-    return replace(item, data=adapter.validate_python(source))
+    return item.having(data=adapter.validate_python(source))
 
 
 async def _validate(

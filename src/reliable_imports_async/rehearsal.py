@@ -19,7 +19,7 @@ from .judgement import Action
 from .models import BatchStatus, ImportBatch, ImportBatchItem
 from .outcomes import Failed, Outcome
 from .processors import BaseProcessor
-from .session import Outage
+from .session import Outage, Session
 from .settings import Settings
 from .settling import failed_or_postponed
 from .stopping import Streak
@@ -116,19 +116,15 @@ class Rehearsal:
     async def _slot(
         self, executor: Executor, receive: Waiting, tally: Tally, tables: Tables
     ) -> None:
-        stage = Stage(executor, tables, starts=self._starts)
-        try:
-            async with receive:
-                async for item in receive:
-                    prepared = await executor.prepare(item)
-                    outcome, rows = await stage.attempt(prepared)
-                    tally.count(item, outcome, rows)
-                    prepared.ctx._close()  # noqa: SLF001 - made by the executor, for us
-                    if receive.statistics().current_buffer_used == 0:
-                        await stage.leave()  # no transaction waits for items
-        finally:
-            with anyio.CancelScope(shield=True):
-                await stage.close()
+        async with executor.session(lambda: False) as session, receive:
+            stage = Stage(executor, session, tables, starts=self._starts)
+            async for item in receive:
+                prepared = await executor.prepare(item)
+                outcome, rows = await stage.attempt(prepared)
+                tally.count(item, outcome, rows)
+                prepared.leave()
+                if receive.statistics().current_buffer_used == 0:
+                    await stage.leave()  # no transaction waits for items
 
 
 class Stage:
@@ -137,13 +133,15 @@ class Stage:
     Each is undone by the same savepoint, so that each meets the database as it is.
     """
 
-    def __init__(self, executor: Executor, tables: Tables, *, starts: bool) -> None:
+    def __init__(
+        self, executor: Executor, session: Session, tables: Tables, *, starts: bool
+    ) -> None:
         self._executor = executor
         self._tables = tables
         self._oids = list(tables.names)
         self._starts = starts
         self._size = WITH_BATCH_START if starts else ITEMS_IN_A_TRANSACTION
-        self._session = executor.session(lambda: False)
+        self._session = session
         self._conn: PooledConnection | None = None
         self._before: Rows | None = None
         self._tried = 0
@@ -172,11 +170,6 @@ class Stage:
         if not await self._session.rollback():
             await self._session.discard()
 
-    async def close(self) -> None:
-        """Roll back and return the connection."""
-        await self.leave()
-        await self._session.close()
-
     async def _try(
         self, item: ImportBatchItem[Any], ctx: ImportContext, *, last: bool = False
     ) -> tuple[Outcome, Rows] | None:
@@ -185,7 +178,7 @@ class Stage:
         guarded = GuardedConnection(conn)
         ctx._enter(guarded, item)  # noqa: SLF001
         try:
-            outcome: Outcome = await self._executor.process(item, ctx)
+            outcome: Outcome = await self._executor.process(item, ctx, self._session.limit)
             guarded.close()
             if not conn.is_in_transaction():
                 raise TransactionEnded

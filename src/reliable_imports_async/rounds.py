@@ -10,7 +10,7 @@ from .outcomes import Outcome
 from .savepoints import Savepoints
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Done:
     """An item with its outcome, as far as this transaction goes."""
 

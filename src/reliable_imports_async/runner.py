@@ -1,6 +1,6 @@
 """Draining: claim ranges, run their items concurrently, close them, until none is left."""
 
-from dataclasses import replace
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -184,11 +184,9 @@ class Drain:
                 if not self._slots.may_start(work):
                     work.held.finish_item()
                     continue
-                try:
-                    prepared = await self._executor.prepare(work.item)
-                except Outage:
-                    prepared = None  # the slot waits for the server, and prepares it again
-                await send.send(replace(work, prepared=prepared))
+                with suppress(Outage):  # the slot waits for the server, and prepares it again
+                    work.prepared = await self._executor.prepare(work.item)
+                await send.send(work)
 
     async def _hand_back(self) -> None:
         """Release what is still held; what is pending in it stays pending, for whoever comes."""

@@ -41,7 +41,7 @@ class Screening:
 
     def suspects(self, item: ImportBatchItem[Any]) -> bool:
         """Whether an item carries a key that was named."""
-        return any(
+        return bool(self._known) and any(
             _values(source, columns) in known
             for columns, known in self._known.items()
             for source in (item.source_data, item.data)

@@ -1,7 +1,8 @@
 """The connection a slot keeps across items; dropped when anything but a plain failure happens."""
 
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import anyio
 import asyncpg
@@ -12,6 +13,7 @@ from .guarded import Connection, PooledConnection, drop, is_lost
 from .judgement import describe, is_outage
 from .outcomes import Failure, FailureKind
 from .processors import BaseProcessor
+from .time_limit import TimeLimit
 
 ROUND_TRIP_SECONDS = 10.0
 
@@ -46,13 +48,37 @@ class Session:
         processor: BaseProcessor[Any],
         item_timeout: float,
         more: Callable[[], bool],
+        commit_timeout: float,
     ) -> None:
         self._database = database
         self._processor = processor
         self._item_timeout = item_timeout
         self._connection: PooledConnection | None = None
         self._transaction: asyncpg.transaction.Transaction | None = None
+        self._commit_timeout = commit_timeout
+        self._undone = False  # the transaction is to be rolled back, and nobody has done it yet
+        self._limit: TimeLimit | None = None
         self.more = more
+
+    async def __aenter__(self) -> Self:
+        self._limit = TimeLimit().__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.limit.__exit__(exc_type, exc, traceback)
+        with anyio.CancelScope(shield=True):
+            await self.close()
+
+    @property
+    def limit(self) -> TimeLimit:
+        """Bounds what items take; there is one between entering and leaving."""
+        assert self._limit is not None  # noqa: S101 - used as a context manager
+        return self._limit
 
     async def begin(self) -> PooledConnection:
         """A connection in a transaction in which nothing has happened.
@@ -60,6 +86,8 @@ class Session:
         Raises:
             Outage: None can be had now.
         """
+        if self._undone and not await self.rollback():
+            await self.discard()
         if self.lost:
             await self.discard()
         connection = self._connection or await self._take()
@@ -81,19 +109,48 @@ class Session:
             self._transaction = transaction
         return connection
 
-    async def commit(self, *, chain: bool) -> None:
-        """COMMIT, and begin the next transaction in the same round trip if asked."""
+    async def commit(self, *, chain: bool, first: str | None = None) -> None:
+        """COMMIT, and begin the next transaction in the same round trip if asked.
+
+        Args:
+            first: A statement to send in the same message, when the next transaction is begun.
+
+        Raises:
+            TimeoutError: There was no answer in time.
+        """
         connection, transaction = self._connection, self._transaction
         if connection is None or transaction is None:
             raise TransactionEnded
         if not chain:
             self._transaction = None
-            await transaction.commit()
-        elif await connection.execute("COMMIT AND CHAIN") != "COMMIT":
+            with anyio.fail_after(self._commit_timeout):
+                await transaction.commit()
+            return
+        text = "COMMIT AND CHAIN" if first is None else f"{first}; COMMIT AND CHAIN"
+        if await connection.execute(text, timeout=self._commit_timeout) != "COMMIT":
             raise TransactionEnded  # the server has rolled back, and says so only in its tag
+
+    async def replace(self, settling: str) -> None:
+        """Roll back, settle, COMMIT and begin the next transaction, all in one message.
+
+        Raises:
+            TimeoutError: There was no answer in time.
+        """
+        connection = await self.begin() if self._transaction is None else self._connection
+        assert connection is not None  # noqa: S101 - it is in a transaction
+        self._undone = True  # until the answer is here
+        text = f"ROLLBACK AND CHAIN; {settling}; COMMIT AND CHAIN"
+        await connection.execute(text, timeout=self._commit_timeout)
+        self._undone = False
+
+    async def undo(self) -> bool:
+        """Roll back; later, with whatever comes next, where something does."""
+        self._undone = self._transaction is not None and self.more()
+        return self._undone or await self.rollback()
 
     async def rollback(self) -> bool:
         """Roll back whatever happens to the caller; False when the connection did not answer."""
+        self._undone = False
         transaction, self._transaction = self._transaction, None
         if transaction is None:
             return True
@@ -125,7 +182,7 @@ class Session:
 
     async def discard(self) -> None:
         """Terminate the connection: nobody knows what state it is in."""
-        self._transaction = None
+        self._transaction, self._undone = None, False
         if self._connection is not None:
             connection, self._connection = self._connection, None
             drop(connection)

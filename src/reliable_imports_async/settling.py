@@ -1,6 +1,7 @@
 """What is stored about an item that did not commit: its failure or its retry, fenced too."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,11 @@ def failed_or_postponed(
     return Postponed(max(0.0, after), failure)
 
 
+def is_fence_lost(exc: BaseException) -> bool:
+    """Whether a settling statement met no pending row of this try."""
+    return getattr(exc, "sqlstate", None) == items.FENCE_LOST
+
+
 def lines_of(log: LogBuffer, item: ImportBatchItem[Any], outcome: Outcome) -> list[LogLine]:
     """The log lines to store with an outcome; a retry adds one that says when."""
     if isinstance(outcome, Postponed):
@@ -97,18 +103,21 @@ class Settler:
             Outage: There was no answer: whether it is stored is unknown.
         """
         if isinstance(outcome, Failed) and self._streak.refuses(outcome.failure):
+            await session.rollback()
             return Later()
-        conn = await session.idle()
         try:
-            with anyio.fail_after(self._settings.commit_timeout, shield=True):
-                match outcome:
-                    case Failed(failure):
-                        stored = await self._store_failure(conn, item, failure, log, seconds)
-                        verdict: Verdict = Settled(ItemStatus.FAILED, failure.group)
-                    case Postponed(after):
+            match outcome:
+                case Failed(failure):
+                    stored = await self._store_failure(session, item, failure, log, seconds)
+                    verdict: Verdict = Settled(ItemStatus.FAILED, failure.group)
+                case Postponed(after):
+                    conn = await session.idle()
+                    with anyio.fail_after(self._settings.commit_timeout, shield=True):
                         lines = lines_of(log, item, outcome)
                         stored = await items.postpone(conn, item, after, lines)
-                        verdict = Later()
+                    verdict = Later()
+        except Outage:
+            raise
         except BaseException as exc:
             await session.discard()
             if not isinstance(exc, Exception):
@@ -120,15 +129,41 @@ class Settler:
 
     async def _store_failure(
         self,
-        conn: Connection,
+        session: Session,
         item: ImportBatchItem[Any],
         failure: Failure,
         log: LogBuffer,
         seconds: float,
     ) -> bool:
-        """Store a failure; with constant texts when PostgreSQL will not have the real ones."""
+        """Store a failure: in one message with the rollback where that can be."""
+        lines = log.finished()
+        if not lines and session.more():
+            settling = items.settling(item, Failed(failure), seconds)
+            try:
+                await session.limit.shielded(session.replace(settling))
+            except asyncpg.PostgresError as exc:
+                if is_fence_lost(exc):
+                    await session.rollback()
+                    return False
+                if session.lost:
+                    raise
+            else:
+                return True
+        conn = await session.idle()
+        with anyio.fail_after(self._settings.commit_timeout, shield=True):
+            return await self._store_apart(conn, item, failure, lines, seconds)
+
+    async def _store_apart(
+        self,
+        conn: Connection,
+        item: ImportBatchItem[Any],
+        failure: Failure,
+        lines: Sequence[LogLine],
+        seconds: float,
+    ) -> bool:
+        """The same in a statement of its own; with constant texts if the real ones are refused."""
         try:
-            return await items.settle_failed(conn, item, failure, log.finished(), seconds)
+            return await items.settle_failed(conn, item, failure, lines, seconds)
         except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
             bare = Failure(
                 kind=failure.kind,

@@ -10,6 +10,7 @@ from .guarded import GuardedConnection
 from .itemwise import Attempt, MayStart, RunFailed, TransactionChanged
 from .models import ImportBatchItem
 from .savepoints import Savepoints
+from .time_limit import TimeLimit
 
 
 class SetWise:
@@ -22,7 +23,11 @@ class SetWise:
         self.first_distance = size
 
     async def attempt(
-        self, run: Sequence[Prepared], savepoints: Savepoints, may_start: MayStart
+        self,
+        run: Sequence[Prepared],
+        savepoints: Savepoints,
+        may_start: MayStart,
+        limit: TimeLimit,
     ) -> Attempt:
         """The outcomes of a run; of fewer items when no more may start.
 
@@ -36,7 +41,7 @@ class SetWise:
         log = LogBuffer(self._executor.settings.log_level, self._executor.database.redact)
         ctx = self._executor.set_context(guarded, log)
         try:
-            outcomes = await self._executor.process_set(items, ctx)
+            outcomes = await self._executor.process_set(items, ctx, limit)
             if not savepoints.conn.is_in_transaction():
                 raise TransactionEnded
         except BaseException as exc:

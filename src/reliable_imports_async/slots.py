@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -85,13 +85,9 @@ class Slots:
         """Run queued items on one kept connection, one at a time or an interval at a time."""
         async with self._queue.ready.clone() as receive:
             while works := await self._take(receive, None):
-                async with self._limiter:
-                    session = self._executor.session(more=self._has_more)
-                    try:
-                        await self._burst(works, receive, session)
-                    finally:
-                        with anyio.CancelScope(shield=True):
-                            await session.close()
+                session = self._executor.session(more=self._has_more)
+                async with self._limiter, session:
+                    await self._burst(works, receive, session)
 
     async def _burst(
         self, first: list[Work], receive: MemoryObjectReceiveStream[Work], session: Session
@@ -156,7 +152,7 @@ class Slots:
         """Run items in one transaction; what that leaves undecided runs alone."""
         verdicts: dict[int, Verdict] = {}
         if len(works) > 1 and self._interval is not None:
-            works = [await self._made_ready(work) for work in works]
+            await self._make_ready(works)
             verdicts = await self._verdicts(self._interval, works, session)
         for work in works:
             verdict = verdicts.get(work.item.item_number)
@@ -168,14 +164,12 @@ class Slots:
         if verdicts and self._streak.reason is not None:
             await pause(self._batch, self._control, self._streak.reason)
 
-    async def _made_ready(self, work: Work) -> Work:
-        """The same with its item validated and prepared, unless the server fails meanwhile."""
-        if work.prepared is not None or not self.may_start(work):
-            return work
-        try:
-            return replace(work, prepared=await self._executor.prepare(work.item))
-        except Outage:
-            return work
+    async def _make_ready(self, works: Sequence[Work]) -> None:
+        """Validate and prepare items, as far as the server does not fail meanwhile."""
+        for work in works:
+            if work.prepared is None and self.running:
+                with suppress(Outage):
+                    work.prepared = await self._executor.prepare(work.item)
 
     async def _verdicts(
         self, interval: Interval, works: Sequence[Work], session: Session

@@ -70,13 +70,9 @@ class Suspects:
 
     async def _run(self, work: Work) -> None:
         async with self._limiter:
-            session = self._executor.session(more=lambda: False)
             work.held.unsettled += 1
-            try:
+            async with self._executor.session(more=lambda: False) as session:
                 await self._slots.run_alone(work, session)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await session.close()
 
     async def _pending(self, held: HeldRange) -> AsyncIterator[ImportBatchItem[Any]]:
         claimed, first = held.claimed, held.claimed.first_item

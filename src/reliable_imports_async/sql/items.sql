@@ -33,6 +33,10 @@ logged AS (
      ORDER BY l.n)
 SELECT count(*) FROM settled;
 
+-- name: settle_at_once
+-- The same without log lines, sent in one message with COMMIT: it raises RI001 where the fence does not hold.
+SELECT reliable_imports.settle_item($1, $2, $3, convert_from(decode($4, 'hex'), 'UTF8')::jsonb);
+
 -- name: settle_failed
 -- After the rollback: the failure and the log lines, in one statement of its own.
 WITH settled AS (

@@ -1,8 +1,9 @@
 """Statements about items."""
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +13,15 @@ from pydantic_core import from_json, to_json
 from ..context import LogLine
 from ..guarded import Connection
 from ..models import ImportBatchItem, ItemStatus
-from ..outcomes import Completed, Failure, FailureKind, Skip
+from ..outcomes import COMPLETED, Completed, Failed, Failure, FailureKind, Skip
 from ..sql import statements
 
 _SQL = statements("items")
 _SETTLE = _SQL["settle"]
 _SETTLE_WITH_LOGS = _SQL["settle_with_logs"]
+_SETTLE_AT_ONCE = re.sub(r"\$(\d)", r"{\1}", _SQL["settle_at_once"]).format
+FENCE_LOST = "RI001"
+"""The SQLSTATE of a settling statement whose item is not pending any more in this try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ async def read_pending(
     """The next due items with numbers from `first` to `last`, at most `limit`."""
     rows = await conn.fetch(_SQL["read_pending"], batch_id, first, last, limit)
     return [
-        ImportBatchItem(
+        ImportBatchItem.quickly(
             batch_id=batch_id,
             item_number=number,
             source_data=(data := from_json(text)),
@@ -75,6 +79,36 @@ async def settle(
         return bool(tag == "UPDATE 1")
     values += tuple(_columns(logs))
     return bool(await conn.fetchval(_SETTLE_WITH_LOGS, *key, *values, timeout=timeout) == 1)
+
+
+def settling(item: ImportBatchItem[Any], outcome: Completed | Skip | Failed, seconds: float) -> str:
+    """The SQL text that settles an item, for one message with what ends its transaction.
+
+    A message of several statements takes no arguments. The values in it are an id, numbers and
+    hexadecimal digits, so there is nothing to escape.
+
+    Args:
+        seconds: How long a failed try took.
+    """
+    stored = None if outcome == COMPLETED else _hexadecimal(outcome, seconds)
+    return _SETTLE_AT_ONCE(
+        None, f"'{item.batch_id}'", item.item_number, item.attempts, stored or "NULL"
+    )
+
+
+def _hexadecimal(outcome: Completed | Skip | Failed, seconds: float) -> str:
+    """What is stored about an outcome, as the digits of its JSON text."""
+    stored: dict[str, Any]
+    match outcome:
+        case Completed(table, target_id, data):
+            stored = {"status": ItemStatus.COMPLETED, "target_table": table}
+            stored |= {"target_id": target_id, "processed_data": data}
+        case Skip(reason):
+            stored = {"status": ItemStatus.SKIPPED, "skip_reason": reason}
+        case Failed(failure):
+            stored = {"status": ItemStatus.FAILED, "seconds": seconds, **asdict(failure)}
+            stored["fields"] = to_json(failure.fields).decode() if failure.fields else None
+    return f"'{to_json(stored).hex()}'"
 
 
 async def settle_failed(

@@ -10,17 +10,16 @@ from pydantic_core import to_json
 from ..context import LogLine
 from ..guarded import Connection
 from ..models import ImportBatchItem, ItemStatus
-from ..outcomes import Completed, Failed, Outcome, Postponed, Skip
+from ..outcomes import COMPLETED, Completed, Failed, Outcome, Postponed, Skip
 from ..sql import statements
 from .items import StoredStatus, stored_status
 
 _SQL = statements("settlements")
 _SETTLE_COMPLETED = _SQL["settle_completed"]
 _SETTLE_OUTCOMES = _SQL["settle_outcomes"]
-_PLAIN = Completed()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settlement:
     """What is stored about one item.
 
@@ -54,7 +53,7 @@ async def settle(
     tries = settling[0].item.attempts
     plain, others = [], {}
     for one in settling:
-        if one.outcome == _PLAIN and one.item.attempts == tries:
+        if one.outcome == COMPLETED and one.item.attempts == tries:
             plain.append(one.item.item_number)
         else:
             others[one.item.item_number] = _stored(one)

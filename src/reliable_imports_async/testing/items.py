@@ -99,8 +99,8 @@ async def run_item(
     database = _Borrowed(conn, settings)
     trial = _Trial(batch, instance, database, settings, shared=shared, streak=Streak(None))
     await instance.on_connection(conn)
-    savepoint = _Savepoint(database, instance, trial.item_timeout, conn)
-    return await trial.run(_item(stored.text, **fields), savepoint)
+    async with _Savepoint(database, instance, trial.item_timeout, conn) as savepoint:
+        return await trial.run(_item(stored.text, **fields), savepoint)
 
 
 class _Trial(Executor):
@@ -112,7 +112,7 @@ class _Trial(Executor):
             try:
                 return await self._outcome(prepared, session)
             finally:
-                prepared.ctx._close()  # noqa: SLF001 - as in `execute`
+                prepared.leave()
         except Outage as outage:  # the engine would wait for the server; a test has to know
             raise outage.__cause__ or outage from None
 
@@ -151,7 +151,7 @@ class _Savepoint(Session):
         item_timeout: float,
         conn: Connection,
     ) -> None:
-        super().__init__(database, processor, item_timeout, more=lambda: False)
+        super().__init__(database, processor, item_timeout, lambda: False, ROUND_TRIP_SECONDS)
         self._conn = cast("PooledConnection", conn)  # the two have the same methods
         self._connection = self._conn
 
@@ -160,13 +160,16 @@ class _Savepoint(Session):
         await self._transaction.start()
         return self._conn
 
-    async def commit(self, *, chain: bool) -> None:
+    async def commit(self, *, chain: bool, first: str | None = None) -> None:
         """Refuse what COMMIT would refuse, such as a violated deferred constraint."""
         async with _undone(self._conn):
             await self._conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             await transaction.commit()
+
+    async def close(self) -> None:
+        """Leave the connection to its owner."""
 
     async def discard(self) -> None:
         """Roll back: the connection is not ours to terminate."""
