@@ -80,6 +80,7 @@ def verdicts(monkeypatch) -> Counter:
     return seen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", list(CANCELLATIONS))
 async def test_a_thousand_cancellations_tear_nothing(dsn, conn, verdicts, size):
     chance = random.Random(20260801)

@@ -79,6 +79,7 @@ async def test_products_are_imported_from_csv(dsn: str, conn, capsys) -> None:
     ]
 
 
+@pytest.mark.long
 async def test_the_demo_imports_january(dsn: str, conn, capsys) -> None:
     await demo.main(dsn)
 
@@ -91,6 +92,7 @@ async def test_the_demo_imports_january(dsn: str, conn, capsys) -> None:
     assert tuple(stored) == (27_004, 27_188_805)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # five imports of all of January
 async def test_january_is_repaired_in_four_ways(dsn: str, capsys) -> None:
     await triage.main(dsn)

@@ -406,6 +406,7 @@ async def test_a_worker_process_hands_back_on_sigterm(dsn, conn, tmp_path):
     assert batch_id
 
 
+@pytest.mark.long
 async def test_a_worker_survives_half_open_and_refused_connections(dsn, conn):
     await conn.execute(LEDGER)
     seen = asyncio.Event()
