@@ -52,11 +52,9 @@ async def admin(server: Callable[[str], str]) -> AsyncIterator["asyncpg.Connecti
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def template(
-    server: Callable[[str], str], admin: "asyncpg.Connection"
-) -> AsyncIterator[str]:
+async def template(server: Callable[[str], str], admin: "asyncpg.Connection") -> AsyncIterator[str]:
     """The name of a migrated database that tests copy."""
-    name = f"template_{uuid4().hex[:12]}"
+    name = f"suite_template_{uuid4().hex[:12]}"
     await admin.execute(f'CREATE DATABASE "{name}"')
     await BatchManager(server(name)).migrate()
     yield name
@@ -68,7 +66,7 @@ async def dsn(
     server: Callable[[str], str], admin: "asyncpg.Connection", template: str
 ) -> AsyncIterator[str]:
     """The URL of a migrated database of the test's own."""
-    name = f"test_{uuid4().hex[:12]}"
+    name = f"suite_test_{uuid4().hex[:12]}"
     await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {_strategy()}')
     yield server(name)
     await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
@@ -79,7 +77,7 @@ async def empty_dsn(
     server: Callable[[str], str], admin: "asyncpg.Connection"
 ) -> AsyncIterator[str]:
     """The URL of an empty database of the test's own."""
-    name = f"empty_{uuid4().hex[:12]}"
+    name = f"suite_empty_{uuid4().hex[:12]}"
     await admin.execute(f'CREATE DATABASE "{name}" {_strategy()}')
     yield server(name)
     await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -25,7 +25,10 @@ SELECT count(*)
   LEFT JOIN LATERAL (SELECT count(*) AS rows FROM ledger l WHERE l.n = i.item_number) l ON true
  WHERE i.batch_id = $1 AND l.rows <> (i.status = 'completed')::integer
 """
-OURS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'reliable_imports_async'"
+OURS = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE application_name = 'reliable_imports_async' AND datname = current_database()
+"""
 
 
 async def by_wait_for(work, seconds):

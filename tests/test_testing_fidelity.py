@@ -328,6 +328,11 @@ def test_the_url_of_another_database(url: str, other: str) -> None:
     assert _other_database(url, "x") == other
 
 
+# One counts the databases of the server, which others of these create and drop.
+plugin = pytest.mark.xdist_group("plugin")
+WITHOUT_OUR_OWN = ("-p", "no:schemathesis", "-p", "no:hypothesispytest")  # slow to load
+
+
 def pytest_in(directory: Path, *options: str, url: str | None, **files: str):
     """Run pytest in a directory of its own, with warnings as errors."""
     for name, text in files.items():
@@ -346,6 +351,7 @@ def pytest_in(directory: Path, *options: str, url: str | None, **files: str):
         "ignore::pytest.PytestDeprecationWarning",
         "-p",
         "no:cacheprovider",
+        *WITHOUT_OUR_OWN,
         *options,
     ]
     done = subprocess.run(
@@ -375,6 +381,7 @@ def test_without_a_loop(import_database_url):
 SESSION = "asyncio_default_fixture_loop_scope = session\nasyncio_default_test_loop_scope = session"
 
 
+@plugin
 @pytest.mark.parametrize(
     ("mark", "ini"),
     [
@@ -390,15 +397,17 @@ def test_every_mode_of_pytest_asyncio(tmp_path: Path, empty_dsn: str, mark: str,
     assert "3 passed" in output
 
 
+@plugin
 async def test_nothing_is_left_behind(tmp_path: Path, empty_dsn: str) -> None:
     connection = await asyncpg.connect(empty_dsn)
-    before = await connection.fetch("SELECT datname FROM pg_database ORDER BY 1")
+    others = "SELECT datname FROM pg_database WHERE datname NOT LIKE 'suite_%' ORDER BY 1"
+    before = await connection.fetch(others)
     text = "def test_it(import_database_url):\n    raise RuntimeError('boom')\n"
     code, output = await asyncio.to_thread(
         pytest_in, tmp_path, url=empty_dsn, **{"test_it.py": text}
     )
     assert (code, "boom" in output) == (1, True)
-    assert await connection.fetch("SELECT datname FROM pg_database ORDER BY 1") == before
+    assert await connection.fetch(others) == before
     await connection.close()
 
 
@@ -412,6 +421,7 @@ def test_without_a_url_the_embedded_server_is_used(tmp_path: Path) -> None:
     assert "3 passed" in output
 
 
+@plugin
 @pytest.mark.parametrize("blocked", ["no:asyncio", "no:anyio"])
 def test_the_fixture_says_what_it_needs(tmp_path: Path, empty_dsn: str, blocked: str) -> None:
     text = "def test_it(import_manager):\n    assert import_manager\n"
