@@ -140,6 +140,7 @@ def _is_abandoned(directory: Path) -> bool:
     return True
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`: as many as there are processors, and two anyway, for tests wait a lot."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
