@@ -54,7 +54,7 @@ async def admin(server: Callable[[str], str]) -> AsyncIterator["asyncpg.Connecti
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def template(server: Callable[[str], str], admin: "asyncpg.Connection") -> AsyncIterator[str]:
     """The name of a migrated database that tests copy."""
-    name = f"suite_template_{uuid4().hex[:12]}"
+    name = f"template_{uuid4().hex[:12]}"
     await admin.execute(f'CREATE DATABASE "{name}"')
     await BatchManager(server(name)).migrate()
     yield name
@@ -66,7 +66,7 @@ async def dsn(
     server: Callable[[str], str], admin: "asyncpg.Connection", template: str
 ) -> AsyncIterator[str]:
     """The URL of a migrated database of the test's own."""
-    name = f"suite_test_{uuid4().hex[:12]}"
+    name = f"test_{uuid4().hex[:12]}"
     await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {_strategy()}')
     yield server(name)
     await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
@@ -77,7 +77,7 @@ async def empty_dsn(
     server: Callable[[str], str], admin: "asyncpg.Connection"
 ) -> AsyncIterator[str]:
     """The URL of an empty database of the test's own."""
-    name = f"suite_empty_{uuid4().hex[:12]}"
+    name = f"empty_{uuid4().hex[:12]}"
     await admin.execute(f'CREATE DATABASE "{name}" {_strategy()}')
     yield server(name)
     await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
@@ -147,14 +147,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(2, min(usable or 2, MANY))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Long tests come first, and tests that share what a module sets up stay in one process."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
-    for item in items:
-        fixtures = item._fixtureinfo.name2fixturedefs.values()
-        if any(one[-1].scope == "module" for one in fixtures):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests come first, so that at the end no process waits for another."""
+    items.sort(
+        key=lambda item: not {"long", "torture"} & {mark.name for mark in item.iter_markers()}
+    )
 
 
 @pytest.hookimpl(wrapper=True)
