@@ -1,4 +1,4 @@
-"""One PostgreSQL for the session, one disposable database for each test that asks for one."""
+"""One PostgreSQL for each process of the suite, one disposable database for each test that asks."""
 
 import fcntl
 import os
