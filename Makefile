@@ -35,7 +35,7 @@ axe: ## Fetch axe-core, with which the tests check accessibility; needs npm
 
 .PHONY: test
 test: install ## Run the suite on a PostgreSQL of its own, or on TEST_DSN=postgresql://…
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
 
 .PHONY: fuzz
 fuzz: install ## Try the REST API with many generated requests (EXAMPLES=300)

@@ -1,9 +1,12 @@
-"""One PostgreSQL for the session, one disposable database for each test that asks for one."""
+"""One PostgreSQL for each process of the suite, one disposable database for each test that asks."""
 
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,8 +16,13 @@ import pytest_asyncio
 
 from reliable_imports_async import BatchManager
 from reliable_imports_async.embedded import EmbeddedServer
+from reliable_imports_async.errors import EmbeddedServerError
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+MEMORY = Path("/dev/shm")
+ROOM = 3 * 2**30  # bytes; far more than the servers of several runs take
+LONG_AGO = 3_600.0  # seconds; no run takes so long
+MANY = 8  # processes; more would wait for each other's databases
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -26,38 +34,53 @@ async def server() -> AsyncIterator[Callable[[str], str]]:
         base = head.rsplit("/", 1)[0]
         yield lambda name: f"{base}/{name}" + (f"?{query}" if query else "")
         return
-    directory = Path(tempfile.gettempdir()) / f"ri-tests-{uuid4().hex[:12]}"
+    place = _place()
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        await _sweep(place)
+    directory = place / f"ri-tests-{uuid4().hex[:12]}"
     async with EmbeddedServer(directory, settings=FAST) as embedded:
         yield embedded.url
     shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def template(server: Callable[[str], str]) -> AsyncIterator[str]:
+async def admin(server: Callable[[str], str]) -> AsyncIterator["asyncpg.Connection"]:
+    """The connection that creates and drops the databases of the tests."""
+    connection = await asyncpg.connect(server("postgres"))
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def template(server: Callable[[str], str], admin: "asyncpg.Connection") -> AsyncIterator[str]:
     """The name of a migrated database that tests copy."""
     name = f"template_{uuid4().hex[:12]}"
-    await _execute(server("postgres"), f'CREATE DATABASE "{name}"')
+    await admin.execute(f'CREATE DATABASE "{name}"')
     await BatchManager(server(name)).migrate()
     yield name
-    await _execute(server("postgres"), f'DROP DATABASE "{name}" WITH (FORCE)')
+    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def dsn(server: Callable[[str], str], template: str) -> AsyncIterator[str]:
+async def dsn(
+    server: Callable[[str], str], admin: "asyncpg.Connection", template: str
+) -> AsyncIterator[str]:
     """The URL of a migrated database of the test's own."""
     name = f"test_{uuid4().hex[:12]}"
-    await _execute(server("postgres"), f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {_strategy()}')
     yield server(name)
-    await _execute(server("postgres"), f'DROP DATABASE "{name}" WITH (FORCE)')
+    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def empty_dsn(server: Callable[[str], str]) -> AsyncIterator[str]:
+async def empty_dsn(
+    server: Callable[[str], str], admin: "asyncpg.Connection"
+) -> AsyncIterator[str]:
     """The URL of an empty database of the test's own."""
     name = f"empty_{uuid4().hex[:12]}"
-    await _execute(server("postgres"), f'CREATE DATABASE "{name}"')
+    await admin.execute(f'CREATE DATABASE "{name}" {_strategy()}')
     yield server(name)
-    await _execute(server("postgres"), f'DROP DATABASE "{name}" WITH (FORCE)')
+    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -80,12 +103,55 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def _execute(url: str, sql: str) -> None:
-    connection = await asyncpg.connect(url)
+def _place() -> Path:
+    """Where the server's files are: in memory if that has room, or else among temporary files.
+
+    For root the server's programs lie beside the data, so they must be allowed to run from there.
+    """
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK):
+        found = os.statvfs(MEMORY)
+        if found.f_bavail * found.f_frsize > ROOM and not found.f_flag & os.ST_NOEXEC:
+            return MEMORY
+    return Path(tempfile.gettempdir())
+
+
+def _strategy() -> str:
+    """Copying files is faster where nothing is ever flushed, and elsewhere slower."""
+    return "" if os.environ.get("TEST_DSN") else "STRATEGY file_copy"
+
+
+async def _sweep(place: Path) -> None:
+    """Stop and remove the servers that killed runs have left."""
+    for directory in filter(_is_abandoned, place.glob("ri-tests-*")):
+        with suppress(EmbeddedServerError):
+            async with EmbeddedServer(directory):  # the last one to leave stops it
+                pass
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _is_abandoned(directory: Path) -> bool:
     try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
+        if directory.stat().st_mtime > time.time() - LONG_AGO:
+            return False
+        with (directory / "clients.lock").open() as clients:
+            fcntl.flock(clients, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is in use, another user's, or gone
+        return False
+    return True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: as many as there are processors, and two anyway, for tests wait a lot."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(2, min(usable or 2, MANY))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests come first, so that at the end no process waits for another."""
+    items.sort(
+        key=lambda item: not {"long", "torture"} & {mark.name for mark in item.iter_markers()}
+    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -25,7 +25,10 @@ SELECT count(*)
   LEFT JOIN LATERAL (SELECT count(*) AS rows FROM ledger l WHERE l.n = i.item_number) l ON true
  WHERE i.batch_id = $1 AND l.rows <> (i.status = 'completed')::integer
 """
-OURS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'reliable_imports_async'"
+OURS = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE application_name = 'reliable_imports_async' AND datname = current_database()
+"""
 
 
 async def by_wait_for(work, seconds):
@@ -80,6 +83,7 @@ def verdicts(monkeypatch) -> Counter:
     return seen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", list(CANCELLATIONS))
 async def test_a_thousand_cancellations_tear_nothing(dsn, conn, verdicts, size):
     chance = random.Random(20260801)

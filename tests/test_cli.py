@@ -76,6 +76,7 @@ def bare(capsys, monkeypatch) -> Command:
     for name in [name for name in os.environ if name.startswith("RELIABLE_IMPORTS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("RELIABLE_IMPORTS_PROCESSORS", __name__)
+    monkeypatch.delenv("COLUMNS", raising=False)  # readline puts it into the environment
 
     async def call(*arguments: object) -> Result:
         code = await to_thread.run_sync(main, [str(each) for each in arguments])

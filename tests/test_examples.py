@@ -8,6 +8,7 @@ from itertools import islice
 import asyncpg
 import httpx
 import pytest
+import uvloop
 from examples import api_example, customer_import_example, products_csv_example
 from examples.flights import check, demo, triage
 
@@ -79,8 +80,9 @@ async def test_products_are_imported_from_csv(dsn: str, conn, capsys) -> None:
     ]
 
 
+@pytest.mark.long
 async def test_the_demo_imports_january(dsn: str, conn, capsys) -> None:
-    await demo.main(dsn)
+    await asyncio.to_thread(uvloop.run, demo.main(dsn))  # as a user runs it
 
     lines = capsys.readouterr().out.splitlines(keepends=True)
     changing = ("PostgreSQL is ready", "Reading", "Processing", "Batch ", "\n")
@@ -91,9 +93,10 @@ async def test_the_demo_imports_january(dsn: str, conn, capsys) -> None:
     assert tuple(stored) == (27_004, 27_188_805)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # five imports of all of January
 async def test_january_is_repaired_in_four_ways(dsn: str, capsys) -> None:
-    await triage.main(dsn)
+    await asyncio.to_thread(uvloop.run, triage.main(dsn))
     assert capsys.readouterr().out == TRIAGE
 
 

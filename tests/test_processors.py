@@ -334,3 +334,26 @@ async def test_an_item_can_create_a_batch_in_its_own_transaction(manager, conn):
     inner = [batch async for batch in manager.list_batches(batch_type="tried")]
     assert summary.failed_items == 1
     assert [batch.total_items for batch in inner] == [3]
+
+
+async def test_a_connection_in_use_is_given_back_while_the_manager_closes(dsn):
+    taken, go_on = asyncio.Event(), asyncio.Event()
+    manager = BatchManager(dsn)
+    await manager.__aenter__()
+    pool = manager._database._pool
+
+    async def statement():
+        async with manager._database.connection() as connection:
+            taken.set()
+            await go_on.wait()
+            return await connection.fetchval("SELECT 1")
+
+    running = asyncio.create_task(statement())
+    await taken.wait()
+    closing = asyncio.create_task(manager.__aexit__(None, None, None))
+    while not pool.is_closing():
+        await asyncio.sleep(0)
+    go_on.set()
+    assert await running == 1
+    await closing
+    assert pool.get_size() == 0

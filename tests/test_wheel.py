@@ -8,6 +8,8 @@ from zipfile import ZipFile
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "src" / "reliable_imports_async"
 
@@ -47,7 +49,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = tmp_path_factory.mktemp("installed") / "venv"
     run([sys.executable, "-m", "venv", "--without-pip", environment], environment.parent)
     pip = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python"]
-    run([*pip, "install", "--quiet", f"{wheel}[embedded]"], environment.parent)
+    run([*pip, "install", "--quiet", "--no-compile", f"{wheel}[embedded]"], environment.parent)
     return environment / "bin"
 
 

@@ -406,6 +406,7 @@ async def test_a_worker_process_hands_back_on_sigterm(dsn, conn, tmp_path):
     assert batch_id
 
 
+@pytest.mark.long
 async def test_a_worker_survives_half_open_and_refused_connections(dsn, conn):
     await conn.execute(LEDGER)
     seen = asyncio.Event()
@@ -466,7 +467,10 @@ async def test_a_worker_waits_for_a_pool_that_others_have_emptied(dsn, conn):
 
 async def test_a_worker_that_begins_during_an_outage_waits_and_listens_again(dsn, conn):
     await conn.execute(LEDGER)
-    listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %' OR query LIKE '%in_recovery%'"
+    listening = """
+    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+       AND (query LIKE 'LISTEN %' OR query LIKE '%in_recovery%' AND pid <> pg_backend_pid())
+    """
     async with Proxy(dsn) as proxy:
         settings = Settings(database_url=proxy.url(), concurrency=2, connect_timeout=1.0)
         async with BatchManager(settings=settings) as manager:

@@ -52,6 +52,7 @@ class Database:
         self._settings = settings
         self._given = pool
         self._pool = pool
+        self._home = pool  # where connections return to, also while it is being closed
         self._server: EmbeddedServer | None = None
         self._dsn: str | None = None  # of the pool that was opened here
         self._reader = anyio.Lock()
@@ -87,7 +88,7 @@ class Database:
         """
         if self._given is None:
             self._dsn = await self._url()
-            self._pool = await self._connect(self._dsn)
+            self._pool = self._home = await self._connect(self._dsn)
         self.concurrency = self._concurrency(self._require_pool())
         async with self.connection() as conn:
             await self._examine(conn)
@@ -163,7 +164,7 @@ class Database:
 
     async def give_back(self, conn: PooledConnection) -> None:
         """Return a connection; a terminated one makes room for a new one."""
-        pool = self._require_pool()
+        pool = self._home or self._require_pool()
         with anyio.CancelScope(shield=True):
             try:
                 await pool.release(conn, timeout=RELEASE_SECONDS)
