@@ -1,7 +1,7 @@
 """A TCP proxy before PostgreSQL's unix socket, to cut connections at the worst moment.
 
-asyncpg sends `BEGIN;` and `COMMIT;` as simple queries ('Q'); the server answers COMMIT with a
-CommandComplete ('C') that says COMMIT. Whole messages are forwarded, so a fault hits exactly one.
+BEGIN and COMMIT are simple queries ('Q'), COMMIT often together with the statement that settles;
+the server answers it with a CommandComplete ('C') that says COMMIT. Whole messages are forwarded, so a fault hits exactly one.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class Link:
         while data := await reader.read(65_536):
             buffer += data
             for kind, message in messages(buffer):
-                commit = kind == b"Q" and message[HEADER:].upper().startswith(b"COMMIT")
+                commit = kind == b"Q" and b"COMMIT" in message[HEADER:].upper()
                 if commit and self.proxy.strikes(Fault.ABANDON_COMMIT):
                     self.server.write(message)
                     self.proxy.abandoned.append(self)

@@ -21,8 +21,8 @@ from reliable_imports_async.embedded import EmbeddedServer
 from reliable_imports_async.store import items
 
 from .proxy import Fault, Proxy
+from .trying import PATIENCE, appears
 
-PATIENCE = 20.0
 LEDGER = """
 CREATE TABLE ledger (
     number integer NOT NULL, worker integer NOT NULL, at timestamptz DEFAULT clock_timestamp())
@@ -162,13 +162,6 @@ async def ranges(conn: asyncpg.Connection, column: str) -> set[object]:
     """The different values of a column of the ranges."""
     rows = await conn.fetch(f"SELECT DISTINCT {column} FROM reliable_imports.import_batch_ranges")
     return {row[0] for row in rows}
-
-
-async def appears(conn: asyncpg.Connection, query: str, *args: object) -> None:
-    """Wait until a query has a row."""
-    async with asyncio.timeout(PATIENCE):
-        while not await conn.fetch(query, *args):
-            await asyncio.sleep(0.01)
 
 
 async def test_kill_9_in_the_middle_of_a_batch_loses_and_doubles_nothing(dsn, conn):

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import anyio
+
 from reliable_imports_async import BaseProcessor, BatchManager, BatchSummary, ImportBatchItem
 from reliable_imports_async.guarded import Connection
 
@@ -11,7 +13,15 @@ LEDGER = "CREATE TABLE ledger (n integer, note text)"
 INSERT = "INSERT INTO ledger (n) VALUES ($1)"
 MODES = {"item": {}, "interval": {"commit_interval": 7}, "set": {"commit_interval": 8}}
 DEFAULTS: dict[str, Any] = {}  # attributes of every processor made here; a test may set them
+PATIENCE = 20.0
 PER_ITEM = "SELECT n, count(*)::integer AS times FROM ledger GROUP BY n ORDER BY n"
+
+
+async def appears(conn: Connection, query: str, *args: object) -> None:
+    """Wait until a query has a row."""
+    with anyio.fail_after(PATIENCE):
+        while not await conn.fetch(query, *args):
+            await anyio.sleep(0.01)
 
 
 def processor(process_item: Any, **attributes: Any) -> type[BaseProcessor[Any]]:

@@ -7,8 +7,9 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
+from types import CodeType
 from typing import Any
 
 import anyio
@@ -24,6 +25,7 @@ DETAIL_BYTES = 2_048
 TRACEBACK_BYTES = 16_384
 NAME_BYTES = 200
 FIELDS_SHOWN = 50
+FRAMES = 50
 
 
 class Action(Enum):
@@ -294,19 +296,19 @@ _NOT_THE_USERS = (
 
 def user_frames(exc: BaseException, redact: Redact = redact_patterns) -> str | None:
     """The frames of the traceback that are neither this library's nor the driver's."""
-    frames = [
-        frame
-        for frame in _frames(exc.__traceback__)
-        if not frame.filename.startswith(_NOT_THE_USERS)
-    ]
-    if not frames:
-        return None
-    text = "".join(traceback.StackSummary.from_list(frames).format())
-    return storable(redact(text), TRACEBACK_BYTES)
+    places = tuple(
+        (frame.f_code, line)
+        for frame, line in traceback.walk_tb(exc.__traceback__)
+        if not frame.f_code.co_filename.startswith(_NOT_THE_USERS)
+    )
+    return storable(redact(_quoted(places[-FRAMES:])), TRACEBACK_BYTES) if places else None
 
 
-def _frames(tb: TracebackType | None) -> traceback.StackSummary:
-    return traceback.StackSummary.extract(traceback.walk_tb(tb), limit=-50)
+@lru_cache(maxsize=256)
+def _quoted(places: tuple[tuple[CodeType, int], ...]) -> str:
+    """Source lines as a traceback shows them; the same error often comes a thousand times."""
+    frames = [traceback.FrameSummary(code.co_filename, line, code.co_name) for code, line in places]
+    return "".join(traceback.StackSummary.from_list(frames).format())
 
 
 def parse_failure(reason: str) -> Failure:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -106,7 +106,8 @@ def _hexadecimal(outcome: Completed | Skip | Failed, seconds: float) -> str:
         case Skip(reason):
             stored = {"status": ItemStatus.SKIPPED, "skip_reason": reason}
         case Failed(failure):
-            stored = {"status": ItemStatus.FAILED, "seconds": seconds, **asdict(failure)}
+            stored = {name: getattr(failure, name) for name in Failure.__slots__}
+            stored |= {"status": ItemStatus.FAILED, "seconds": seconds}
             stored["fields"] = to_json(failure.fields).decode() if failure.fields else None
     return f"'{to_json(stored).hex()}'"
 
