@@ -42,7 +42,9 @@ def main(
         peers: Also PgQueuer, Procrastinate, psycopg and pgbench.
     """
     console = terminal()
-    chosen = [make(items) for name, make in WORKLOADS.items() if not only or name in only.split(";")]
+    chosen = [
+        make(items) for name, make in WORKLOADS.items() if not only or name in only.split(";")
+    ]
     taking_part = {
         name: one
         for name, one in _everyone(console, peers=peers).items()
@@ -65,7 +67,9 @@ def _everyone(console: Console, *, peers: bool) -> dict[str, Contender]:
         return dict(OURS)
     missing = [name for name in ("procrastinate", "psycopg") if find_spec(name) is None]
     if missing:
-        console.print(f"Without the peers: {', '.join(missing)} missing (pip install --group peers)")
+        console.print(
+            f"Without the peers: {', '.join(missing)} missing (pip install --group peers)"
+        )
         return OURS | LIMIT
     from .peers import PEERS  # noqa: PLC0415 - needs what is optional
 

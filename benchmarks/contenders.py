@@ -40,9 +40,7 @@ class Contender:
 
 async def plain_loop(ground: Ground, workload: Workload) -> Spent:
     """Semaphore, pool.acquire, transaction; no tracking at all."""
-    async with asyncpg.create_pool(
-        ground.dsn, min_size=CONNECTIONS, max_size=CONNECTIONS
-    ) as pool:
+    async with asyncpg.create_pool(ground.dsn, min_size=CONNECTIONS, max_size=CONNECTIONS) as pool:
         semaphore = anyio.Semaphore(CONNECTIONS)
 
         async def one(record: dict[str, Any]) -> None:

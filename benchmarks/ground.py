@@ -5,7 +5,7 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ class Ground:
     def __init__(self, server: EmbeddedServer, postmaster: psutil.Process, version: str) -> None:
         self.version = version
         self.dsn = server.url(DATABASE)
+        self.log_file = server.log_file
         self._server = server
         self._postmaster = postmaster
 
@@ -97,12 +98,12 @@ def _own_time() -> float:
 
 
 @asynccontextmanager
-async def ground() -> AsyncIterator[Ground]:
+async def ground(settings: Mapping[str, str] | None = None) -> AsyncIterator[Ground]:
     """Start a server on the disk (not in memory: COMMIT shall cost what it costs)."""
     home = Path(tempfile.mkdtemp(prefix="reliable-imports-bench-", dir="/var/tmp"))
     home.chmod(0o711)  # for root the server runs as another user
     try:
-        async with EmbeddedServer(home / "server") as server:
+        async with EmbeddedServer(home / "server", settings=settings) as server:
             conn = await asyncpg.connect(server.url())
             version = await conn.fetchval("SHOW server_version")
             backend = psutil.Process(await conn.fetchval("SELECT pg_backend_pid()"))

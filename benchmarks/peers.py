@@ -22,7 +22,7 @@ from .ground import Ground, Spent
 from .workloads import Workload
 
 CHUNK = 1_000
-QUEUED_AT_ONCE = 100
+QUEUED_AT_ONCE = 1000
 SLOW = 0.2
 
 
@@ -37,9 +37,7 @@ async def pgqueuer(ground: Ground, workload: Workload) -> Spent:
     for start in range(0, len(payloads), CHUNK):
         some = payloads[start : start + CHUNK]
         await queries.enqueue(["record"] * len(some), some, [0] * len(some))
-    async with asyncpg.create_pool(
-        ground.dsn, min_size=CONNECTIONS, max_size=CONNECTIONS
-    ) as pool:
+    async with asyncpg.create_pool(ground.dsn, min_size=CONNECTIONS, max_size=CONNECTIONS) as pool:
         jobs = PgQueuer(AsyncpgDriver(conn))
 
         @jobs.entrypoint("record")

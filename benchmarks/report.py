@@ -114,7 +114,9 @@ class Report:
             table.add_section()
         console.print(table)
         console.print("Larger is better: speed by the clock; CPU, the processor time of the")
-        console.print("reference for an item over that of the contender, client and server together")
+        console.print(
+            "reference for an item over that of the contender, client and server together"
+        )
         for workload, remarks in self._remarks.items():
             for name, why in remarks.items():
                 console.print(f"{workload}, {name}: {why}", markup=False)
