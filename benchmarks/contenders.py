@@ -19,7 +19,7 @@ SET = 1_000
 Run: TypeAlias = Callable[[Ground, Workload], Awaitable[Spent]]
 
 
-class NotForThis(Exception):  # noqa: N818
+class NotForThis(Exception):
     """A contender that cannot run a workload says why."""
 
 

@@ -151,7 +151,7 @@ async def _measure(rounds: int, items: int, only: str, report: Report) -> str:
             return place.version
 
 
-async def _round(  # noqa: PLR0917
+async def _round(
     place: Ground, number: int, workload: str, contenders: Contenders, items: int, report: Report
 ) -> None:
     await place.renew()

@@ -101,7 +101,7 @@ def _own_time() -> float:
 async def ground(settings: Mapping[str, str] | None = None) -> AsyncIterator[Ground]:
     """Start a server on the disk (not in memory: COMMIT shall cost what it costs)."""
     home = Path(tempfile.mkdtemp(prefix="reliable-imports-bench-", dir="/var/tmp"))
-    home.chmod(0o711)  # for root the server runs as another user
+    os.chmod(home, 0o711)  # noqa: PTH101 - for root the server runs as another user
     try:
         async with EmbeddedServer(home / "server", settings=settings) as server:
             conn = await asyncpg.connect(server.url())

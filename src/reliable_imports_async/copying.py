@@ -1,4 +1,4 @@
-"""Records to rows of the table of items: PostgreSQL's binary COPY format, written while more is read.
+"""Records to rows of the table of items: binary COPY, written while more is read.
 
 Encoded here and not by the driver, so that codecs of the caller's own pool play no part.
 """
