@@ -12,7 +12,7 @@ from typing import TypeAlias
 from uuid import UUID
 
 import anyio
-from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .guarded import Connection
 from .judgement import parse_failure
@@ -70,26 +70,27 @@ async def copy(conn: Connection, rows: AsyncIterator[bytes]) -> None:
         rows: Read in a task of its own; what they raise is raised here, and nothing is copied.
     """
     failure: Exception | None = None
-    async with anyio.create_task_group() as group:
-        send, receive = anyio.create_memory_object_stream[_Ahead](READ_AHEAD)
-        group.start_soon(_read_ahead, rows, send)
-        try:
-            await conn.copy_to_table(
-                "import_batch_items",
-                schema_name="reliable_imports",
-                columns=_COLUMNS,
-                source=_received(receive),
-                format="binary",
-            )
-        except Exception as exc:  # noqa: BLE001 - raised below, by itself and not in a group
-            failure = exc
-        group.cancel_scope.cancel()
+    send, receive = anyio.create_memory_object_stream[_Ahead](READ_AHEAD)
+    with send, receive:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_read_ahead, rows, send)
+            try:
+                await conn.copy_to_table(
+                    "import_batch_items",
+                    schema_name="reliable_imports",
+                    columns=_COLUMNS,
+                    source=_received(receive),
+                    format="binary",
+                )
+            except Exception as exc:  # noqa: BLE001 - raised below, by itself and not in a group
+                failure = exc
+            group.cancel_scope.cancel()
     if failure is not None:
         raise failure
 
 
-async def _read_ahead(rows: AsyncIterator[bytes], send: ObjectSendStream[_Ahead]) -> None:
-    async with send:
+async def _read_ahead(rows: AsyncIterator[bytes], send: MemoryObjectSendStream[_Ahead]) -> None:
+    with send:
         try:
             async for chunk in rows:
                 await send.send(chunk)
@@ -97,12 +98,11 @@ async def _read_ahead(rows: AsyncIterator[bytes], send: ObjectSendStream[_Ahead]
             await send.send(exc)
 
 
-async def _received(receive: ObjectReceiveStream[_Ahead]) -> AsyncIterator[bytes]:
-    async with receive:
-        async for chunk in receive:
-            if isinstance(chunk, Exception):
-                raise chunk
-            yield chunk
+async def _received(receive: MemoryObjectReceiveStream[_Ahead]) -> AsyncIterator[bytes]:
+    async for chunk in receive:
+        if isinstance(chunk, Exception):
+            raise chunk
+        yield chunk
 
 
 async def rows(
