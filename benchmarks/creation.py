@@ -154,18 +154,24 @@ async def _measure(rounds: int, items: int, only: str, report: Report) -> str:
 async def _round(
     place: Ground, number: int, workload: str, contenders: Contenders, items: int, report: Report
 ) -> None:
-    await place.renew()
-    made = {}
+    """Each on a database of its own: nobody meets pages that another one has written."""
     for name in list(contenders)[:: 1 if number % 2 else -1]:
-        await place.settle()
-        made[name], spent = await contenders[name](place)
+        await place.renew()
+        _, spent = await contenders[name](place)
         report.add(workload, name, number, Measured(items, spent))
     if number == 0:
-        conn = await asyncpg.connect(place.dsn)
-        same = await conn.fetchval(SAME, made["create_batch"], made[REFERENCE])
-        await conn.close()
-        if same != items:
-            raise RuntimeError(f"{workload}: only {same} of {items} rows are the same")
+        await _require_same(place, contenders, items)
+
+
+async def _require_same(place: Ground, contenders: Contenders, items: int) -> None:
+    """Once more, both into one database, to compare row by row."""
+    await place.renew()
+    (bare, _), (ours, _) = [await one(place) for one in contenders.values()]
+    conn = await asyncpg.connect(place.dsn)
+    same = await conn.fetchval(SAME, ours, bare)
+    await conn.close()
+    if same != items:
+        raise RuntimeError(f"only {same} of {items} rows are the same")
 
 
 def _flights(items: int) -> list[dict[str, str]]:
