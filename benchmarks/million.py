@@ -26,6 +26,7 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+import anyio.abc
 import asyncpg
 import typer
 import uvloop
@@ -36,7 +37,7 @@ from reliable_imports_async import BatchManager, read_file
 from .contenders import CONNECTIONS, INTERVAL, SET, SetProcessor, WorkloadProcessor
 from .ground import Ground, ground
 from .report import save, terminal, versions
-from .workloads import JANUARY, YEAR, Workload, flights
+from .workloads import JANUARY, ROOT, YEAR, Workload, flights
 
 SMALL = 10_000
 BAR_COST, BAR_MEGABYTES, BAR_SUMMARY_MS = 1.15, 200, 5
@@ -139,7 +140,15 @@ async def _import(place: Ground, workload: Workload, file: Path, mode: str) -> I
     """In a process of its own, asking for summaries meanwhile."""
     await place.renew(workload.schema)
     command = [sys.executable, "-m", "benchmarks.million", "work", place.dsn, str(file), mode]
-    process = await anyio.open_process(command, cwd=Path(__file__).parents[1], stderr=None)
+    async with await anyio.open_process(command, cwd=ROOT, stderr=None) as process:
+        try:
+            return await _watched(place, process)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+
+
+async def _watched(place: Ground, process: anyio.abc.Process) -> Imported:
     if process.stdout is None:
         raise AssertionError
     lines = _lines(process.stdout)
@@ -172,7 +181,7 @@ async def _asking(place: Ground, batch_id: UUID) -> AsyncIterator[list[float]]:
     """Ask for summaries; the milliseconds of each, from the server's log, at the end."""
     settings = {"application_name": ASKING, "log_min_duration_statement": "0"}
     found: list[float] = []
-    pool = await asyncpg.create_pool(place.dsn, min_size=1, max_size=1, server_settings=settings)
+    pool = await asyncpg.create_pool(place.dsn, min_size=1, max_size=4, server_settings=settings)
     async with pool, BatchManager(pool=pool) as manager, anyio.create_task_group() as group:
         group.start_soon(_ask, manager, batch_id, place.log_file, found)
         yield found
