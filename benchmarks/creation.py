@@ -130,10 +130,13 @@ def main(rounds: int = 5, items: int = 100_000, only: str = "") -> None:
         only: Names of ways in, separated by semicolons, or nothing for all.
     """
     report, console = Report(REFERENCE), terminal()
-    version = uvloop.run(_measure(rounds, items, only, report))
-    report.show(console, rounds)
-    about = {"versions": versions(version), "items": items, "bar": BAR}
-    console.print(f"The bar is {BAR}. {save('creation', about | report.as_json())}")
+    version = "unknown"
+    try:
+        version = uvloop.run(_measure(rounds, items, only, report))
+    finally:  # whatever stops it, what was measured is shown
+        report.show(console, rounds)
+        about = {"versions": versions(version), "items": items, "bar": BAR}
+        console.print(f"The bar is {BAR}. {save('creation', about | report.as_json())}")
 
 
 async def _measure(rounds: int, items: int, only: str, report: Report) -> str:
