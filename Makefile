@@ -58,11 +58,23 @@ check: install ## Formatting, lint, types, layers
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: bench
-bench: install ## Measure against the loop that a developer would write by hand
-	@$(BIN)/python -m benchmarks
+bench: bench-install ## Measure against the loop that a developer would write by hand, and against others (PEERS=0: without them)
+	@$(BIN)/python -m benchmarks --rounds $(or $(ROUNDS),5) --items $(or $(ITEMS),10000) --only '$(ONLY)' $(if $(filter 0,$(PEERS)),--no-peers)
+
+.PHONY: bench-creation
+bench-creation: bench-install ## Measure creating a batch against a bare COPY of the same rows
+	@$(BIN)/python -m benchmarks.creation
+
+.PHONY: bench-million
+bench-million: bench-install ## Import a million rows: cost of an item, memory, summaries meanwhile (MODE=item|interval|set)
+	@$(BIN)/python -m benchmarks.million --mode $(or $(MODE),interval) --items $(or $(ITEMS),1000000)
+
+.PHONY: bench-install
+bench-install: install
+	@$(BIN)/python -m pip install --quiet --group bench $(if $(filter 0,$(PEERS)),,--group peers)
 
 .PHONY: bench-api
-bench-api: install ## Measure the REST API against bare endpoints, and memory during an upload
+bench-api: bench-install ## Measure the REST API against bare endpoints, and memory during an upload
 	@$(BIN)/python -m benchmarks.api
 	@$(BIN)/python -m benchmarks.upload
 

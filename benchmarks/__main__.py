@@ -1,114 +1,121 @@
 """Runs every contender on every workload, interleaved, and prints ratios to the plain loop."""
 
-import json
-import os
-import platform
-import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
 
-import asyncpg
+import anyio
 import typer
 import uvloop
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
-from reliable_imports_async import BatchManager
-from reliable_imports_async.embedded import EmbeddedServer
-
-from .contenders import CONNECTIONS, CONTENDERS
+from .contenders import CONNECTIONS, OURS, REFERENCE, Contender, NotForThis
+from .ground import Ground, ground
+from .limit import LIMIT
+from .report import Measured, Report, save, terminal, versions
 from .workloads import Workload, customers, failing, flights, wide
 
-RESULTS = Path(__file__).parent / "results"
+WORKLOADS = {
+    "customers": customers,
+    "flights": flights,
+    "wide customers": wide,
+    "flights, all failing": failing,
+}
+PATIENCE = 600.0  # seconds for one contender on one workload
 
 
-def main(rounds: int = 5, items: int = 10_000, only: str = "") -> None:
+def main(
+    rounds: int = 5,
+    items: int = 10_000,
+    only: str = "",
+    contenders: str = "",
+    peers: bool = True,  # noqa: FBT001, FBT002 - the way typer spells --no-peers
+) -> None:
     """Measure.
 
     Args:
         rounds: Interleaved rounds; the median is shown.
-        items: Records in each workload.
-        only: A workload's name, or nothing for all.
+        items: Records in each workload; the slow contenders take the first fifth of them.
+        only: Names of workloads, separated by semicolons, or nothing for all.
+        contenders: The same for who takes part; the plain loop always does.
+        peers: Also PgQueuer, Procrastinate, psycopg and pgbench.
     """
-    every = (customers(items), flights(items), wide(items), failing(items))
-    workloads = [one for one in every if only in one.name]
-    measured = uvloop.run(_measure(workloads, rounds))
-    _show(measured, rounds)
+    console = terminal()
+    chosen = [
+        make(items) for name, make in WORKLOADS.items() if not only or name in only.split(";")
+    ]
+    taking_part = {
+        name: one
+        for name, one in _everyone(console, peers=peers).items()
+        if not contenders or name in (REFERENCE, *contenders.split(";"))
+    }
+    report = Report(REFERENCE)
+    version = "unknown"
+    try:
+        version = uvloop.run(_measure(chosen, taking_part, rounds, report))
+    finally:  # whatever stops it, an interrupt too, what was measured is shown
+        report.show(console, rounds)
+        about = {"versions": versions(version), "connections": CONNECTIONS, "items": items}
+        path = save("bench", about | report.as_json())
+        console.print(", ".join(f"{name} {value}" for name, value in about["versions"].items()))
+        console.print(f"{path}")
 
 
-async def _measure(workloads: list[Workload], rounds: int) -> dict[str, Any]:
-    async with EmbeddedServer() as server:
-        results: dict[str, dict[str, list[float]]] = {}
+def _everyone(console: Console, *, peers: bool) -> dict[str, Contender]:
+    if not peers:
+        return dict(OURS)
+    missing = [name for name in ("procrastinate", "psycopg") if find_spec(name) is None]
+    if missing:
+        console.print(
+            f"Without the peers: {', '.join(missing)} missing (pip install --group peers)"
+        )
+        return OURS | LIMIT
+    from .peers import PEERS  # noqa: PLC0415 - needs what is optional
+
+    return OURS | PEERS | LIMIT
+
+
+async def _measure(
+    workloads: list[Workload], contenders: dict[str, Contender], rounds: int, report: Report
+) -> str:
+    """All of it; the version of the server."""
+    async with ground() as place:
         with Progress(transient=True) as progress:
-            steps = progress.add_task("", total=rounds * len(workloads) * len(CONTENDERS))
+            task = progress.add_task("", total=rounds * len(workloads) * len(contenders))
             for number in range(rounds):
                 for workload in workloads:
-                    for name, contender in _rotated(number):
-                        progress.update(steps, description=f"{workload.name}: {name}")
-                        seconds = await _once(server, workload, contender)
-                        results.setdefault(workload.name, {}).setdefault(name, []).append(
-                            len(workload.records) / seconds
-                        )
-                        progress.advance(steps)
-        conn = await asyncpg.connect(server.url())
-        version = await conn.fetchval("SHOW server_version")
-        await conn.close()
-    return {"rates": results, "postgresql": version}
+                    for name, contender in _rotated(contenders, number):
+                        progress.update(task, description=f"{workload.name}: {name}")
+                        await _once(place, workload, (name, contender), number, report)
+                        progress.advance(task)
+        return place.version
 
 
-async def _once(server: EmbeddedServer, workload: Workload, contender: Callable[..., Any]) -> float:
-    """One contender on a fresh database."""
-    admin = await asyncpg.connect(server.url())
-    await admin.execute("DROP DATABASE IF EXISTS bench WITH (FORCE)")
-    await admin.execute("CREATE DATABASE bench")
-    await admin.execute("CHECKPOINT")
-    await admin.close()
-    dsn = server.url("bench")
-    await BatchManager(dsn).migrate()
-    conn = await asyncpg.connect(dsn)
-    await conn.execute(workload.schema)
-    await conn.close()
-    return float(await contender(dsn, workload))
+async def _once(
+    place: Ground, workload: Workload, one: tuple[str, Contender], number: int, report: Report
+) -> None:
+    """One contender on a fresh database; its failure is its own."""
+    name, contender = one
+    part = workload.part(contender.share)
+    remark = partial(report.remark, workload.name, name)
+    try:
+        with anyio.fail_after(PATIENCE):
+            await place.renew(workload.schema, ours=contender.ours)
+            spent = await contender.run(place, part)
+    except NotForThis as exc:
+        remark(f"left out: {exc}")
+    except Exception as exc:  # noqa: BLE001 - it is reported, and the others go on
+        remark(f"round {number + 1} failed: {type(exc).__name__}: {exc}")
+    else:
+        report.add(workload.name, name, number, Measured(len(part.records), spent))
 
 
-def _rotated(number: int) -> Iterator[tuple[str, Callable[..., Any]]]:
+def _rotated(contenders: dict[str, Contender], number: int) -> Iterator[tuple[str, Contender]]:
     """The contenders, each round beginning with another one."""
-    pairs = list(CONTENDERS.items())
+    pairs = list(contenders.items())
     shift = number % len(pairs)
     yield from pairs[shift:] + pairs[:shift]
-
-
-def _show(measured: dict[str, Any], rounds: int) -> None:
-    table = Table(title=f"Ratio to the plain loop, median of {rounds} (min to max)")
-    for heading in ("workload", "contender", "ratio", "items/s"):
-        table.add_column(heading)
-    report: dict[str, Any] = {}
-    for workload, rates in measured["rates"].items():
-        for name, values in rates.items():
-            ratios = [a / b for a, b in zip(values, rates["plain loop"], strict=True)]
-            low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
-            rate = statistics.median(values)
-            table.add_row(workload, name, f"{middle:.2f} ({low:.2f} to {high:.2f})", f"{rate:,.0f}")
-            report.setdefault(workload, {})[name] = {"ratio": middle, "min": low, "max": high}
-    with _saved() as file:
-        versions = {"asyncpg": asyncpg.__version__, "python": platform.python_version()}
-        versions |= {"postgresql": measured["postgresql"], "cores": os.cpu_count()}
-        json.dump({"versions": versions, "connections": CONNECTIONS, "results": report}, file)
-    console = Console()
-    console.print(table)
-    console.print(", ".join(f"{name} {value}" for name, value in versions.items()))
-
-
-@contextmanager
-def _saved() -> Iterator[Any]:
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    with path.open("w", encoding="utf-8") as file:
-        yield file
 
 
 if __name__ == "__main__":

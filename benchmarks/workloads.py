@@ -3,8 +3,8 @@
 import csv
 import gzip
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 ROOT = Path(__file__).parents[1]
 YEAR = ROOT.parent / "shared" / "data" / "nycflights13" / "flights.csv.gz"
 JANUARY = ROOT / "examples" / "data" / "flights-2013-01.csv.gz"
+RUN = 500
 AIRPORTS = ROOT / "examples" / "data" / "airports.csv"
 
 
@@ -33,13 +34,22 @@ class Workload:
         name: As shown in the table.
         schema: Makes the target tables, empty.
         records: What is imported.
-        failing: How many of them the target tables refuse.
+        refused: Whether the target tables refuse one of them.
     """
 
     name: str
     schema: str
     records: Sequence[dict[str, Any]]
-    failing: int
+    refused: Callable[[dict[str, Any]], bool] = lambda _record: False
+
+    @property
+    def failing(self) -> int:
+        """How many of the records are refused."""
+        return sum(map(self.refused, self.records))
+
+    def part(self, share: float) -> "Workload":
+        """Its first records."""
+        return replace(self, records=self.records[: max(1, round(len(self.records) * share))])
 
     async def write_many(self, records: Sequence[dict[str, Any]], db: Queries) -> None:
         """The same for many records at once."""
@@ -125,20 +135,23 @@ def flight_values(record: dict[str, Any]) -> tuple[Any, ...]:
 def customers(count: int) -> Workload:
     """Clean data: every record is new."""
     records = [{"email": f"c{n}@example.org", "name": f"Customer {n}"} for n in range(count)]
-    return Workload("customers", CUSTOMERS, records, 0)
+    return Workload("customers", CUSTOMERS, records)
 
 
-def flights(count: int | None) -> Workload:
-    """Real flights; those to four airports that the reference table lacks are refused."""
+def flights(count: int) -> Workload:
+    """Real flights; those to four airports that the reference table lacks are refused.
+
+    Of the whole year, where it is there: runs of consecutive flights, spread evenly over it.
+    """
     known = airports()
-    path = YEAR if YEAR.exists() else JANUARY
-    with gzip.open(path, "rb") as file:
-        rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-        records = [row for _, row in zip(range(count or 10**9), rows, strict=False)]
-    failing = sum(row["dest"] not in known for row in records)
+    with gzip.open(YEAR if YEAR.exists() else JANUARY, "rb") as file:
+        rows = list(csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline="")))
+    runs = -(-count // RUN)
+    starts = (len(rows) * number // runs for number in range(runs))
+    records = [row for start in starts for row in rows[start : start + RUN]][:count]
     fill = ", ".join(f"('{code}')" for code in sorted(known))
     schema = f"{FLIGHTS}INSERT INTO airports VALUES {fill};"
-    return Workload("flights", schema, records, failing)
+    return Workload("flights", schema, records, lambda row: row["dest"] not in known)
 
 
 def wide(count: int) -> Workload:
@@ -146,14 +159,14 @@ def wide(count: int) -> Workload:
     records = [
         {**record, "note": f"{n:08}" * 512} for n, record in enumerate(customers(count).records)
     ]
-    return Workload("wide customers", CUSTOMERS, records, 0)
+    return Workload("wide customers", CUSTOMERS, records)
 
 
 def failing(count: int) -> Workload:
     """Flights to an airport that is not there, every one of them."""
     known = flights(count)
     records = [{**record, "dest": "???"} for record in known.records]
-    return Workload("flights, all failing", known.schema, records, len(records))
+    return replace(known, name="flights, all failing", records=records)
 
 
 def airports() -> set[str]:

@@ -1,10 +1,7 @@
 """From a source to a batch: one COPY in one transaction; the batch exists whole or not at all."""
 
-import hashlib
-import struct
 import tempfile
-from array import array
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal
@@ -15,48 +12,26 @@ import stamina
 from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
-from . import queueing
+from . import copying, queueing
+from .copying import Loaded, Progress
 from .database import Database
 from .errors import ConfigurationError, IdempotencyConflict, SameFile
 from .guarded import Connection
-from .judgement import is_outage, parse_failure
+from .judgement import is_outage
 from .models import LogLevel
-from .records import Limits, StoredRecord
+from .records import Limits
 from .safe_text import storable_json
 from .sources import OpenedSource, Source
-from .store import batches, logs, ranges
+from .store import batches, logs, ranges, statistics
 from .store.batches import NewBatch
 
 OnSameFile = Literal["refuse", "skip", "force"]
-Progress = Callable[[int, int, int | None], None]
-"""Called while loading with: records so far, bytes read, bytes in all (None when unknown)."""
-
 LARGEST_RANGE = 500
 SMALLEST_RANGE = 20
 RANGES_PER_BATCH = 64
-WRITE_BYTES = 65_536
 SPOOL_IN_MEMORY = 8 * 1024 * 1024
 ANALYZE_ABOVE = 10_000
 ASK_SECONDS = 30.0
-
-_COLUMNS = (
-    "batch_id",
-    "item_number",
-    "status",
-    "source_data",
-    "raw",
-    "source_line",
-    "error_kind",
-    "error_type",
-    "error_message",
-    "error_group",
-)
-_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
-_TRAILER = struct.pack(">h", -1)
-_NULL = struct.pack(">i", -1)
-_START = struct.Struct(">hi16sii")  # number of fields, batch_id, item_number
-_LENGTH = struct.Struct(">i")
-_LINE = struct.Struct(">iq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +45,6 @@ class Request:
     idempotency_key: str | None = None
     on_same_file: OnSameFile = "refuse"
     enqueue: bool = False
-
-
-@dataclass(slots=True)
-class Loaded:
-    """What is known once every record was read."""
-
-    total: int = 0
-    unreadable: "array[int]" = field(default_factory=lambda: array("i"))
-    sha256: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
 
 async def load(
@@ -107,7 +73,7 @@ async def load(
     async with source.open() as opened:
         new = _new_batch(batch_id, request, opened)
         loaded = Loaded()
-        rows = _rows(batch_id, opened, limits, loaded, progress)
+        rows = copying.rows(batch_id, opened, limits, loaded, progress)
         if source.at_hand:
             return await _create(
                 database, connection, new, (metadata, options), rows, loaded, request
@@ -139,7 +105,7 @@ async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
             async with conn.transaction():
                 batch_id = await _insert_and_enqueue(conn, new, texts, rows, loaded, request)
             if loaded.total > ANALYZE_ABOVE:
-                await conn.execute("ANALYZE reliable_imports.import_batch_items")
+                await statistics.refresh(conn, loaded.total)
             return batch_id
     except Exception as exc:
         # A lost connection says nothing about the COMMIT: ask, on a new one.
@@ -189,7 +155,7 @@ async def _insert(
             return earlier
     if not await batches.insert(conn, new, *texts):
         return await _same_request(conn, new, rows, loaded)
-    await _copy(conn, rows)
+    await copying.copy(conn, rows)
     await batches.complete_creation(conn, new.id, loaded.total, loaded.sha256.digest())
     if loaded.total:
         size, failures = range_size(loaded.total), bool(loaded.unreadable)
@@ -234,82 +200,6 @@ async def _same_request(
     if sha256 != loaded.sha256.digest() or batch_type != new.batch_type:
         raise IdempotencyConflict(new.idempotency_key, batch_id)
     return batch_id
-
-
-async def _copy(conn: Connection, rows: AsyncIterator[bytes]) -> None:
-    await conn.copy_to_table(
-        "import_batch_items",
-        schema_name="reliable_imports",
-        columns=_COLUMNS,
-        source=rows,
-        format="binary",
-    )
-
-
-async def _rows(
-    batch_id: UUID,
-    opened: OpenedSource,
-    limits: Limits,
-    loaded: Loaded,
-    progress: Progress | None,
-) -> AsyncIterator[bytes]:
-    """The records as PostgreSQL's binary COPY format.
-
-    Encoded here and not by the driver, so that codecs of the caller's own pool play no part.
-    """
-    waiting = _HEADER  # each part is a write to the socket: a small batch is one
-    async for records in opened.chunks(limits):
-        waiting += _encode(batch_id, records, loaded)
-        if len(waiting) >= WRITE_BYTES:
-            yield waiting
-            waiting = b""
-        if progress is not None:
-            progress(loaded.total, opened.bytes_read, opened.info.size)
-    yield waiting + _TRAILER
-
-
-def _encode(batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded) -> bytes:
-    """One chunk of records as COPY rows; counts and hashes them on the way."""
-    parts: list[bytes] = []
-    number = loaded.total
-    identity = batch_id.bytes
-    fields = len(_COLUMNS)
-    for record in records:
-        number += 1
-        parts.append(_START.pack(fields, 16, identity, 4, number))
-        line = _NULL if record.line is None else _LINE.pack(8, record.line)
-        text = record.text
-        if text is not None:
-            parts += (
-                b"\0\0\0\x07pending",
-                _LENGTH.pack(len(text) + 1),
-                b"\x01",  # version of the binary format of jsonb
-                text,
-                _NULL,
-                line,
-                _NULL * 4,
-            )
-            loaded.sha256.update(text)
-        else:
-            parts.append(_unreadable(record, line))
-            loaded.unreadable.append(number)
-            loaded.sha256.update(record.raw or b"")
-        loaded.sha256.update(b"\n")
-    loaded.total = number
-    return b"".join(parts)
-
-
-def _unreadable(record: StoredRecord, line: bytes) -> bytes:
-    """The fields of a record that failed at parse, from its status on."""
-    failure = parse_failure(record.reason or "the record cannot be stored")
-    fields = (failure.kind.value, failure.type, failure.message, failure.group)
-    raw = _field(record.raw or b"")
-    error = b"".join(_field(value.encode()) for value in fields)
-    return b"\0\0\0\x06failed" + _NULL + raw + line + error
-
-
-def _field(data: bytes) -> bytes:
-    return _LENGTH.pack(len(data)) + data
 
 
 @asynccontextmanager

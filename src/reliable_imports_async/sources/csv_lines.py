@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from reliable_imports_async.records import Limits, StoredRecord, from_value, unreadable
 
 from .csv_row import CsvRow
+from .csv_text import usual_row
 from .encoding import UTF_8
 from .lines import Lines, without_return
 from .source import Read
@@ -57,8 +58,13 @@ class CsvReader:
     def records(self, columns: tuple[str, ...]) -> Iterator[StoredRecord]:
         """The rows that are left, as records with these columns; blank lines are no rows."""
         limits, lines, width = self._limits, self.lines, len(columns)
+        as_text = usual_row(columns, self._dialect.delimiter, self._dialect.encoding)
         while (line := lines.next()) is not None:
             raw = line[:-1] if line[-1:] == b"\r" else line
+            text = as_text(raw)
+            if text is not None and len(text) <= limits.record_bytes:
+                yield StoredRecord(text, None, lines.number, None)
+                continue
             fields = self._simple_fields(raw)
             if len(fields) == width and len(raw) <= limits.record_bytes:
                 value = dict(zip(columns, fields, strict=True))
@@ -67,7 +73,7 @@ class CsvReader:
                 yield self._record(row, columns)
 
     def _simple_fields(self, raw: bytes) -> list[str]:
-        """The fields of the usual row, which is one sound line: fast. Of any other row, none."""
+        """The fields of a row that is one sound line: fast. Of any other row, none."""
         try:
             text = raw.decode(self._dialect.encoding)
             if b'"' not in raw:

@@ -1,0 +1,119 @@
+"""Where everybody is measured: a PostgreSQL of its own, and what a contender takes of it."""
+
+import os
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import psutil
+
+from reliable_imports_async import BatchManager
+from reliable_imports_async.embedded import EmbeddedServer
+
+DATABASE = "bench"
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a piece of work took, filled in when it ends.
+
+    On a machine that has other work too, the processor time is what can be compared.
+
+    Attributes:
+        seconds: By the clock on the wall.
+        client: Processor seconds of this process and of those that it waited for.
+        server: Processor seconds of PostgreSQL, all of its processes.
+    """
+
+    seconds: float = 0.0
+    client: float = 0.0
+    server: float = 0.0
+
+
+class Ground:
+    """The server, with one database that is made anew for each measurement."""
+
+    def __init__(self, server: EmbeddedServer, postmaster: psutil.Process, version: str) -> None:
+        self.version = version
+        self.dsn = server.url(DATABASE)
+        self.log_file = server.log_file
+        self._server = server
+        self._postmaster = postmaster
+
+    async def renew(self, schema: str = "", *, ours: bool = True) -> None:
+        """An empty database with a workload's tables, and with ours if wished."""
+        admin = await asyncpg.connect(self._server.url())
+        await admin.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+        await admin.execute(f"CREATE DATABASE {DATABASE}")
+        await admin.close()
+        if ours:
+            await BatchManager(self.dsn).migrate()
+        if schema:
+            await self.execute(schema)
+        await self.settle()
+
+    async def execute(self, sql: str) -> None:
+        """Statements, on a connection of their own."""
+        conn = await asyncpg.connect(self.dsn)
+        await conn.execute(sql)
+        await conn.close()
+
+    async def settle(self) -> None:
+        """Nobody pays for what another one has left to be written."""
+        admin = await asyncpg.connect(self._server.url())
+        await admin.execute("CHECKPOINT")
+        await admin.close()
+
+    @contextmanager
+    def spending(self) -> Iterator[Spent]:
+        """Measure what is done inside."""
+        spent = Spent()
+        client, server, began = _own_time(), self._server_time(), time.perf_counter()
+        yield spent
+        spent.seconds = time.perf_counter() - began
+        spent.client, spent.server = _own_time() - client, self._server_time() - server
+
+    def _server_time(self) -> float:
+        """Those that ended count too: the postmaster has waited for them."""
+        own = self._postmaster.cpu_times()
+        total = own.user + own.system + own.children_user + own.children_system
+        for child in self._postmaster.children(recursive=True):
+            try:
+                times = child.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += times.user + times.system
+        return float(total)
+
+
+def _own_time() -> float:
+    waited_for = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + waited_for.ru_utime + waited_for.ru_stime
+
+
+@asynccontextmanager
+async def ground(settings: Mapping[str, str] | None = None) -> AsyncIterator[Ground]:
+    """Start a server on the disk (not in memory: COMMIT shall cost what it costs)."""
+    home = Path(tempfile.mkdtemp(prefix="reliable-imports-bench-", dir="/var/tmp"))
+    os.chmod(home, 0o711)  # noqa: PTH101 - for root the server runs as another user
+    try:
+        async with EmbeddedServer(home / "server", settings=settings) as server:
+            conn = await asyncpg.connect(server.url())
+            version = await conn.fetchval("SHOW server_version")
+            backend = psutil.Process(await conn.fetchval("SELECT pg_backend_pid()"))
+            postmaster = psutil.Process(backend.ppid())
+            await conn.close()
+            yield Ground(server, postmaster, version)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))
