@@ -1,6 +1,6 @@
 """The pages, in one table."""
 
-from . import acting, correcting, entering, looking, uploading
+from . import acting, correcting, downloading, entering, looking, uploading
 from .visits import Page
 
 BATCH = "/batches/{batch_id:uuid}"
@@ -24,7 +24,10 @@ PAGES: tuple[Page, ...] = (
     Page("POST", f"{ITEM}/edit", correcting.edit),
     Page("GET", f"{BATCH}/corrected", uploading.corrected_page),
     Page("POST", f"{BATCH}/corrected", uploading.corrected, takes_file=True),
+    Page("GET", f"{BATCH}/download", downloading.ask),
+    Page("POST", f"{BATCH}/download", downloading.download),
     Page("POST", f"{BATCH}/dry-run", acting.dry_run),
     Page("GET", f"{BATCH}/{{action}}", acting.ask),
     Page("POST", f"{BATCH}/{{action}}", acting.act),
+    Page("GET", "/{path:path}", entering.nowhere),
 )

@@ -1,17 +1,18 @@
 -- Summaries, in O(ranges): nothing here counts items, except failed ones of a batch that was reprocessed.
 
 -- name: summary
--- Batches with their counts.
+-- Batches with their counts: a finished one has its totals, the ranges of any other are added up.
 SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.reprocesses_all, b.total_items, b.pause_reason,
        b.error, b.source_name, b.created_by, b.created_at, b.started_at, b.finished_at, clock_timestamp() AS read_at,
-       t.completed, t.skipped, t.failed
+       coalesce(b.completed_items, t.completed) AS completed, coalesce(b.skipped_items, t.skipped) AS skipped,
+       coalesce(b.failed_items, t.failed) AS failed
   FROM reliable_imports.import_batches b
  CROSS JOIN LATERAL (
        SELECT coalesce(sum(r.completed), 0)::integer AS completed,
               coalesce(sum(r.skipped), 0)::integer AS skipped,
               coalesce(sum(r.failed), 0)::integer AS failed
          FROM reliable_imports.import_batch_ranges r
-        WHERE r.batch_id = b.id) t
+        WHERE r.batch_id = b.id AND b.completed_items IS NULL) t
  WHERE b.id = ANY ($1::uuid[])
  ORDER BY b.id;
 
@@ -32,13 +33,15 @@ SELECT coalesce(sum(CASE WHEN i.source_data ->> k.name ~ '^\s*[-+]?(\d+\.?\d*|\.
  ORDER BY k.n;
 
 -- name: groups
--- A batch's failure groups with their counts from the ranges, each described by its first item.
+-- A batch's largest failure groups with their counts from the ranges, each described by its first item.
 SELECT g.error_group, g.items, f.error_kind, f.error_type, f.error_message, f.error_sqlstate, f.error_constraint,
        f.error_table, f.error_column, f.error_hint
   FROM (SELECT e.key AS error_group, sum(e.value::integer)::integer AS items
           FROM reliable_imports.import_batch_ranges r, jsonb_each_text(r.groups) e
          WHERE r.batch_id = $1 AND r.failed > 0
-         GROUP BY e.key) g
+         GROUP BY e.key
+         ORDER BY items DESC, e.key
+         LIMIT $2) g
  CROSS JOIN LATERAL (
        SELECT i.error_kind, i.error_type, i.error_message, i.error_sqlstate, i.error_constraint, i.error_table,
               i.error_column, i.error_hint
@@ -46,8 +49,7 @@ SELECT g.error_group, g.items, f.error_kind, f.error_type, f.error_message, f.er
         WHERE i.batch_id = $1 AND i.error_group = g.error_group
         ORDER BY i.item_number
         LIMIT 1) f
- ORDER BY g.items DESC, g.error_group
- LIMIT $2;
+ ORDER BY g.items DESC, g.error_group;
 
 -- name: group_values
 -- The values that PostgreSQL named for one group, most frequent first: Key (dest)=(SJU) is not present …
@@ -87,15 +89,19 @@ SELECT min(coalesce(i.finished_at, b.created_at)) AS first_seen,
  WHERE i.batch_id = $1 AND i.error_group = $2 AND i.status = 'failed';
 
 -- name: repaired
--- For a root batch: how many of its records its descendants have completed. Valid where each takes only failed items.
-SELECT coalesce(sum(r.completed + r.skipped), 0)::integer AS repaired,
+-- How many records the batches of lineage $1 that came after batch $2 have completed. For the root, that is how many of its
+-- failures are repaired, where each of those batches takes only failed items.
+SELECT coalesce(sum(coalesce(b.completed_items + b.skipped_items, t.good)), 0)::integer AS repaired,
        bool_or(b.reprocesses_all) AS reprocesses_all
   FROM reliable_imports.import_batches b
-  JOIN reliable_imports.import_batch_ranges r ON r.batch_id = b.id
- WHERE b.root_batch_id = $1 AND b.id <> $1;
+ CROSS JOIN LATERAL (
+       SELECT sum(r.completed + r.skipped) AS good
+         FROM reliable_imports.import_batch_ranges r
+        WHERE r.batch_id = b.id AND b.completed_items IS NULL) t
+ WHERE b.root_batch_id = $1 AND b.id > $2;
 
 -- name: outstanding
--- For any other batch: its failed items that no later batch of the lineage has completed.
+-- For any other batch, where later ones have completed any: its failed items that no later batch of the lineage has completed.
 SELECT count(*)::integer
   FROM reliable_imports.import_batch_items f
  WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.status = 'failed'

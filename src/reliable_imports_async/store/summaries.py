@@ -38,6 +38,12 @@ async def progress(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSum
     return [_summary(row) for row in await conn.fetch(_SQL["summary"], batch_ids)]
 
 
+async def outstanding(conn: Connection, batch_id: UUID) -> int:
+    """How many failed items of a batch no later batch has completed; 0 for an unknown one."""
+    row = await conn.fetchrow(_SQL["summary"], [batch_id])
+    return 0 if row is None else await _outstanding(conn, row)
+
+
 async def totals(conn: Connection, batch_id: UUID) -> tuple[int, int]:
     """How many items of a batch failed, and how many have an outcome; O(ranges)."""
     row = await conn.fetchrow(_SQL["totals"], batch_id)
@@ -83,10 +89,13 @@ async def with_values(
 async def _outstanding(conn: Connection, row: asyncpg.Record) -> int:
     """Failed items that nothing later in the lineage has completed."""
     batch_id, root_id, failed = row["id"], row["root_batch_id"], row["failed"]
-    if batch_id == root_id and row["status"] != BatchStatus.CANCELLED:
-        later = await conn.fetchrow(_SQL["repaired"], root_id)
-        if later is not None and not later["reprocesses_all"]:
-            return int(failed - later["repaired"])
+    later = await conn.fetchrow(_SQL["repaired"], root_id, batch_id)
+    assert later is not None  # noqa: S101 - an aggregate always returns a row
+    if not failed or not later["repaired"]:
+        return int(failed)
+    first = batch_id == root_id and row["status"] != BatchStatus.CANCELLED
+    if first and not later["reprocesses_all"]:
+        return int(failed - later["repaired"])
     return int(await conn.fetchval(_SQL["outstanding"], batch_id, root_id))
 
 
