@@ -28,13 +28,24 @@ from .http_server import serving
 WIDE, PHONE = {"width": 1240, "height": 820}, {"width": 390, "height": 780}
 DARK = ("batches", "batch", "item")
 NARROW = ("batches", "batch")
-EARLIER = """
+EARLIER = (  # what took seconds took minutes, and began earlier
+    """
+UPDATE reliable_imports.import_batch_items i
+   SET started_at = b.started_at - $2::interval + (i.started_at - b.started_at) * 12,
+       finished_at = b.started_at - $2::interval + (i.finished_at - b.started_at) * 12
+  FROM reliable_imports.import_batches b
+ WHERE b.id = $1 AND i.batch_id = b.id
+""",
+    """
+UPDATE reliable_imports.import_logs SET logged_at = logged_at - $2::interval WHERE batch_id = $1
+""",
+    """
 UPDATE reliable_imports.import_batches
    SET created_at = created_at - $2::interval, started_at = started_at - $2::interval,
-       finished_at = CASE WHEN finished_at IS NULL THEN NULL
-                          ELSE started_at - $2::interval + (finished_at - started_at) * 12 END
+       finished_at = started_at - $2::interval + (finished_at - started_at) * 12
  WHERE id = $1
-"""
+""",
+)
 
 
 async def main(target: Path) -> None:
@@ -74,8 +85,12 @@ async def story(manager: BatchManager, url: str) -> dict[str, str]:
     for day in (24, 25, 26):
         made.append((await _import(manager, days, day)).batch_id)
     month = (await manager.import_file(JANUARY, "flight", created_by="ben")).batch_id
-    damaged = (await _import(manager, days, 27, _damaged)).batch_id
+    damaged = await _create(manager, days, 27, _damaged)
+    await manager.pause_batch(damaged, reason="waits for the airports", actor="ben")
+    await manager.resume_batch(damaged, reason="no, it does not", actor="ann")
+    await manager.process_batch(damaged)
     await manager.reprocess_batch(damaged, canary=10, actor="ann")
+    edited = await _edited(manager, damaged)
     await connection.execute(
         "INSERT INTO flights_demo.airports SELECT 'BQN', 'Rafael Hernandez', lat, lon, alt, tz, dst, tzone"
         " FROM flights_demo.airports LIMIT 1"
@@ -84,21 +99,33 @@ async def story(manager: BatchManager, url: str) -> dict[str, str]:
     child = (await manager.reprocess_batch(month, group=groups[0].group, actor="ann")).batch_id
     made += [month, damaged]
     for place, batch_id in enumerate(made):
-        await connection.execute(EARLIER, batch_id, _minutes(56 - 6 * place))
+        for statement in EARLIER:
+            await connection.execute(statement, batch_id, timedelta(minutes=56 - 6 * place))
     waiting = await manager.create_batch(
         "airport", read_file(DATA / "missing_airports.csv"), created_by="ben"
     )
     await _half(manager, days, 28)
     await connection.close()
-    return await _pages(manager, month, damaged, child, waiting)
+    pages = await _pages(manager, month, damaged, child, waiting)
+    return pages | {"item-fields": f"/batches/{damaged}/items/{edited}"}
+
+
+async def _edited(manager, damaged: UUID) -> int:
+    """Correct an item that was not tried again; its number."""
+    groups = (await manager.get_batch_summary(damaged)).groups
+    wrong = next(one.group for one in groups if one.kind == "validation")
+    items = [one async for one in manager.list_items(damaged, group=wrong)]
+    item = next(one for one in items if one.reprocessed_by is None)
+    record = item.source_data | {"tailnum": "N13133"}
+    await manager.update_item_source(
+        damaged, item.item_number, record, reason="as painted on the plane", actor="ann"
+    )
+    return item.item_number
 
 
 async def _pages(manager, month: UUID, damaged: UUID, child: UUID, waiting: UUID) -> dict[str, str]:
     batch = f"/batches/{month}"
     groups = (await manager.get_batch_summary(month)).groups
-    spoilt = (await manager.get_batch_summary(damaged)).groups
-    wrong = next(one.group for one in spoilt if one.kind == "validation")
-    (spoilt_item,) = [one async for one in manager.list_items(damaged, group=wrong, limit=1)]
     (open_item,) = [one async for one in manager.list_items(child, status="failed", limit=1)]
     sample = (await manager.failure_groups(month))[0].sample_items[0]
     return {
@@ -108,7 +135,6 @@ async def _pages(manager, month: UUID, damaged: UUID, child: UUID, waiting: UUID
         "reprocessing": f"/batches/{child}",
         "group": f"{batch}/items?group={groups[0].group}",
         "item": f"{batch}/items/{sample}",
-        "item-fields": f"/batches/{damaged}/items/{spoilt_item.item_number}",
         "edit": f"/batches/{child}/items/{open_item.item_number}/edit",
         "log": f"/batches/{damaged}/logs",
         "upload": "/upload?batch_type=flight",
@@ -118,10 +144,6 @@ async def _pages(manager, month: UUID, damaged: UUID, child: UUID, waiting: UUID
         "type": "/types/airport",
         "no-items": f"{batch}/items?status=skipped",
     }
-
-
-def _minutes(count: int) -> timedelta:
-    return timedelta(minutes=count)
 
 
 def _days() -> dict[int, list[dict[str, str]]]:

@@ -114,6 +114,7 @@ async def test_what_means_harm_is_only_text(hostile, manager, width):
         own = await page.get_attribute("table.types a", "href")
         for path in [*hostile, own.removeprefix("/dashboard")]:
             answer = await page.goto(f"{running.url}/dashboard{path}")
+            assert answer.status == 200, path
             await check(page, path, len(await answer.body()))
         assert complaints == []
 
@@ -123,11 +124,11 @@ async def check(page, path: str, size: int) -> None:
     assert (
         await page.locator("main script, main img, main [onerror], main [onload]").count() == 0
     ), path
-    text = await page.inner_text("main")
+    text = await page.inner_text("body") + await page.title()
     assert not set("\u202e\u2066\u200b") & set(text), path
-    assert "{{7*7}}" in text or "49" not in text, path
+    assert ">49" not in text, path  # nothing is taken for a template
     assert await page.evaluate(WIDTH) == 0, path
-    assert size < 400_000, path
+    assert size < (1_000_000 if path.endswith("/edit") else 100_000), path  # a form has all of it
 
 
 async def test_the_text_of_an_attack_can_be_read(hostile, manager):

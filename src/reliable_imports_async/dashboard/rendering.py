@@ -34,8 +34,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     for name in (
-        "shown", "brief", "json_text", "value_text", "count", "rate", "size", "span", "moment",
-        "percent",
+        "shown", "brief", "plain", "json_text", "value_text", "count", "rate", "size", "span", 
+        "moment", "percent",
     ):  # fmt: skip
         made.filters[name] = getattr(shown, name)
     made.globals["shares"] = charts.shares

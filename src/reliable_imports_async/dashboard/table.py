@@ -13,7 +13,7 @@ PAGES: tuple[Page, ...] = (
     Page("POST", "/sign-in", entering.sign_in, public=True),
     Page("POST", "/sign-out", entering.sign_out, public=True),
     Page("GET", "/types", looking.batch_types),
-    Page("GET", "/types/{name}", looking.batch_type),
+    Page("GET", "/types/{name:path}", looking.batch_type),
     Page("GET", "/upload", uploading.upload_page),
     Page("POST", "/upload", uploading.upload, takes_file=True),
     Page("GET", BATCH, looking.batch),
