@@ -110,8 +110,8 @@ async def show(request: Request) -> JSONResponse:
         family = await conn.fetch(BATCHES["lineage"], batch_id)
         (batch,) = [one for one in family if one["id"] == batch_id]
         sums = await conn.fetch(SUMMARIES["summary"], [one["id"] for one in family])
-        repaired = await conn.fetchrow(SUMMARIES["repaired"], batch["root_batch_id"])
-        groups = await conn.fetch(SUMMARIES["groups"], batch_id, 50)
+        repaired = await conn.fetchrow(SUMMARIES["repaired"], batch["root_batch_id"], batch_id)
+        groups = await conn.fetch(SUMMARIES["groups"], [batch_id], 50)
     return JSONResponse(
         {
             **_plain(batch),

@@ -77,7 +77,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
     "release_range": ("ranges", (BATCH, 2_001, 3_000, 0)),
     "outlook": ("ranges", (BATCH,)),
     "summary": ("summaries", ([BATCH],)),
-    "groups": ("summaries", (BATCH, 100)),
+    "groups": ("summaries", ([BATCH], 100)),
     "group_samples": ("summaries", (BATCH, GROUP, 10)),
 }
 

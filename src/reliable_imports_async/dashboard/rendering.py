@@ -34,7 +34,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     for name in (
-        "shown", "brief", "plain", "json_text", "value_text", "count", "rate", "size", "span", 
+        "shown", "brief", "plain", "json_text", "value_text", "count", "rate", "size", "span",
         "moment", "percent",
     ):  # fmt: skip
         made.filters[name] = getattr(shown, name)

@@ -33,23 +33,24 @@ SELECT coalesce(sum(CASE WHEN i.source_data ->> k.name ~ '^\s*[-+]?(\d+\.?\d*|\.
  ORDER BY k.n;
 
 -- name: groups
--- A batch's largest failure groups with their counts from the ranges, each described by its first item.
-SELECT g.error_group, g.items, f.error_kind, f.error_type, f.error_message, f.error_sqlstate, f.error_constraint,
-       f.error_table, f.error_column, f.error_hint
-  FROM (SELECT e.key AS error_group, sum(e.value::integer)::integer AS items
+-- The largest failure groups of some batches, $2 of each, with their counts from the ranges, each described by its first
+-- item.
+SELECT g.batch_id, g.error_group, g.items, f.error_kind, f.error_type, f.error_message, f.error_sqlstate,
+       f.error_constraint, f.error_table, f.error_column, f.error_hint
+  FROM (SELECT r.batch_id, e.key AS error_group, sum(e.value::integer)::integer AS items,
+               row_number() OVER (PARTITION BY r.batch_id ORDER BY sum(e.value::integer) DESC, e.key) AS place
           FROM reliable_imports.import_batch_ranges r, jsonb_each_text(r.groups) e
-         WHERE r.batch_id = $1 AND r.failed > 0
-         GROUP BY e.key
-         ORDER BY items DESC, e.key
-         LIMIT $2) g
+         WHERE r.batch_id = ANY ($1::uuid[]) AND r.failed > 0
+         GROUP BY r.batch_id, e.key) g
  CROSS JOIN LATERAL (
        SELECT i.error_kind, i.error_type, i.error_message, i.error_sqlstate, i.error_constraint, i.error_table,
               i.error_column, i.error_hint
          FROM reliable_imports.import_batch_items i
-        WHERE i.batch_id = $1 AND i.error_group = g.error_group
+        WHERE i.batch_id = g.batch_id AND i.error_group = g.error_group
         ORDER BY i.item_number
         LIMIT 1) f
- ORDER BY g.items DESC, g.error_group;
+ WHERE g.place <= $2
+ ORDER BY g.batch_id, g.items DESC, g.error_group;
 
 -- name: group_values
 -- The values that PostgreSQL named for one group, most frequent first: Key (dest)=(SJU) is not present …
@@ -111,3 +112,29 @@ SELECT count(*)::integer
         WHERE b.root_batch_id = $2 AND b.id > $1
           AND d.status IN ('completed', 'skipped')
           AND d.root_item_number = coalesce(f.root_item_number, f.item_number));
+
+-- name: outstanding_in_lineage
+-- The same for every batch of lineage $1 but the root at once: by batch, its failed items whose record was not completed
+-- by a later one. Batches without any are left out. OFFSET 0: without it the planner may well read the whole table.
+WITH done AS MATERIALIZED (
+    SELECT DISTINCT ON (d.root_item_number) d.root_item_number, d.batch_id
+      FROM reliable_imports.import_batches b
+      JOIN reliable_imports.import_batch_ranges r ON r.batch_id = b.id
+     CROSS JOIN LATERAL (
+           SELECT i.root_item_number, i.batch_id
+             FROM reliable_imports.import_batch_items i
+            WHERE i.batch_id = b.id AND i.item_number BETWEEN r.first_item AND r.last_item
+              AND i.status IN ('completed', 'skipped')
+           OFFSET 0) d
+     WHERE b.root_batch_id = $1 AND b.id <> $1 AND (r.completed + r.skipped > 0 OR r.state = 'leased')
+     ORDER BY d.root_item_number, d.batch_id DESC)
+SELECT f.batch_id, count(*)::integer AS items
+  FROM reliable_imports.import_batches b
+ CROSS JOIN LATERAL (
+       SELECT i.batch_id, coalesce(i.root_item_number, i.item_number) AS root_number
+         FROM reliable_imports.import_batch_items i
+        WHERE i.batch_id = b.id AND i.error_group IS NOT NULL AND i.status = 'failed'
+       OFFSET 0) f
+  LEFT JOIN done ON done.root_item_number = f.root_number
+ WHERE b.root_batch_id = $1 AND b.id <> $1 AND (done.batch_id IS NULL OR done.batch_id <= f.batch_id)
+ GROUP BY f.batch_id;
