@@ -26,6 +26,7 @@ from .browsers import chromium
 from .http_server import serving
 
 WIDE, PHONE = {"width": 1240, "height": 820}, {"width": 390, "height": 780}
+SHORTER = {"group": 600}  # the text of many rows makes a large file
 DARK = ("batches", "batch", "item")
 NARROW = ("batches", "batch")
 EARLIER = (  # what took seconds took minutes, and began earlier
@@ -203,7 +204,9 @@ async def shoot(browser, base: str, pages: dict[str, str], target: Path) -> None
         for name in names:
             if name in pages:
                 await page.goto(base + pages[name])
-                await page.screenshot(path=target / f"{name}{suffix}.png")
+                height = SHORTER.get(name, viewport["height"])
+                clip = {"x": 0, "y": 0, "width": viewport["width"], "height": height}
+                await page.screenshot(path=target / f"{name}{suffix}.png", clip=clip)
         await context.close()
 
 
