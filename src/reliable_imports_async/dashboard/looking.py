@@ -231,6 +231,8 @@ def _fields(visit: Visit, name: str) -> list[str] | None:
 async def batch_type(visit: Visit) -> Response:
     """One batch type: what its records look like, and its latest batches."""
     name = visit.call.request.path_params["name"]
+    if not name:
+        return visit.to("/types")
     processor = visit.manager.registry.get(name)
     model = processor.model()
     async with visit.call.reading():
