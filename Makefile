@@ -78,6 +78,10 @@ bench-api: bench-install ## Measure the REST API against bare endpoints, and mem
 	@$(BIN)/python -m benchmarks.api
 	@$(BIN)/python -m benchmarks.upload
 
+.PHONY: bench-dashboard
+bench-dashboard: install ## Measure every page of the dashboard with ten million items; needs 8 GB of disk
+	@$(BIN)/python -m benchmarks.big_dashboard
+
 .PHONY: format
 format: install ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix

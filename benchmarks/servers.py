@@ -1,9 +1,10 @@
-"""The two servers that `benchmarks.api` compares, each in a process of its own.
+"""The servers of `benchmarks.api` and `benchmarks.big_dashboard`, each in a process of its own.
 
-`python -m benchmarks.servers ours|bare DSN PORT`
+`python -m benchmarks.servers ours|bare|many_types DSN PORT`
 """
 
 import json
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from reliable_imports_async.loading import range_size
 from reliable_imports_async.settings import Settings
 from reliable_imports_async.sql import statements
 
+TYPES = ("flight", "customer", "invoice", "airport", "price", "stock")
 CONNECTIONS = 13  # what a manager takes by default
 
 BATCHES, RANGES, LOGS = statements("batches"), statements("ranges"), statements("logs")
@@ -44,6 +46,18 @@ def ours(dsn: str) -> Starlette:
     manager = BatchManager(dsn)
     manager.registry.register(CustomerProcessor)
     return APIManager(manager).app
+
+
+def many_types(dsn: str) -> Starlette:
+    """The dashboard over batches of several types, without a worker."""
+    from reliable_imports_async.api import APIManager  # noqa: PLC0415 - the bare server has none
+
+    logging.disable(logging.ERROR)  # the database is restarted under it, again and again
+    manager = BatchManager(dsn)
+    for name in TYPES:
+        given = {"batch_type": name, "__module__": __name__}
+        manager.registry.register(type(f"{name.title()}Processor", (CustomerProcessor,), given))
+    return APIManager(manager, worker=False).app
 
 
 def bare(dsn: str) -> Starlette:
@@ -96,8 +110,8 @@ async def show(request: Request) -> JSONResponse:
         family = await conn.fetch(BATCHES["lineage"], batch_id)
         (batch,) = [one for one in family if one["id"] == batch_id]
         sums = await conn.fetch(SUMMARIES["summary"], [one["id"] for one in family])
-        repaired = await conn.fetchrow(SUMMARIES["repaired"], batch["root_batch_id"])
-        groups = await conn.fetch(SUMMARIES["groups"], batch_id, 50)
+        repaired = await conn.fetchrow(SUMMARIES["repaired"], batch["root_batch_id"], batch_id)
+        groups = await conn.fetch(SUMMARIES["groups"], [batch_id], 50)
     return JSONResponse(
         {
             **_plain(batch),
@@ -127,7 +141,11 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, UUID) else value
 
 
-SERVERS: dict[str, Callable[[str], Starlette]] = {"ours": ours, "bare": bare}
+SERVERS: dict[str, Callable[[str], Starlette]] = {
+    "ours": ours,
+    "bare": bare,
+    "many_types": many_types,
+}
 
 if __name__ == "__main__":
     name, dsn, port = sys.argv[1:]

@@ -115,7 +115,7 @@ async def test_a_batch_shows_what_failed_and_why(client, batch_id):
     page = (await client.get(f"/dashboard/batches/{batch_id}")).text
     assert "too old" in page
     assert "Failures by cause" in page
-    assert f"/api/batches/{batch_id}/failures.csv" in page
+    assert f"/dashboard/batches/{batch_id}/download" in page
     assert "batch partial" not in page  # no words run together
 
 
@@ -159,12 +159,20 @@ async def test_a_status_is_found_wherever_it_is(client, manager, api):
         ("/batches/00000000-0000-7000-8000-000000000000/strange", 404),
         ("/types/strange", 422),
         ("/static/strange", 404),
+        ("/strange/page", 404),
     ],
 )
 async def test_refusals_are_pages(client, path, status):
     page = await client.get(f"/dashboard{path}")
     assert page.status_code == status
     assert page.headers["content-type"].startswith("text/html")
+
+
+async def test_a_stroke_at_the_end_is_forgiven(client):
+    for path, meant in (("/", ""), ("/types/", "/types"), ("/?search=x", "?search=x")):
+        answer = await client.get(f"/dashboard{path}")
+        assert answer.status_code in (303, 307)
+        assert answer.headers["location"].removeprefix("http://test") == f"/dashboard{meant}"
 
 
 async def test_numbers_beyond_postgresql_are_refused_politely(client, batch_id):
@@ -355,6 +363,83 @@ async def test_people_sign_in_with_an_api_key(guarded, manager):
     assert (await guarded.get(f"/api/batches/{batch_id}")).status_code == 200
     await send(guarded, "/dashboard/sign-out", "/dashboard")
     assert (await guarded.get(wanted)).status_code == 303
+
+
+async def test_whatever_changes_something_names_who_did_it(guarded, manager):
+    """Each action leaves a line in the log of its batch, with the user."""
+    await send(guarded, "/dashboard/sign-in", key=KEY, next="")
+    manager.registry.register(PersonProcessor)
+    upload = {"files": {"file": ("people.csv", CSV)}, "batch_type": "person"}
+    path = (await send(guarded, "/dashboard/upload", **upload)).headers["location"]
+    await send(guarded, f"{path}/dry-run", path)
+    for verb in ("pause", "resume", "start"):
+        assert (await send(guarded, f"{path}/{verb}")).status_code == 303
+    batch_id = path.rpartition("/")[2]
+    await manager.process_batch(batch_id)
+    taken = await send(guarded, f"{path}/download", format="csv")
+    await send(guarded, f"{path}/items/2/edit", **{"field-1": "Bo"})
+    child = await send(guarded, f"{path}/reprocess", f"{path}/reprocess?canary=1", canary="1")
+    await manager.process_batch(child.headers["location"].rpartition("/")[2])
+    better = {"file": ("failures.csv", taken.content.replace(b"200", b"20"))}
+    await send(guarded, f"{path}/corrected", files=better)
+    other = await manager.create_batch("person", [{}])
+    await send(guarded, f"/dashboard/batches/{other}/cancel")
+    ids = [one.id async for one in manager.list_batches()]
+    lines = [line for one in ids async for line in manager.get_logs(one)]
+    mine = {line.message for line in lines if (line.details or {}).get("actor") == "ann"}
+    said = {message.removeprefix("dashboard: ") for message in mine}
+    assert said >= {
+        "file uploaded", "dry run", "batch paused", "batch resumed", "started", "record edited", "reprocess",
+        "failures downloaded as csv", "corrected file uploaded", "batch cancelled",
+    }  # fmt: skip
+
+
+async def test_failures_are_downloaded_by_a_form(client, manager, batch_id):
+    path = f"/dashboard/batches/{batch_id}/download"
+    asked = (await client.get(path)).text
+    assert "JSON Lines" in asked
+    group = await group_of(manager, batch_id, "exception")
+    answer = await send(client, path, f"{path}?group={group}", group=group, format="jsonl")
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    assert len(answer.text.splitlines()) == 2
+    assert (await client.post(path, headers=SAME_SITE)).status_code == 403
+
+
+async def test_what_postgresql_names_is_marked_on_the_fields(client, manager, conn):
+    class KeyProcessor(BaseProcessor):
+        async def process_item(self, item, ctx):
+            await ctx.execute("INSERT INTO keyed VALUES ($1, $2)", *item.source_data.values())
+
+    await conn.execute("CREATE TABLE keyed (a text, b text, PRIMARY KEY (a, b))")
+    manager.registry.register(KeyProcessor)
+    batch_id = await manager.create_batch("key", [{"a": "1", "b": "2"}] * 2)
+    summary = await manager.process_batch(batch_id)
+    group = summary.groups[0].group
+    here = f"/dashboard/batches/{batch_id}/items"
+    failed = [one async for one in manager.list_items(batch_id, status=ItemStatus.FAILED)]
+    page = (await client.get(f"{here}/{failed[0].item_number}")).text
+    assert page.count('<tr class="wrong-field">') == 2
+    assert page.count('class="field-error"') == 1
+    listed = (await client.get(f"{here}?group={group}")).text
+    assert listed.count('class="pair wrong"') == 2
+    assert "already exists" in listed
+
+
+async def test_a_list_shows_records_in_the_order_of_the_file(client, manager, api):
+    answer = await send(
+        client, "/dashboard/upload", files={"file": ("people.csv", CSV)}, batch_type="person"
+    )
+    page = (await client.get(answer.headers["location"])).text
+    assert page.index("<th><bdi>name</bdi></th>") < page.index("<th><bdi>age</bdi></th>")
+    items = (await client.get(f"{answer.headers['location']}/items")).text
+    assert items.index("<bdi>name</bdi>") < items.index("<bdi>age</bdi>")
+
+
+async def test_there_is_nothing_yet(client):
+    page = (await client.get("/dashboard")).text
+    assert "No batch yet" in page
+    assert 'role="search"' not in page
+    assert "No batch is like this" in (await client.get("/dashboard?search=x")).text
 
 
 async def test_a_session_does_not_change_anything_through_the_api(guarded, manager):

@@ -32,6 +32,8 @@ class ItemPreview:
         record: The beginning of the record as JSON text; None where it is large or unreadable.
         record_size: Bytes that the record takes in the database.
         raw: The beginning of a record that could not be read.
+        error_detail: The beginning of what PostgreSQL adds to its message.
+        error_fields: The errors of fields as JSON text; None where they are many.
     """
 
     item_number: int
@@ -47,6 +49,9 @@ class ItemPreview:
     raw: str | None
     error_type: str | None
     message: str | None
+    error_column: str | None
+    error_detail: str | None
+    error_fields: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,22 +1,45 @@
 """What the dashboard asks: overviews whose cost does not grow with the number of items."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from .database import Database
 from .errors import BatchNotFound
 from .glances import GroupGlance, ItemPreview, LogPreview, Minute, SourceDetails, Tick
-from .models import ItemStatus
-from .store import overviews
+from .models import BatchSummary, ItemStatus
+from .store import overviews, summaries
 
-TIMELINE_SAMPLE = 2_000
-VALUES_SAMPLE = 1_000
+TIMELINE_SAMPLE = 480
+VALUES_SAMPLE = 500
 
 
 class BatchOverviews:
     """The part of `BatchManager` that gives overviews."""
 
     _database: Database
+
+    async def batch_overview(self, batch_id: UUID, *, causes: bool = True) -> BatchSummary:
+        """Where a batch stands; raises `BatchNotFound`.
+
+        Unlike `get_batch_summary` it never reads items to find out which failures were repaired:
+        every failed item counts as outstanding.
+
+        Args:
+            causes: Whether to read the failure groups too.
+        """
+        async with self._database.connection() as conn:
+            found = await summaries.progress(conn, [batch_id])
+            if not found:
+                raise BatchNotFound(batch_id)
+            wanted = causes and found[0].failed_items
+            groups = await summaries.groups(conn, batch_id) if wanted else ()
+        return replace(found[0], groups=groups)
+
+    async def outstanding_items(self, batch_id: UUID) -> int:
+        """How many failed items of a batch no later batch of its lineage has completed."""
+        async with self._database.connection() as conn:
+            return await summaries.outstanding(conn, batch_id)
 
     async def throughput(
         self, *, minutes: int = 60, without: Sequence[str] = ()
@@ -59,10 +82,17 @@ class BatchOverviews:
             )
         return tuple(found)
 
-    async def group_glance(self, batch_id: UUID, group: str, *, shown: int = 5) -> GroupGlance:
-        """The offending values among the first 1,000 items of a failure group, and first items."""
+    async def group_glance(
+        self, batch_id: UUID, group: str, *, shown: int = 5, sampled: int = VALUES_SAMPLE
+    ) -> GroupGlance:
+        """The offending values among the first items of a failure group, and its first items.
+
+        Args:
+            shown: How many of them.
+            sampled: Among how many items to look for values; 0 for none.
+        """
         async with self._database.connection() as conn:
-            return await overviews.group_glance(conn, batch_id, group, VALUES_SAMPLE, shown)
+            return await overviews.group_glance(conn, batch_id, group, sampled, shown)
 
     async def source_details(self, batch_id: UUID) -> SourceDetails:
         """What is known about a batch's file; raises `BatchNotFound`."""

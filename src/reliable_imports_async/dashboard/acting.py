@@ -41,11 +41,11 @@ class Action:
 
 async def ask(visit: Visit) -> Response:
     """Ask before something is done."""
-    action = _action(visit)
+    action, group = _action(visit), visit.given("group")
     async with visit.call.reading():
         row = await visit.call.batch(action.permission)
-        summary = await visit.manager.get_batch_summary(row.id)
-    group = visit.given("group")
+        summary = await visit.manager.batch_overview(row.id, causes=group is not None)
+        outstanding = await visit.manager.outstanding_items(row.root_batch_id)
     return render(
         visit,
         "confirm.html",
@@ -56,7 +56,8 @@ async def ask(visit: Visit) -> Response:
         group=group,
         about=next((one for one in summary.groups if one.group == group), None),
         canary=visit.given("canary") is not None,
-        size=_canary_size(summary, group),
+        outstanding=outstanding,
+        size=_canary_size(summary, group, outstanding),
     )
 
 
@@ -75,10 +76,10 @@ def _action(visit: Visit) -> Action:
     return action
 
 
-def _canary_size(summary: BatchSummary, group: str | None) -> int:
+def _canary_size(summary: BatchSummary, group: str | None, outstanding: int) -> int:
     """A tenth of what would run, at least one item and at most a hundred."""
     found = [one.count for one in summary.groups if one.group == group]
-    return max(1, min(100, (found[0] if found else summary.outstanding_items) // 10))
+    return max(1, min(100, (found[0] if found else outstanding) // 10))
 
 
 async def _pause(visit: Visit, row: ImportBatch, form: FormData) -> str:

@@ -75,7 +75,7 @@ def timeline(ticks: Sequence[Tick], step: int) -> Chart | None:
         ((ok + bad) / width, bad / width, _clock(first, width * n, seconds))
         for n, (ok, bad) in enumerate(zip(good, failed, strict=True))
     ]
-    note = "Every item." if step == 1 else f"Estimated from every {step:,}th item."
+    note = "Every item." if step == 1 else f"Estimated from one item in {step:,}."
     return _chart(
         values,
         _clock(first, 0, seconds),

@@ -9,7 +9,8 @@ from starlette.responses import Response
 from ..errors import EditRefused, ItemNotFound
 from ..models import ImportBatchItem, ItemStatus
 from .acting import before_process
-from .looking import LARGEST_NUMBER, in_order, wrong_fields
+from .looking import LARGEST_NUMBER
+from .records import in_order, wrong_in
 from .rendering import render
 from .shown import hides_something, json_text
 from .visits import Refused, Visit
@@ -66,7 +67,7 @@ async def _form(visit: Visit, text: str | None, error: str | None) -> Response:
         by_field=by_field,
         fields=record if by_field else {},
         record=text if text is not None else json_text(record or {}),
-        wrong=wrong_fields(item.failure.fields if item.failure else (), record),
+        wrong=wrong_in(item),
         error=error,
     )
 

@@ -25,6 +25,16 @@ async def file(visit: Visit) -> Response:
     return Response(_content(name), media_type=TYPES[name], headers=headers)
 
 
+async def nowhere(visit: Visit) -> Response:
+    """Say that there is no such page; one stroke too many at the end is forgiven."""
+    path = str(visit.call.request.path_params["path"])
+    if not path or path.endswith("/"):
+        stripped = path.strip("/")
+        query = visit.call.request.url.query
+        return visit.to((f"/{stripped}" if stripped else "") + (f"?{query}" if query else ""))
+    raise Refused(404, f"There is no page at {visit.call.request.url.path}.")
+
+
 @cache
 def _content(name: str) -> bytes:
     return resources.files(__package__).joinpath("static", name).read_bytes()

@@ -1,14 +1,19 @@
 """The pages that only show."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from starlette.responses import Response
 
 from ..canary import stopped_by
 from ..errors import ItemNotFound
-from ..models import BatchStatus, BatchSummary, ImportBatch, ItemStatus
+from ..glances import GroupGlance
+from ..models import BatchStatus, BatchSummary, FailureGroup, ImportBatch, ItemStatus
+from ..overviews import VALUES_SAMPLE
 from . import charts
+from .records import as_rows, in_order, wrong_in
 from .rendering import render
 from .tree import lineage_tree
 from .visits import Refused, Visit
@@ -50,7 +55,7 @@ async def _page_of_batches(
             batch_type=visit.given("batch_type"),
             status=status,
             search=visit.given("search"),
-            before=None if before is None else await visit.manager.find_batch(before),
+            before=await _found(visit, before),
             visible=await visit.call.visible(),
             limit=limit,
         )
@@ -59,25 +64,36 @@ async def _page_of_batches(
     return [known[one] for one in listed if one in known]
 
 
+async def _found(visit: Visit, name: str | None) -> UUID | None:
+    """The batch that a link names by its id, or somebody by the end of one."""
+    try:
+        return None if name is None else UUID(name)
+    except ValueError:
+        return await visit.manager.find_batch(str(name))
+
+
 async def batch(visit: Visit) -> Response:
     """One batch: where it stands, what failed and why, what came of it."""
     async with visit.call.reading():
         row = await visit.call.batch("view")
-        summary = await visit.manager.get_batch_summary(row.id)
-        ticks, step = await visit.manager.timeline(row.id, row.total_items)
+        summary = await visit.manager.batch_overview(row.id)
+        groups = summary.groups[:GROUPS]
         family = await _family(visit, row)
+        first_items = await _first_items(visit, row)
         return render(
             visit,
             "batch.html",
             batch=row,
             summary=summary,
             tree=lineage_tree(family),
-            root=next((one for one in family if one.batch_id == row.root_batch_id), summary),
-            chart=charts.timeline(ticks, step),
-            groups=await _groups(visit, summary),
-            more_groups=max(0, len(summary.groups) - GROUPS),
+            outstanding=await visit.manager.outstanding_items(row.root_batch_id),
+            chart=await _timeline(visit, summary),
+            groups=await _glances(visit, row.id, groups),
+            sampled=_sampled(groups),
+            more_groups=len(summary.groups) - len(groups),
             source=await visit.manager.source_details(row.id),
-            first_items=await _first_items(visit, row),
+            first_items=first_items,
+            first_rows=as_rows(first_items, row.source_columns),
             logs=await visit.manager.latest_logs(row.id, limit=12),
             canary=_canary(row, summary),
             known=row.batch_type in visit.manager.registry.batch_types,
@@ -85,24 +101,38 @@ async def batch(visit: Visit) -> Response:
 
 
 async def _family(visit: Visit, row: ImportBatch) -> list[BatchSummary]:
-    """The lineage; only the root says what is outstanding in all of it."""
+    """The lineage, oldest first."""
     ids = [
         one.id
         async for one in visit.manager.list_batches(root_batch_id=row.root_batch_id, limit=200)
     ]
     known = await visit.manager.batch_progress(ids)
-    family = [known[one] for one in reversed(ids) if one in known]
-    if len(family) < 2:
-        return family
-    root = await visit.manager.get_batch_summary(row.root_batch_id)
-    return [root if one.batch_id == root.batch_id else one for one in family]
+    return [known[one] for one in reversed(ids) if one in known]
 
 
-async def _groups(visit: Visit, summary: BatchSummary) -> list[tuple[Any, Any]]:
+def _sampled(groups: Sequence[FailureGroup]) -> int:
+    """Among how many items of each cause to look for values: the causes share one budget."""
+    named = sum(one.sqlstate is not None for one in groups)
+    return VALUES_SAMPLE // max(1, named)
+
+
+async def _glances(
+    visit: Visit, batch_id: UUID, groups: Sequence[FailureGroup]
+) -> list[tuple[FailureGroup, GroupGlance]]:
+    """Each cause with its values, where PostgreSQL has named any, and samples."""
+    sampled = _sampled(groups)
+    glance = visit.manager.group_glance
     return [
-        (group, await visit.manager.group_glance(summary.batch_id, group.group))
-        for group in summary.groups[:GROUPS]
+        (one, await glance(batch_id, one.group, sampled=sampled if one.sqlstate else 0))
+        for one in groups
     ]
+
+
+async def _timeline(visit: Visit, summary: BatchSummary) -> charts.Chart | None:
+    if not summary.settled_items:
+        return None
+    ticks, step = await visit.manager.timeline(summary.batch_id, summary.total_items)
+    return charts.timeline(ticks, step)
 
 
 async def _first_items(visit: Visit, row: ImportBatch) -> tuple[Any, ...]:
@@ -129,7 +159,7 @@ async def items(visit: Visit) -> Response:
         found = await visit.manager.item_previews(
             row.id, status=status, group=group, after=after, limit=ITEMS + 1
         )
-        summary = await visit.manager.get_batch_summary(row.id)
+        summary = await visit.manager.batch_overview(row.id, causes=group is not None)
     return render(
         visit,
         "items.html",
@@ -162,31 +192,10 @@ async def item(visit: Visit) -> Response:
         item=found,
         record=in_order(found.source_data, row.source_columns),
         raw=(found.raw or b"").decode("utf-8", "backslashreplace"),
-        wrong=wrong_fields(found.failure.fields if found.failure else (), found.source_data),
+        wrong=wrong_in(found),
         lines=lines[:LOGS],
         history=history,
     )
-
-
-def in_order(record: Any, columns: tuple[str, ...] | None) -> Any:
-    """A record with its fields as the file has them; jsonb keeps no order."""
-    if not isinstance(record, dict) or not columns:
-        return record
-    known = {name: record[name] for name in columns if name in record}
-    return known | record
-
-
-def wrong_fields(errors: Any, record: Any) -> dict[str, list[str]]:
-    """The messages of field errors by field, as far as the record has the field."""
-    names = sorted(record, key=len, reverse=True) if isinstance(record, dict) else []
-    wrong: dict[str, list[str]] = {}
-    for one in errors:
-        place, text = str(one.get("loc", "")), str(one.get("msg", ""))
-        known = [name for name in names if place == name or place.startswith(f"{name}.")]
-        name = known[0] if known else place.partition(".")[0]
-        deeper = place[len(name) + 1 :]
-        wrong.setdefault(name, []).append(f"{deeper}: {text}" if deeper else text)
-    return wrong
 
 
 async def logs(visit: Visit) -> Response:
@@ -208,13 +217,22 @@ async def batch_types(visit: Visit) -> Response:
         visible = await visit.call.visible()
         for name in visit.manager.registry.batch_types:
             listed = visit.manager.list_batches(batch_type=name, visible=visible, limit=1)
-            types.append((name, _description(visit, name), [one async for one in listed]))
+            latest = [one async for one in listed]
+            types.append((name, _description(visit, name), _fields(visit, name), latest))
     return render(visit, "types.html", types=types)
+
+
+def _fields(visit: Visit, name: str) -> list[str] | None:
+    """The names of the fields of a record; None where any record is taken."""
+    model = visit.manager.registry.get(name).model()
+    return None if model is None else list(model.json_schema().get("properties", {}))
 
 
 async def batch_type(visit: Visit) -> Response:
     """One batch type: what its records look like, and its latest batches."""
     name = visit.call.request.path_params["name"]
+    if not name:
+        return visit.to("/types")
     processor = visit.manager.registry.get(name)
     model = processor.model()
     async with visit.call.reading():
@@ -224,16 +242,18 @@ async def batch_type(visit: Visit) -> Response:
         known = await visit.manager.batch_progress(ids)
     schema = None if model is None else model.json_schema()
     required = (schema or {}).get("required", ())
+    fields = [
+        (field, _kind(about), field in required, about.get("description", ""))
+        for field, about in (schema or {}).get("properties", {}).items()
+    ]
     return render(
         visit,
         "type.html",
         name=name,
         description=_description(visit, name),
         schema=schema,
-        fields=[
-            (field, _kind(about), field in required, about.get("description", ""))
-            for field, about in (schema or {}).get("properties", {}).items()
-        ],
+        fields=fields,
+        described=any(about for _, _, _, about in fields),
         batches=[known[one] for one in ids if one in known],
     )
 

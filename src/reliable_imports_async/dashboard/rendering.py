@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from . import charts, shown
+from . import charts, records, shown
 from .visits import Visit
 
 HEADERS = {
@@ -34,11 +34,13 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     for name in (
-        "shown", "json_text", "value_text", "count", "rate", "size", "span", "moment", "percent",
+        "shown", "brief", "plain", "json_text", "value_text", "count", "rate", "size", "span",
+        "moment", "percent",
     ):  # fmt: skip
         made.filters[name] = getattr(shown, name)
     made.globals["shares"] = charts.shares
     made.globals["remaining"] = charts.remaining
+    made.globals["pairs"] = records.pairs
     made.globals["query"] = query
     return made
 

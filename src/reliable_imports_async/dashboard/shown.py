@@ -35,6 +35,19 @@ def shown(value: object, longest: int = LONGEST) -> Markup:
     return Markup("<bdi>{}</bdi>{}").format(Markup("").join(parts), more if rest > 0 else "")
 
 
+def brief(value: object, longest: int) -> Markup:
+    """Any text in one place of a list: cut short without saying by how much."""
+    text = str(value)
+    return shown(text if len(text) <= longest else f"{text[:longest].rstrip()}…", longest + 1)
+
+
+def plain(value: object, longest: int = 80) -> str:
+    """A text for where no markup can be: a title, an option."""
+    text = str(value)
+    named = _INVISIBLE.sub(lambda found: f"U+{ord(found[0]):04X}", text[:longest])
+    return named if len(text) <= longest else f"{named}…"
+
+
 def json_text(value: Any, *, indent: int | None = 2) -> str:
     """JSON to read or edit; characters that hide are written as escapes."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)

@@ -117,6 +117,35 @@ SELECT i.batch_id, i.item_number, i.status, i.attempts, i.source_data::text AS s
  ORDER BY i.item_number
  LIMIT $4;
 
+-- name: list_items_by_status
+-- The same for one status: only those ranges are read that have such items, or whose counts may be out of date.
+SELECT i.*
+  FROM (SELECT r.first_item, r.last_item
+          FROM reliable_imports.import_batch_ranges r
+         WHERE r.batch_id = $1 AND r.last_item > $3
+           AND (r.state = 'leased'
+                OR CASE $2::text
+                        WHEN 'completed' THEN r.completed
+                        WHEN 'skipped' THEN r.skipped
+                        WHEN 'failed' THEN r.failed
+                        ELSE r.last_item - r.first_item + 1 - r.completed - r.skipped - r.failed
+                   END > 0)
+         ORDER BY r.first_item) w
+ CROSS JOIN LATERAL (
+       SELECT i.batch_id, i.item_number, i.status, i.attempts, i.source_data::text AS source_data, i.raw, i.source_line,
+              i.item_key, i.root_item_number, i.due_at, i.target_table, i.target_id, i.processed_data::text AS processed_data,
+              i.skip_reason, i.error_kind, i.error_type, i.error_message, i.error_sqlstate, i.error_constraint, i.error_table,
+              i.error_column, i.error_detail, i.error_hint, i.error_traceback, i.error_fields::text AS error_fields,
+              i.error_group, i.reprocessed_by, i.started_at, i.finished_at, b.root_batch_id
+         FROM reliable_imports.import_batch_items i
+         JOIN reliable_imports.import_batches b ON b.id = i.batch_id
+        WHERE i.batch_id = $1 AND i.item_number BETWEEN greatest(w.first_item, $3 + 1) AND w.last_item
+          AND i.status = $2::text
+        ORDER BY i.item_number
+        LIMIT $4) i
+ ORDER BY w.first_item, i.item_number
+ LIMIT $4;
+
 -- name: delete_items
 -- A chunk of some batches' items.
 DELETE FROM reliable_imports.import_batch_items

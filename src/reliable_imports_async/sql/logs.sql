@@ -5,11 +5,20 @@
 INSERT INTO reliable_imports.import_logs (batch_id, level, message, details) VALUES ($1, $2, $3, $4::text::jsonb);
 
 -- name: list_logs
--- A page of log lines in the order of writing; $4 is the last id of the page before.
+-- A page of log lines in the order of writing; $3 is the last id of the page before.
 SELECT log_id, batch_id, item_number, level, message, details::text AS details, logged_at
   FROM reliable_imports.import_logs
  WHERE batch_id = $1
-   AND ($2::integer IS NULL OR item_number = $2)
+   AND ($2::text[] IS NULL OR level = ANY ($2))
+   AND log_id > $3
+ ORDER BY log_id
+ LIMIT $4;
+
+-- name: list_item_logs
+-- The same for one item, through the index of the items' lines.
+SELECT log_id, batch_id, item_number, level, message, details::text AS details, logged_at
+  FROM reliable_imports.import_logs
+ WHERE batch_id = $1 AND item_number = $2::integer
    AND ($3::text[] IS NULL OR level = ANY ($3))
    AND log_id > $4
  ORDER BY log_id

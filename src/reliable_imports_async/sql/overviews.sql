@@ -3,24 +3,26 @@
 
 -- name: throughput
 -- Settled items a minute over the last $1 minutes, oldest first. Each batch's items are spread evenly over the time it
--- ran; batches of the types in $2 are left out.
+-- ran; batches of the types in $2 are left out. A finished batch has its totals, the ranges of any other are added up.
 WITH ran AS (
-    SELECT b.id, b.started_at, coalesce(b.finished_at, now()) AS ended_at
+    SELECT b.id, b.started_at, coalesce(b.finished_at, now()) AS ended_at, b.failed_items,
+           b.completed_items + b.skipped_items + b.failed_items AS settled_items
       FROM reliable_imports.import_batches b
-     WHERE b.started_at IS NOT NULL AND coalesce(b.finished_at, now()) > now() - make_interval(mins => $1)
-       AND (b.finished_at IS NOT NULL OR b.status = 'processing')
+     WHERE b.started_at IS NOT NULL
+       AND (b.finished_at > now() - make_interval(mins => $1) OR (b.finished_at IS NULL AND b.status = 'processing'))
        AND b.batch_type <> ALL ($2::text[])
      ORDER BY b.id DESC
      LIMIT 2000),
 rate AS (
-    SELECT ran.started_at, ran.ended_at, t.settled, t.failed,
+    SELECT ran.started_at, ran.ended_at, coalesce(ran.settled_items, t.settled) AS settled,
+           coalesce(ran.failed_items, t.failed) AS failed,
            greatest(extract(epoch FROM ran.ended_at - ran.started_at), 0.001) AS seconds
       FROM ran
      CROSS JOIN LATERAL (
            SELECT coalesce(sum(r.completed + r.skipped + r.failed), 0) AS settled, coalesce(sum(r.failed), 0) AS failed
              FROM reliable_imports.import_batch_ranges r
-            WHERE r.batch_id = ran.id) t
-     WHERE t.settled > 0),
+            WHERE r.batch_id = ran.id AND ran.settled_items IS NULL) t
+     WHERE coalesce(ran.settled_items, t.settled) > 0),
 minute AS (
     SELECT n, now() - make_interval(mins => $1 - n) AS first, now() - make_interval(mins => $1 - n - 1) AS last
       FROM generate_series(0, $1 - 1) AS n)
@@ -36,21 +38,19 @@ SELECT m.first AS at,
  ORDER BY m.n;
 
 -- name: timeline
--- When every $3-th item of a batch of $2 items was settled, and whether it failed.
-SELECT i.finished_at, i.status = 'failed' AS failed
-  FROM generate_series(1, $2::integer, $3::integer) AS s(item_number)
- CROSS JOIN LATERAL (
-       SELECT k.finished_at, k.status
-         FROM reliable_imports.import_batch_items k
-        WHERE k.batch_id = $1 AND k.item_number = s.item_number) i
- WHERE i.finished_at IS NOT NULL;
+-- When the items with these numbers were settled, and whether they failed.
+SELECT finished_at, status = 'failed' AS failed
+  FROM reliable_imports.import_batch_items
+ WHERE batch_id = $1 AND item_number = ANY ($2::integer[]) AND finished_at IS NOT NULL;
 
 -- name: previews
 -- A page of items after the number $2, shortened.
 SELECT i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reprocessed_by, i.finished_at, i.error_group,
-       CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 400) END AS record,
+       CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 4000) END AS record,
        pg_column_size(i.source_data) AS record_size, left(encode(substring(i.raw FROM 1 FOR 200), 'escape'), 400) AS raw,
-       i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message
+       i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message, i.error_column,
+       left(i.error_detail, 400) AS error_detail,
+       CASE WHEN pg_column_size(i.error_fields) <= 4000 THEN i.error_fields::text END AS error_fields
   FROM reliable_imports.import_batch_items i
  WHERE i.batch_id = $1 AND i.item_number > $2
  ORDER BY i.item_number
@@ -73,10 +73,12 @@ SELECT i.*
  CROSS JOIN LATERAL (
        SELECT i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reprocessed_by, i.finished_at,
               i.error_group,
-              CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 400) END AS record,
+              CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 4000) END AS record,
               pg_column_size(i.source_data) AS record_size,
               left(encode(substring(i.raw FROM 1 FOR 200), 'escape'), 400) AS raw,
-              i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message
+              i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message, i.error_column,
+              left(i.error_detail, 400) AS error_detail,
+              CASE WHEN pg_column_size(i.error_fields) <= 4000 THEN i.error_fields::text END AS error_fields
          FROM reliable_imports.import_batch_items i
         WHERE i.batch_id = $1 AND i.item_number BETWEEN greatest(w.first_item, $2 + 1) AND w.last_item
           AND i.status = $4::text
@@ -88,9 +90,11 @@ SELECT i.*
 -- name: previews_by_group
 -- The same for one failure group, through the index of the groups.
 SELECT i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reprocessed_by, i.finished_at, i.error_group,
-       CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 400) END AS record,
+       CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 4000) END AS record,
        pg_column_size(i.source_data) AS record_size, left(encode(substring(i.raw FROM 1 FOR 200), 'escape'), 400) AS raw,
-       i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message
+       i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message, i.error_column,
+       left(i.error_detail, 400) AS error_detail,
+       CASE WHEN pg_column_size(i.error_fields) <= 4000 THEN i.error_fields::text END AS error_fields
   FROM reliable_imports.import_batch_items i
  WHERE i.batch_id = $1 AND i.item_number > $2 AND i.error_group = $4
  ORDER BY i.item_number
@@ -100,8 +104,8 @@ SELECT i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reproce
 -- The offending values that PostgreSQL named among the first $3 failed items of a group, most frequent first.
 SELECT v.value, count(*)::integer AS items, min(v.item_number) AS first_item
   FROM (SELECT i.item_number,
-               substring(i.error_detail FROM '\((.*?)\)=\(') || '=' || substring(i.error_detail FROM '\)=\((.*?)\)') AS value
-          FROM (SELECT item_number, left(error_detail, 2000) AS error_detail
+               i.named[1] || '=' || i.named[2] AS value
+          FROM (SELECT item_number, regexp_match(left(error_detail, 2000), '\((.*?)\)=\((.*?)\)') AS named
                   FROM reliable_imports.import_batch_items
                  WHERE batch_id = $1 AND error_group = $2
                  ORDER BY item_number

@@ -192,6 +192,8 @@ async def page(
     """A page of items above the number `after`, in the order of their numbers."""
     if group is not None and status in (None, ItemStatus.FAILED):
         rows = await conn.fetch(_SQL["list_failed_items"], batch_id, group, after, limit)
+    elif group is None and status is not None:
+        rows = await conn.fetch(_SQL["list_items_by_status"], batch_id, status, after, limit)
     else:
         rows = await conn.fetch(_SQL["list_items"], batch_id, status, group, after, limit)
     return [_item(row) for row in rows]

@@ -47,7 +47,10 @@ async def page(
     limit: int,
 ) -> list[LogEntry]:
     """A page of log lines above the id `after`, in the order of writing."""
-    rows = await conn.fetch(_SQL["list_logs"], batch_id, item_number, levels, after, limit)
+    if item_number is None:
+        rows = await conn.fetch(_SQL["list_logs"], batch_id, levels, after, limit)
+    else:
+        rows = await conn.fetch(_SQL["list_item_logs"], batch_id, item_number, levels, after, limit)
     return [
         LogEntry(
             log_id=row["log_id"],

@@ -22,7 +22,7 @@ async def throughput(conn: Connection, minutes: int, without: Sequence[str]) -> 
 
 async def timeline(conn: Connection, batch_id: UUID, total: int, step: int) -> list[Tick]:
     """When every `step`-th item was settled."""
-    rows = await conn.fetch(_SQL["timeline"], batch_id, total, step)
+    rows = await conn.fetch(_SQL["timeline"], batch_id, [*range(1, total + 1, step)])
     return [Tick(at=row["finished_at"], failed=row["failed"]) for row in rows]
 
 
@@ -49,7 +49,9 @@ async def group_glance(
     conn: Connection, batch_id: UUID, group: str, sampled: int, shown: int
 ) -> GroupGlance:
     """Values and first items of a group, from its first `sampled` items."""
-    values = await conn.fetch(_SQL["group_glance"], batch_id, group, sampled, shown)
+    values = []
+    if sampled:
+        values = await conn.fetch(_SQL["group_glance"], batch_id, group, sampled, shown)
     samples = await conn.fetch(_SQL["group_first_items"], batch_id, group, shown)
     return GroupGlance(
         values=tuple((row["value"], row["items"], row["first_item"]) for row in values),

@@ -12,6 +12,7 @@ from ..sql import statements
 
 _SQL = statements("summaries")
 GROUPS_SHOWN = 50
+FEW = 4  # more batches than these are asked about in one statement
 
 
 async def get(conn: Connection, batch_id: UUID) -> BatchSummary | None:
@@ -21,21 +22,40 @@ async def get(conn: Connection, batch_id: UUID) -> BatchSummary | None:
 
 
 async def get_many(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSummary]:
-    """Where batches stand, with their failure groups, in the order of their ids."""
+    """Where batches of one lineage stand, with their failure groups, in the order of their ids."""
+    rows = await conn.fetch(_SQL["summary"], batch_ids)
+    failed = [row["id"] for row in rows if row["failed"]]
+    causes = await _groups(conn, failed, GROUPS_SHOWN) if failed else {}
+    left = await _outstanding_in_lineage(conn, rows) if len(failed) > FEW else {}
     found = []
-    for row in await conn.fetch(_SQL["summary"], batch_ids):
+    for row in rows:
         summary = _summary(row)
         if summary.failed_items:
-            outstanding = await _outstanding(conn, row)
-            causes = await groups(conn, summary.batch_id)
-            summary = replace(summary, outstanding_items=outstanding, groups=causes)
+            known = summary.batch_id != summary.root_batch_id and len(failed) > FEW
+            items = left.get(summary.batch_id, 0) if known else await _outstanding(conn, row)
+            groups = causes.get(summary.batch_id, ())
+            summary = replace(summary, outstanding_items=items, groups=groups)
         found.append(summary)
     return found
+
+
+async def _outstanding_in_lineage(
+    conn: Connection, rows: Sequence[asyncpg.Record]
+) -> dict[UUID, int]:
+    """The outstanding items of all batches but the root, for those that have any."""
+    found = await conn.fetch(_SQL["outstanding_in_lineage"], rows[0]["root_batch_id"])
+    return {row["batch_id"]: row["items"] for row in found}
 
 
 async def progress(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSummary]:
     """Where batches stand, without groups; every failed item counts as outstanding."""
     return [_summary(row) for row in await conn.fetch(_SQL["summary"], batch_ids)]
+
+
+async def outstanding(conn: Connection, batch_id: UUID) -> int:
+    """How many failed items of a batch no later batch has completed; 0 for an unknown one."""
+    row = await conn.fetchrow(_SQL["summary"], [batch_id])
+    return 0 if row is None else await _outstanding(conn, row)
 
 
 async def totals(conn: Connection, batch_id: UUID) -> tuple[int, int]:
@@ -55,8 +75,17 @@ async def groups(
     conn: Connection, batch_id: UUID, limit: int = GROUPS_SHOWN
 ) -> tuple[FailureGroup, ...]:
     """The failure groups of a batch, largest first, without values and samples."""
-    rows = await conn.fetch(_SQL["groups"], batch_id, limit)
-    return tuple(_group(row) for row in rows)
+    return (await _groups(conn, [batch_id], limit)).get(batch_id, ())
+
+
+async def _groups(
+    conn: Connection, batch_ids: Sequence[UUID], limit: int
+) -> dict[UUID, tuple[FailureGroup, ...]]:
+    found: dict[UUID, tuple[FailureGroup, ...]] = {}
+    for row in await conn.fetch(_SQL["groups"], batch_ids, limit):
+        batch_id = row["batch_id"]
+        found[batch_id] = (*found.get(batch_id, ()), _group(row))
+    return found
 
 
 async def with_values(
@@ -83,10 +112,13 @@ async def with_values(
 async def _outstanding(conn: Connection, row: asyncpg.Record) -> int:
     """Failed items that nothing later in the lineage has completed."""
     batch_id, root_id, failed = row["id"], row["root_batch_id"], row["failed"]
-    if batch_id == root_id and row["status"] != BatchStatus.CANCELLED:
-        later = await conn.fetchrow(_SQL["repaired"], root_id)
-        if later is not None and not later["reprocesses_all"]:
-            return int(failed - later["repaired"])
+    later = await conn.fetchrow(_SQL["repaired"], root_id, batch_id)
+    assert later is not None  # noqa: S101 - an aggregate always returns a row
+    if not failed or not later["repaired"]:
+        return int(failed)
+    first = batch_id == root_id and row["status"] != BatchStatus.CANCELLED
+    if first and not later["reprocesses_all"]:
+        return int(failed - later["repaired"])
     return int(await conn.fetchval(_SQL["outstanding"], batch_id, root_id))
 
 

@@ -4,6 +4,7 @@
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const MOST_STREAMS = 4; // browsers allow six connections to a server
+const REFRESH = 3000; // milliseconds between two looks at what no event tells
 
 function span(seconds) {
   if (seconds < 60) return `${Math.round(seconds)} s`;
@@ -14,7 +15,7 @@ function span(seconds) {
 function percent(part, total) {
   if (!total) return "–";
   if (part === total) return "100 %";
-  return `${Math.min(99.9, (100 * part) / total).toFixed(1)} %`;
+  return `${Math.min(99.9, (100 * part) / total).toFixed(1).replace(".0", "")} %`;
 }
 
 function show(root, name, text) {
@@ -39,6 +40,7 @@ function paint(root, batch) {
   show(root, "rate", pace === null ? "–" : `${whole.format(pace)}/s`);
   show(root, "left", left || "–");
   show(root, "eta", left ? ` · ${left} left` : "");
+  root.querySelector(".bar").setAttribute("aria-label", `${whole.format(settled)} of ${whole.format(batch.total_items)} items have an outcome, ${whole.format(batch.failed_items)} failed`);
   for (const badge of document.querySelectorAll("h1 .badge")) relabel(badge, root, batch.status);
   for (const badge of root.querySelectorAll(".badge")) relabel(badge, root, batch.status);
 }
@@ -50,9 +52,31 @@ function relabel(badge, root, status) {
   badge.textContent = status;
 }
 
+// Failures, timeline and log of the batch on this page: taken from the page as it is now.
+async function refresh() {
+  const answer = await fetch(location.href, { credentials: "same-origin" });
+  if (!answer.ok || answer.redirected) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const old of document.querySelectorAll("[data-refresh]")) {
+    const now = page.getElementById(old.id);
+    if (!now || old.contains(document.activeElement) || old.innerHTML === now.innerHTML) continue;
+    old.replaceChildren(...now.childNodes);
+    listen(old);
+  }
+}
+
 function follow(root) {
   const stream = new EventSource(root.dataset.events);
-  stream.addEventListener("progress", (event) => paint(root, JSON.parse(event.data)));
+  let last = Date.now(), due = 0;
+  stream.addEventListener("progress", (event) => {
+    paint(root, JSON.parse(event.data));
+    if (!root.hasAttribute("data-reload") || due || document.querySelector("dialog[open]")) return;
+    due = setTimeout(async () => {
+      await refresh().catch(() => {});
+      last = Date.now();
+      due = 0;
+    }, Math.max(0, last + REFRESH - Date.now()));
+  });
   stream.addEventListener("finished", (event) => {
     stream.close();
     paint(root, JSON.parse(event.data));
@@ -77,6 +101,7 @@ async function ask(event) {
       click.preventDefault();
       dialog.close();
     });
+    dialog.querySelector("form[data-stays]")?.addEventListener("submit", () => setTimeout(() => dialog.close()));
     dialog.addEventListener("close", () => { dialog.remove(); link.focus(); });
     document.body.append(dialog);
     dialog.showModal();
@@ -85,5 +110,9 @@ async function ask(event) {
   }
 }
 
+function listen(place) {
+  for (const link of place.querySelectorAll("a[data-dialog]")) link.addEventListener("click", ask);
+}
+
 for (const root of [...document.querySelectorAll("[data-events]")].slice(0, MOST_STREAMS)) follow(root);
-for (const link of document.querySelectorAll("a[data-dialog]")) link.addEventListener("click", ask);
+listen(document);
