@@ -6,7 +6,7 @@ CommandComplete ('C') that says COMMIT. Whole messages are forwarded, so a fault
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -106,6 +106,7 @@ class Proxy:
     Attributes:
         struck: How often each fault has hit.
         hit: Set whenever a fault hits.
+        on_strike: Called whenever a fault hits.
         open_road: Cleared, nothing passes: connections are accepted and stay silent.
         refusing: New connections are closed at once.
         abandoned: Connections whose client is gone and whose server does not know it.
@@ -122,6 +123,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.struck: Counter[Fault] = Counter()
         self.hit = asyncio.Event()
+        self.on_strike: Callable[[Fault], object] | None = None
         self.open_road = asyncio.Event()
         self.open_road.set()
         self.abandoned: list[Link] = []
@@ -163,6 +165,8 @@ class Proxy:
         self._armed[fault] -= 1
         self.struck[fault] += 1
         self.hit.set()
+        if self.on_strike is not None:
+            self.on_strike(fault)
         return True
 
     def cut_everything(self) -> int:

@@ -120,6 +120,11 @@ class Control:
         """The first items of the ranges held of a batch."""
         return [first for (batch, first) in self._held if batch == batch_id]
 
+    @property
+    def suspects(self) -> int:
+        """How many ranges are held in which a worker has died."""
+        return sum(held.suspect for held in self._held.values())
+
     def status(self, batch_id: UUID) -> BatchStatus:
         """The status of a watched batch, at most about a second old."""
         return self._status.get(batch_id, BatchStatus.PROCESSING)

@@ -18,6 +18,8 @@ DEAD_SECONDS = 30.0
 """A worker is dead that has renewed nothing for so long, or for its lease where that is longer."""
 DEATHS = 2
 PAGE_ITEMS = 20
+MOST_RANGES = 4
+"""So many suspect ranges a process holds, of so many items each; the others share the rest."""
 
 
 class Suspects:
@@ -44,29 +46,28 @@ class Suspects:
 
     async def examine(self, held: HeldRange) -> None:
         """Run what is pending in a range; one range at a time in a process."""
-        async with self._control.examining, anyio.create_task_group() as keeping:
-            keeping.start_soon(self._keep_marks)
+        async with self._control.examining, self._marking():
             async for item in self._pending(held):
                 work = Work(item, held)
                 if not self._slots.may_start(work):
                     break
                 await self._examine(work)
-            keeping.cancel_scope.cancel()
 
     async def _examine(self, work: Work) -> None:
         """Run one item, under a mark; or fail it, when it has killed enough."""
         number = work.item.item_number
-        while (marks := await self._marks(number)).dead < DEATHS:
+        while (marks := await self._mark(number)).dead < DEATHS:
             if marks.dead + marks.living < DEATHS:
-                async with self._marked(work.item):
-                    await self._run(work)
+                await self._run(work)
                 return
             # The last one may be about to come back; only when it is dead is the item to blame.
             await anyio.sleep(BEAT_SECONDS)
             if not self._slots.may_start(work):
                 return
         await self._run(Work(work.item, work.held, doomed=crash_failure(DEATHS + 1)))
-        await self._unmark(number, settled=True)
+        await self._control.insist(
+            lambda conn: crash_marks.unmark_item(conn, self._batch.id, number)
+        )
 
     async def _run(self, work: Work) -> None:
         async with self._limiter:
@@ -98,30 +99,28 @@ class Suspects:
             first = page[-1].item_number + 1
 
     @asynccontextmanager
-    async def _marked(self, item: ImportBatchItem[Any]) -> AsyncIterator[None]:
-        """Leave a mark while an item runs; what happens to the mark tells whether we survived."""
-        worker_id, number = self._control.worker_id, item.item_number
-        await self._control.insist(
-            lambda conn: crash_marks.mark(conn, self._batch.id, number, worker_id)
-        )
-        try:
-            yield
-        finally:
-            with anyio.move_on_after(BEAT_SECONDS * 5, shield=True):
-                await self._unmark(number, settled=False)
+    async def _marking(self) -> AsyncIterator[None]:
+        """Keep this worker's mark young while it runs items; what happens to it tells who lives."""
+        async with anyio.create_task_group() as keeping:
+            keeping.start_soon(self._keep_marks)
+            try:
+                yield
+            finally:
+                with anyio.move_on_after(BEAT_SECONDS * 5, shield=True):
+                    await self._control.insist(
+                        lambda conn: crash_marks.unmark_batch(
+                            conn, self._batch.id, self._control.worker_id
+                        )
+                    )
+                keeping.cancel_scope.cancel()
 
-    async def _unmark(self, number: int, *, settled: bool) -> None:
-        worker_id = self._control.worker_id
-        await self._control.insist(
-            lambda conn: crash_marks.unmark(
-                conn, self._batch.id, number, worker_id, settled=settled
-            )
-        )
-
-    async def _marks(self, number: int) -> crash_marks.Marks:
+    async def _mark(self, number: int) -> crash_marks.Marks:
+        """Leave a mark on an item that is about to run, unless others have left too many."""
         worker_id, dead_after = self._control.worker_id, self._dead_after
         return await self._control.insist(
-            lambda conn: crash_marks.of_others(conn, self._batch.id, number, worker_id, dead_after)
+            lambda conn: crash_marks.mark(
+                conn, self._batch.id, number, worker_id, dead_after=dead_after, most=DEATHS
+            )
         )
 
     async def _keep_marks(self) -> None:

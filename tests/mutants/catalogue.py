@@ -104,7 +104,8 @@ MUTANTS = (
     Mutant(
         "leases taken from the living",
         "sql/ranges.sql",
-        "(r.lease_until < clock_timestamp() OR r.worker_id = $2)",
+        "(r.worker_id = $2\n                     OR greatest(r.lease_until, pg_postmaster_start_time() + "
+        "make_interval(secs => $3)) < clock_timestamp())",
         "true",
         ("tests/test_processes.py::test_two_processes_drain_one_batch_together[lease]",),
     ),

@@ -1,13 +1,28 @@
-"""python -m tests.torture --seconds 20 --seed 7 --workers 3 [--items N] [--json result.json]."""
+"""python -m tests.torture --seconds 20 --seed 7 --workers 3 [--faults N] [--items N] [--json FILE]."""
 
 import argparse
 import asyncio
 import secrets
+import subprocess
 import sys
 from pathlib import Path
 
-from .processor import FLIGHTS
+from .processor import FLIGHTS, PROCESSORS, rows
 from .run import Plan, torture
+
+ALL = "all"
+
+
+def commit() -> str:
+    """Which sources are tortured; empty where git does not know."""
+    try:
+        command = ["git", "describe", "--always", "--dirty"]
+        folder = Path(__file__).parent
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def main() -> int:
@@ -15,24 +30,29 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="how long faults strike")
     parser.add_argument("--seed", type=int, help="replays the same schedule of faults")
     parser.add_argument("--workers", type=int, default=3, help="worker processes")
-    parser.add_argument("--items", type=int, help="items in all; by default as many as fit")
+    parser.add_argument("--faults", type=int, default=0, help="how many at least, spread over it")
+    parser.add_argument("--items", help="how many at least, or `all` of the file")
     parser.add_argument("--batch-items", type=int, default=2_000, help="items in a batch")
-    parser.add_argument("--pace", type=float, default=1.0, help="times as many faults as usual")
     parser.add_argument("--flights", type=Path, default=FLIGHTS, help="gzipped CSV of flights")
     parser.add_argument("--json", type=Path, help="where to store the result")
+    modes = ", ".join(PROCESSORS)
+    parser.add_argument("--mode", choices=[*PROCESSORS, ALL], default="item", help=modes)
     given = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
     print(f"seed {seed}", flush=True)
+    items = len(rows(given.flights, None)) if given.items == ALL else given.items
     plan = Plan(
         seed=seed,
         seconds=given.seconds,
         workers=given.workers,
-        items=given.items,
+        faults=given.faults,
+        items=None if items is None else int(items),
         batch_items=given.batch_items,
-        pace=given.pace,
         flights=given.flights,
+        modes=tuple(PROCESSORS) if given.mode == ALL else (given.mode,),
     )
     report = asyncio.run(torture(plan))
+    report.commit = commit()
     print(report.table())
     if given.json:
         report.write(given.json)

@@ -8,9 +8,10 @@ import asyncpg
 
 from reliable_imports_async import BatchManager
 
-from .processor import MODE, OUTCOMES, POISON
+from .processor import OUTCOMES, POISON, SetProcessor
 
-LOGGED = "logged > 1" if MODE == "set" else "logged <> 1"  # lines of a set belong to no item
+# Lines of a set belong to no item.
+LOGGED = f"logged > 1 OR (logged = 0 AND batch_type <> '{SetProcessor.batch_type}')"
 
 EXPECTED = "CASE WHEN i.source_data ? '{}' THEN 'crash' {} ELSE 'completed' END".format(
     POISON,
@@ -28,13 +29,14 @@ logged AS (
     SELECT batch_id, item_number AS number, count(*) AS times
       FROM reliable_imports.import_logs WHERE item_number IS NOT NULL GROUP BY 1, 2),
 judged AS (
-    SELECT i.status, i.attempts, i.item_number, coalesce(a.times, 0) AS applied,
+    SELECT b.batch_type, i.status, i.attempts, i.item_number, coalesce(a.times, 0) AS applied,
            coalesce(f.times, 0) AS flown, coalesce(l.times, 0) AS logged,
            i.status IN ('completed', 'skipped') AS good, {EXPECTED} AS expected,
            CASE WHEN {CONVICTED} THEN {EXPECTED}
                 WHEN i.status = 'failed' THEN i.error_kind ELSE i.status END AS verdict,
            coalesce({CONVICTED}, false) AS convicted
       FROM reliable_imports.import_batch_items i
+      JOIN reliable_imports.import_batches b ON b.id = i.batch_id
       LEFT JOIN applied a ON (a.batch_id, a.number) = (i.batch_id, i.item_number)
       LEFT JOIN flown f ON (f.batch_id, f.number) = (i.batch_id, i.item_number)
       LEFT JOIN logged l ON (l.batch_id, l.number) = (i.batch_id, i.item_number))
@@ -46,7 +48,7 @@ SELECT count(*) AS items,
        count(*) FILTER (WHERE NOT good AND applied + flown > 0) AS torn,
        count(*) FILTER (WHERE verdict <> expected) AS wrong_verdicts,
        count(*) FILTER (WHERE attempts <> 1 AND status <> 'pending') AS wrong_attempts,
-       count(*) FILTER (WHERE good AND item_number % 10 = 0 AND {LOGGED}) AS wrong_logs
+       count(*) FILTER (WHERE good AND item_number % 10 = 0 AND ({LOGGED})) AS wrong_logs
   FROM judged
 """
 WRONG = f"""

@@ -98,12 +98,14 @@ class TortureProcessor(BaseProcessor):
 class IntervalProcessor(TortureProcessor):
     """Twenty items share a transaction."""
 
+    batch_type = "torture_interval"
     commit_interval = 20
 
 
 class SetProcessor(TortureProcessor):
     """So they do here, in one call; log lines belong to no item then."""
 
+    batch_type = "torture_set"
     commit_interval = 20
 
     async def process_items(self, items, ctx):
@@ -111,7 +113,6 @@ class SetProcessor(TortureProcessor):
 
 
 PROCESSORS = {"item": TortureProcessor, "interval": IntervalProcessor, "set": SetProcessor}
-MODE = os.environ.get("TORTURE_MODE", "item")
 
 
 class Acknowledged:

@@ -1,7 +1,7 @@
 """A worker process: takes jobs from PgQueuer, until no more will come and all batches are finished."""
 
 import asyncio
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from reliable_imports_async.interval import Interval
 from reliable_imports_async.judgement import is_outage
 from reliable_imports_async.settling import Settled
 
-from .processor import MODE, PROCESSORS, Acknowledged
+from .processor import PROCESSORS, Acknowledged
 
 
 def record_acknowledgements() -> None:
@@ -53,9 +53,10 @@ class Broken(BaseException):
     """A worker must see every fault through by itself; nothing may come out of it."""
 
 
-async def work(manager: BatchManager, done: Path) -> None:
-    manager.registry.register(PROCESSORS[MODE])
-    print(manager._processing._control.worker_id, flush=True)
+async def work(manager: BatchManager, done: Path, name: Callable[[UUID], None]) -> None:
+    for processor in PROCESSORS.values():
+        manager.registry.register(processor)
+    name(manager._processing._control.worker_id)
     working = asyncio.ensure_future(manager.run_worker())
     try:
         while not (done.exists() and await rests(manager)):
@@ -77,19 +78,20 @@ async def rests(manager: BatchManager) -> bool:
         return False
 
 
-async def main(dsn: str, slots: int, done: Path) -> None:
+async def main(dsn: str, slots: int, done: Path, name: Callable[[UUID], None]) -> None:
+    """Work until all is done; `name` is told who this worker is, whenever it has connected."""
     while True:
         try:
             async with BatchManager(dsn, concurrency=slots) as manager:
-                return await work(manager, done)
+                return await work(manager, done, name)
         except Exception as exc:  # while connecting
             if not is_outage(exc):
                 raise
             await asyncio.sleep(0.1)
 
 
-if __name__ == "__main__":
-    Acknowledged.path = Path(sys.argv[4])
+def prepare(history: Path) -> None:
+    """What every worker needs before it starts."""
+    Acknowledged.path = history
     record_acknowledgements()
     suspects.DEAD_SECONDS = 5.0  # longer than anybody is frozen here
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))
