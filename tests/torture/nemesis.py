@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncpg
-
 from reliable_imports_async.embedded import EmbeddedServer
 
 from ..proxy import Fault, Proxy

@@ -33,9 +33,7 @@ async def mark(
         dead_after: A worker that was silent for so many seconds is dead.
         most: With so many marks of others none is added: the item must not be run now.
     """
-    row = await conn.fetchrow(
-        _SQL["mark_item"], batch_id, item_number, worker_id, dead_after, most
-    )
+    row = await conn.fetchrow(_SQL["mark_item"], batch_id, item_number, worker_id, dead_after, most)
     assert row is not None  # noqa: S101 - an aggregate always returns a row
     return Marks(row["dead"], row["living"])
 
