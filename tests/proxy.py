@@ -65,36 +65,42 @@ class Link:
         """Forward what the client says."""
         first = await reader.readexactly(4)  # the startup message has no type
         self.server.write(first + await reader.readexactly(int.from_bytes(first, "big") - 4))
-        buffer = bytearray()
+        buffer, passed = bytearray(), bytearray()
         while data := await reader.read(65_536):
             buffer += data
             for kind, message in messages(buffer):
                 commit = kind == b"Q" and message[HEADER:].upper().startswith(b"COMMIT")
                 if commit and self.proxy.strikes(Fault.ABANDON_COMMIT):
-                    self.server.write(message)
+                    self.server.write(passed + message)
                     self.proxy.abandoned.append(self)
                     return self.cut(server=False)
-                if commit and self.proxy.strikes(Fault.LOSE_COMMIT):
+                if (commit and self.proxy.strikes(Fault.LOSE_COMMIT)) or (
+                    kind != b"X" and self.proxy.strikes(Fault.CUT_REQUEST)
+                ):
+                    self.server.write(passed)
                     return self.cut()
-                if kind != b"X" and self.proxy.strikes(Fault.CUT_REQUEST):
-                    return self.cut()
-                self.server.write(message)
+                passed += message
+            self.server.write(passed)
+            passed = bytearray()
             await self.proxy.open_road.wait()
             await self.server.drain()
         return None
 
     async def replies(self, reader: asyncio.StreamReader) -> None:
         """Forward what the server says."""
-        buffer = bytearray()
+        buffer, passed = bytearray(), bytearray()
         while data := await reader.read(65_536):
             buffer += data
             for kind, message in messages(buffer):
                 committed = kind == b"C" and message[HEADER:].startswith(b"COMMIT")
-                if committed and self.proxy.strikes(Fault.LOSE_ANSWER):
+                if (committed and self.proxy.strikes(Fault.LOSE_ANSWER)) or (
+                    kind in b"123CDIZ" and self.proxy.strikes(Fault.CUT_REPLY)
+                ):
+                    self.client.write(passed)
                     return self.cut()
-                if kind in b"123CDIZ" and self.proxy.strikes(Fault.CUT_REPLY):
-                    return self.cut()
-                self.client.write(message)
+                passed += message
+            self.client.write(passed)
+            passed = bytearray()
             await self.proxy.open_road.wait()
             await self.client.drain()
         return None

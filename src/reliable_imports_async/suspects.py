@@ -11,6 +11,7 @@ from .execution import Executor
 from .item_queue import Work
 from .judgement import crash_failure
 from .models import ImportBatch, ImportBatchItem
+from .session import Session
 from .slots import Slots
 from .store import crash_marks, items
 
@@ -47,37 +48,48 @@ class Suspects:
     async def examine(self, held: HeldRange) -> None:
         """Run what is pending in a range; one range at a time in a process."""
         async with self._control.examining, self._marking():
-            async for item in self._pending(held):
-                work = Work(item, held)
-                if not self._slots.may_start(work):
-                    break
-                await self._examine(work)
+            while await self._run_through(held):
+                await anyio.sleep(BEAT_SECONDS)
 
-    async def _examine(self, work: Work) -> None:
-        """Run one item, under a mark; or fail it, when it has killed enough."""
-        number = work.item.item_number
-        while (marks := await self._mark(number)).dead < DEATHS:
-            if marks.dead + marks.living < DEATHS:
-                await self._run(work)
-                return
-            # The last one may be about to come back; only when it is dead is the item to blame.
-            await anyio.sleep(BEAT_SECONDS)
-            if not self._slots.may_start(work):
-                return
-        await self._run(Work(work.item, work.held, doomed=crash_failure(DEATHS + 1)))
-        await self._control.insist(
-            lambda conn: crash_marks.unmark_item(conn, self._batch.id, number)
-        )
-
-    async def _run(self, work: Work) -> None:
+    async def _run_through(self, held: HeldRange) -> bool:
+        """Run one item after the other, all on one connection; whether some have to wait."""
+        waiting = False
         async with self._limiter:
             session = self._executor.session(more=lambda: False)
-            work.held.unsettled += 1
             try:
-                await self._slots.run_alone(work, session)
+                async for item in self._pending(held):
+                    work = Work(item, held)
+                    if not self._slots.may_start(work):
+                        return False
+                    waiting |= not await self._examine(work, session)
             finally:
                 with anyio.CancelScope(shield=True):
                     await session.close()
+        return waiting
+
+    async def _examine(self, work: Work, session: Session) -> bool:
+        """Run one item, under a mark; or fail it, when it has killed enough.
+
+        Returns:
+            False where the last who marked it may be about to come back; only when it is dead is
+            the item to blame.
+        """
+        number = work.item.item_number
+        marks = await self._mark(number)
+        if marks.dead + marks.living < DEATHS:
+            await self._run(work, session)
+            return True
+        if marks.dead < DEATHS:
+            return False
+        await self._run(Work(work.item, work.held, doomed=crash_failure(DEATHS + 1)), session)
+        await self._control.insist(
+            lambda conn: crash_marks.unmark_item(conn, self._batch.id, number)
+        )
+        return True
+
+    async def _run(self, work: Work, session: Session) -> None:
+        work.held.unsettled += 1
+        await self._slots.run_alone(work, session)
 
     async def _pending(self, held: HeldRange) -> AsyncIterator[ImportBatchItem[Any]]:
         claimed, first = held.claimed, held.claimed.first_item

@@ -13,6 +13,8 @@ class Mutant:
         old: Text that occurs exactly once there, or `times` times.
         new: What replaces it.
         tests: Arguments for pytest; at least one of these tests must fail.
+        torture: Arguments for the torture, with the faults that this protocol cannot bear; it must
+            find a violation, and none with the protocol as it is.
     """
 
     name: str
@@ -21,6 +23,7 @@ class Mutant:
     new: str
     tests: tuple[str, ...]
     times: int = 1
+    torture: tuple[str, ...] = ()
 
 
 _FENCE = " AND status = 'pending' AND attempts = $3 AND reprocessed_by IS NULL"
@@ -33,6 +36,7 @@ MUTANTS = (
         " AND $3::integer >= 0",
         ("tests/test_processes.py::test_two_processes_drain_one_batch_together[no_lease]",),
         times=4,
+        torture=("--kinds", "freeze"),
     ),
     Mutant(
         "two transactions",
@@ -45,6 +49,7 @@ MUTANTS = (
             "tests/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",
             "tests/test_reliability.py::test_a_swallowed_sql_error_fails_the_item",
         ),
+        torture=("--kinds", "kill,terminate,cut_request"),
     ),
     Mutant(
         "settle first",
@@ -61,6 +66,7 @@ MUTANTS = (
         "            raise Outage(judgement.failure, lost=True) from exc\n        return None",
         "            return Refused(exc, judgement)\n        return None",
         ("tests/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",),
+        torture=("--kinds", "lose_commit,lose_answer"),
     ),
     Mutant(
         "plain SELECT when in doubt",
@@ -68,6 +74,7 @@ MUTANTS = (
         " WHERE batch_id = $1 AND item_number = $2\n   FOR UPDATE;",
         " WHERE batch_id = $1 AND item_number = $2;",
         ("tests/test_processes.py::test_an_outcome_in_doubt_is_read_under_the_row_lock",),
+        torture=("--kinds", "abandon_commit", "--slow-commits"),
     ),
     Mutant(
         "connection reused after a cancellation",
@@ -76,6 +83,7 @@ MUTANTS = (
         "    async def close",
         "            self._connection = connection\n\n    async def close",
         ("tests/test_reliability.py", "tests/test_cancellation.py"),
+        torture=("--kinds", "cut_request,cut_reply,terminate"),
     ),
     Mutant(
         "batch finished without looking again",
@@ -93,6 +101,7 @@ MUTANTS = (
         "WHERE r.batch_id = $1 AND (r.state <> 'done' OR r.xmin::text::bigint >= "
         "pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 8));",
         ("tests/test_ending.py",),
+        torture=("--kinds", "terminate", "--foreground", "--batch-items", "200"),
     ),
     Mutant(
         "errors stored unsanitised",

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..proxy import Fault
 from .processor import FLIGHTS, PROCESSORS, rows
-from .run import Plan, torture
+from .run import LIVENESS_SECONDS, Plan, torture
+from .schedule import FURY, STEALTH
 
 ALL = "all"
+ALL_KINDS = {*STEALTH, *FURY, str(Fault.ABANDON_COMMIT)}
 
 
 def commit() -> str:
@@ -37,7 +40,16 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where to store the result")
     modes = ", ".join(PROCESSORS)
     parser.add_argument("--mode", choices=[*PROCESSORS, ALL], default="item", help=modes)
+    parser.add_argument("--kinds", help="only these faults, separated by commas")
+    parser.add_argument(
+        "--patience", type=float, default=LIVENESS_SECONDS, help="seconds to settle in afterwards"
+    )
+    parser.add_argument("--foreground", action="store_true", help="process_batch instead of jobs")
+    parser.add_argument("--slow-commits", action="store_true", help="a COMMIT takes 0.1 s")
     given = parser.parse_args()
+    kinds = tuple(given.kinds.split(",")) if given.kinds else ()
+    if unknown := set(kinds) - ALL_KINDS:
+        parser.error(f"no such fault: {', '.join(unknown)}; there are {', '.join(ALL_KINDS)}")
     seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
     print(f"seed {seed}", flush=True)
     items = len(rows(given.flights, None)) if given.items == ALL else given.items
@@ -49,6 +61,10 @@ def main() -> int:
         items=None if items is None else int(items),
         batch_items=given.batch_items,
         flights=given.flights,
+        kinds=kinds,
+        calm=given.patience,
+        foreground=given.foreground,
+        slow_commits=given.slow_commits,
         modes=tuple(PROCESSORS) if given.mode == ALL else (given.mode,),
     )
     report = asyncio.run(torture(plan))

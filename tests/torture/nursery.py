@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from uuid import UUID
 
 from . import worker
 
@@ -22,7 +23,8 @@ def say(*words: object) -> None:
 class Nursery:
     """Attributes: `children` are the numbers of the living, by process id."""
 
-    def __init__(self, dsn: str, slots: int, directory: Path) -> None:
+    def __init__(self, dsn: str, slots: int, directory: Path, *, foreground: bool) -> None:
+        self._foreground = foreground
         self._dsn = dsn
         self._slots = slots
         self._directory = directory
@@ -55,19 +57,25 @@ class Nursery:
             log = os.open(self._directory / f"worker-{number}.log", os.O_WRONLY | os.O_CREAT)
             os.dup2(log, 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            name = lambda worker_id: say("named", number, worker_id)  # noqa: E731
-            asyncio.run(worker.main(self._dsn, self._slots, self._directory / "done", name))
+            self._work(number)
             code = 0
         except BaseException:  # noqa: BLE001 - the harness reads it in the log
             traceback.print_exc()
         finally:
             os._exit(code)
 
+    def _work(self, number: int) -> None:
+        def name(worker_id: UUID) -> None:
+            say("named", number, worker_id)
 
-def main(dsn: str, slots: int, directory: Path) -> None:
+        done = self._directory / "done"
+        asyncio.run(worker.main(self._dsn, self._slots, done, name, foreground=self._foreground))
+
+
+def main(dsn: str, slots: str, directory: str, foreground: str = "") -> None:
     """Start workers until nobody asks for any more; then kill them."""
-    worker.prepare(directory / "acknowledged")
-    nursery = Nursery(dsn, slots, directory)
+    worker.prepare(Path(directory) / "acknowledged")
+    nursery = Nursery(dsn, int(slots), Path(directory), foreground=bool(foreground))
     signal.signal(signal.SIGCHLD, nursery.reap)
     while line := sys.stdin.readline():
         nursery.start(int(line))
@@ -76,4 +84,4 @@ def main(dsn: str, slots: int, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(*sys.argv[1:])

@@ -24,6 +24,7 @@ OUTCOMES = {
     77: "skipped",
 }  # by the number modulo 100
 POISON = "poison"  # the key of a record that kills the process
+SUPERSEDED = "superseded"  # what a worker writes down when it finds an item settled by another
 SPILL = "INSERT INTO spill VALUES ($1, $2, repeat('x', 1000))"  # where a disk gets full
 
 LEDGER = "INSERT INTO ledger (batch_id, number, worker) VALUES ($1, $2, $3)"

@@ -31,6 +31,7 @@ LIVENESS_SECONDS = 120.0
 POISONED = 8  # one batch in so many holds an item that kills its process
 SLOTS = 4
 SETTINGS = {"fsync": "on", "deadlock_timeout": "100ms", "max_connections": "100"}
+SLOW_COMMITS = {"commit_delay": "100000", "commit_siblings": "0"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Plan:
         batch_items: In one batch.
         flights: A gzipped CSV file of flights.
         modes: How the batches are processed, in turn: item, interval, set.
+        kinds: The faults; none: all of them.
+        foreground: Workers call `process_batch` once for each batch, instead of taking jobs.
+        calm: Seconds after the faults within which everything must have settled.
+        slow_commits: The server takes a tenth of a second for a COMMIT.
     """
 
     seed: int
@@ -54,6 +59,10 @@ class Plan:
     batch_items: int = 2_000
     flights: Path = FLIGHTS
     modes: tuple[str, ...] = ("item",)
+    kinds: tuple[str, ...] = ()
+    foreground: bool = False
+    calm: float = LIVENESS_SECONDS
+    slow_commits: bool = False
 
     @property
     def pace(self) -> float:
@@ -63,24 +72,29 @@ class Plan:
     @property
     def patience(self) -> float:
         """Seconds after which the faults end, whatever has become of the items."""
-        return 2 * self.seconds + LIVENESS_SECONDS + (self.items or 0) / 100
+        return 2 * self.seconds + self.calm + (self.items or 0) / 100
 
 
 async def torture(plan: Plan) -> Report:
     """Run the torture."""
     report = Report(plan.seed, plan.seconds, plan.workers, LEASE_SECONDS)
     began = time.monotonic()
-    async with _stage() as (server, dsn, directory, disk):
+    async with _stage(SETTINGS | (SLOW_COMMITS if plan.slow_commits else {})) as (
+        server,
+        dsn,
+        directory,
+        disk,
+    ):
         async with Proxy(dsn) as proxy, asyncio.TaskGroup() as tasks:
             watch = Watch(dsn)
             watching = tasks.create_task(watch.run())
-            crew = Crew(proxy.url(), directory, plan.workers, SLOTS)
+            crew = Crew(proxy.url(), directory, plan.workers, SLOTS, foreground=plan.foreground)
             nemesis = Nemesis(server, dsn, proxy, crew, watch, disk=disk)
             working = asyncio.create_task(crew.work())
             await _fire(plan, proxy.url(), nemesis, working)
             crew.done.touch()
             report.seconds = round(nemesis.seconds, 1)
-            report.recovery["all settled after (s)"] = await _peace(dsn, working, report)
+            report.recovery["all settled after (s)"] = await _peace(dsn, working, report, plan.calm)
             watching.cancel()
         # The proxy is closed by now: what it held back is not a session that a worker has leaked.
         conn = await asyncpg.connect(dsn)
@@ -98,11 +112,13 @@ async def torture(plan: Plan) -> Report:
 
 
 @asynccontextmanager
-async def _stage() -> AsyncIterator[tuple[EmbeddedServer, str, Path, Path | None]]:
+async def _stage(
+    settings: dict[str, str],
+) -> AsyncIterator[tuple[EmbeddedServer, str, Path, Path | None]]:
     """A server of our own, with fsync, a directory for logs, and a small disk."""
     directory = Path(tempfile.mkdtemp(prefix="ri-torture-"))
     os.chmod(directory, 0o755)  # noqa: PTH101 - the server's user must get in
-    server = EmbeddedServer(directory / "server", settings=SETTINGS)
+    server = EmbeddedServer(directory / "server", settings=settings)
     try:
         async with server:
             dsn = await server.ensure_database("torture")
@@ -123,7 +139,8 @@ async def _stage() -> AsyncIterator[tuple[EmbeddedServer, str, Path, Path | None
 async def _fire(plan: Plan, url: str, nemesis: Nemesis, working: "asyncio.Task[None]") -> None:
     """Supply batches and let faults strike until there was enough of both, or no worker is left."""
     supply = Supply(plan, url, nemesis)
-    playing = asyncio.create_task(nemesis.play(schedule(plan.seed, plan.pace), supply.ends_faults))
+    events = schedule(plan.seed, plan.pace, plan.kinds)
+    playing = asyncio.create_task(nemesis.play(events, supply.ends_faults))
     both = asyncio.gather(playing, asyncio.create_task(supply.run()))
     await asyncio.wait([both, working], timeout=plan.patience, return_when=asyncio.FIRST_COMPLETED)
     if both.done():
@@ -182,7 +199,10 @@ class Supply:
                 async with BatchManager(self._url, concurrency=1) as manager:
                     manager.registry.register(processor)
                     await manager.create_batch(
-                        processor.batch_type, batch, idempotency_key=key, enqueue=True
+                        processor.batch_type,
+                        batch,
+                        idempotency_key=key,
+                        enqueue=not self._plan.foreground,
                     )
                     return
             except Exception as exc:
@@ -197,14 +217,14 @@ class Supply:
                 return
 
 
-async def _peace(dsn: str, working: "asyncio.Task[None]", report: Report) -> float:
+async def _peace(dsn: str, working: "asyncio.Task[None]", report: Report, seconds: float) -> float:
     """Wait until every worker has found nothing left to do, for a limited time."""
     began = time.monotonic()
-    done, _ = await asyncio.wait([working], timeout=LIVENESS_SECONDS)
+    done, _ = await asyncio.wait([working], timeout=seconds)
     if not done:
         async with connected(dsn) as conn:
             left = await invariants.unsettled(conn)
-        report.violations.append(f"after {LIVENESS_SECONDS:g} s {left} batches are unfinished")
+        report.violations.append(f"after {seconds:g} s {left} batches are unfinished")
         working.cancel()
         await asyncio.wait([working])
     else:

@@ -1,7 +1,7 @@
 """What is going to happen, decided by the seed alone before anything starts."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import merge
 
@@ -47,17 +47,24 @@ class Event:
     choice: float
 
 
-def schedule(seed: int, pace: float = 1.0) -> Iterator[Event]:
-    """The faults of a run in the order of their time, without an end; `pace` times the usual."""
+def schedule(seed: int, pace: float = 1.0, kinds: Collection[str] = ()) -> Iterator[Event]:
+    """The faults of a run in the order of their time, without an end; `pace` times the usual.
+
+    Args:
+        kinds: Only these, as many of them as there are of all otherwise.
+    """
     decide = random.Random(seed)
+    if kinds:
+        alone = {kind: USUAL / len(kinds) for kind in sorted(kinds)}
+        return _random(decide, pace, alone, alone)
     first = [Event(at, kind, decide.random()) for at, kind in FIRST.items()]
-    return merge(first, _random(decide, pace))
+    return merge(first, _random(decide, pace, STEALTH, FURY))
 
 
-def _random(decide: random.Random, pace: float) -> Iterator[Event]:
+def _random(decide: random.Random, pace: float, *tempers: Mapping[str, float]) -> Iterator[Event]:
     at = 0.0
     while True:
-        rates = FURY if int(at / TURN_SECONDS) % 2 else STEALTH
+        rates = tempers[int(at / TURN_SECONDS) % len(tempers)]
         at += decide.expovariate(sum(rates.values()) * pace)
         kind = decide.choices(list(rates), list(rates.values()))[0]
         yield Event(at, kind, decide.random())

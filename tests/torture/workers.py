@@ -52,10 +52,11 @@ class Crew:
         done: A file whose existence says that no more batches will come.
     """
 
-    def __init__(self, dsn: str, directory: Path, workers: int, slots: int) -> None:
-        self._dsn = dsn
+    def __init__(
+        self, dsn: str, directory: Path, workers: int, slots: int, *, foreground: bool
+    ) -> None:
+        self._arguments = (dsn, str(slots), str(directory), *(["foreground"] if foreground else []))
         self._directory = directory
-        self._slots = slots
         self._members: dict[int, Member] = {}
         self._started = 0
         self.size = workers
@@ -73,7 +74,7 @@ class Crew:
         """Keep every place filled until all have left in peace."""
         nursery = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.torture.nursery"),
-            *(self._dsn, str(self._slots), str(self._directory)),
+            *self._arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
