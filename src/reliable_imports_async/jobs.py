@@ -32,7 +32,7 @@ AT_ONCE = 2  # batches that a process drains; the least that PgQueuer allows
 TURN_SECONDS = 5.0
 ASK_SECONDS = 1.0
 PATIENCE_SECONDS = 2.0
-LONGEST_DELAY = 5.0  # a job that is given back finds a new worker within this time
+PUT_OFF_SECONDS = 5.0  # a job that is given back finds a new worker within this time
 LONGEST_BACKOFF = 60.0
 REPLACE_SECONDS = 10.0
 
@@ -72,7 +72,7 @@ class BatchJobs:
         if self._stopping():
             raise RetryRequested
         if place.batch_id in self._turns:  # another process might help; one drain here is enough
-            raise RetryRequested(timedelta(seconds=min(LONGEST_DELAY, 2.0 ** min(job.attempts, 8))))
+            raise RetryRequested(timedelta(seconds=PUT_OFF_SECONDS))
         turn = self._turns[place.batch_id] = Turn(patience=PATIENCE_SECONDS)
         try:
             await self._take_turn(job, place, turn)
@@ -93,7 +93,7 @@ class BatchJobs:
             del self._turns[batch_id]
         if failed is not None:
             logger.error("no help for batch %s: %s", batch_id, self._describe(failed))
-            await anyio.sleep(LONGEST_DELAY)
+            await anyio.sleep(PUT_OFF_SECONDS)
 
     def end_turns(self) -> None:
         """Let running items settle and hand everything back."""

@@ -28,9 +28,14 @@ def commit() -> str:
         return ""
 
 
+def duration(text: str) -> float:
+    """Seconds, or minutes like `15m`."""
+    return float(text[:-1]) * 60 if text.endswith("m") else float(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long faults strike")
+    parser.add_argument("--seconds", type=duration, default=20.0, help="how long faults strike")
     parser.add_argument("--seed", type=int, help="replays the same schedule of faults")
     parser.add_argument("--workers", type=int, default=3, help="worker processes")
     parser.add_argument("--faults", type=int, default=0, help="how many at least, spread over it")

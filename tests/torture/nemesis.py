@@ -13,6 +13,7 @@ from pathlib import Path
 from reliable_imports_async.embedded import EmbeddedServer
 
 from ..proxy import Fault, Proxy
+from .report import KILL, SERVER_THERE
 from .schedule import Event
 from .watch import UNREACHABLE, Glance, Watch, connected
 from .workers import Crew
@@ -103,9 +104,9 @@ class Nemesis:
             if (holds := glance.held.get(worker_id)) is None:
                 continue
             for _ in () if held is None else held - holds:
-                self.recoveries["kill"].append(glance.seen_at - began)
+                self.recoveries[KILL].append(glance.seen_at - began)
                 if outages == self._outages:
-                    self.recoveries["kill, server there"].append(glance.seen_at - began)
+                    self.recoveries[SERVER_THERE].append(glance.seen_at - began)
             held = holds
             if not held:
                 return

@@ -21,7 +21,7 @@ from ..proxy import Proxy
 from . import invariants
 from .nemesis import Nemesis
 from .processor import FLIGHTS, PROCESSORS, records, rows
-from .report import Report
+from .report import Recovery, Report
 from .schedule import USUAL, schedule
 from .small_disk import small_disk
 from .watch import Watch, connected
@@ -94,7 +94,7 @@ async def torture(plan: Plan) -> Report:
             await _fire(plan, proxy.url(), nemesis, working)
             crew.done.touch()
             report.seconds = round(nemesis.seconds, 1)
-            report.recovery["all settled after (s)"] = await _peace(dsn, working, report, plan.calm)
+            report.settled_after = await _peace(dsn, working, report, plan.calm)
             watching.cancel()
         # The proxy is closed by now: what it held back is not a session that a worker has leaked.
         conn = await asyncpg.connect(dsn)
@@ -106,8 +106,7 @@ async def torture(plan: Plan) -> Report:
     report.elapsed = round(time.monotonic() - began, 1)
     report.faults, report.counts = dict(sorted(nemesis.faults.items())), counts
     report.violations += violations + [f"a worker ended: {one}" for one in crew.broken]
-    for kind, seconds in sorted(nemesis.recoveries.items()):
-        report.recovered(kind, seconds)
+    report.recovery = {kind: Recovery.of(found) for kind, found in nemesis.recoveries.items()}
     return report
 
 
