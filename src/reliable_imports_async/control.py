@@ -84,6 +84,7 @@ class Control:
         claiming: Held from a claim until its range is registered; else another drain of this
             process would take it for a claim whose answer was lost, and claim it once more.
         examining: Held while a suspect range is run: one at a time in a process.
+        examiner_waits: Whether that waits for a slot; others make room for it soon.
     """
 
     def __init__(self, database: Database, settings: Settings, worker_id: UUID) -> None:
@@ -97,6 +98,7 @@ class Control:
         self._kept_lock = anyio.Lock()
         self.claiming = anyio.Lock()
         self.examining = anyio.Lock()
+        self.examiner_waits = False
         self.worker_id = worker_id
 
     @property

@@ -19,8 +19,8 @@ DEAD_SECONDS = 30.0
 """A worker is dead that has renewed nothing for so long, or for its lease where that is longer."""
 DEATHS = 2
 PAGE_ITEMS = 20
-MOST_RANGES = 4
-"""So many suspect ranges a process holds, of so many items each; the others share the rest."""
+MOST_RANGES = 16
+"""So many suspect ranges a process holds at most; what is beyond them is for others."""
 
 
 class Suspects:
@@ -47,25 +47,41 @@ class Suspects:
 
     async def examine(self, held: HeldRange) -> None:
         """Run what is pending in a range; one range at a time in a process."""
-        async with self._control.examining, self._marking():
-            while await self._run_through(held):
+        waiting = True
+        while waiting:
+            async with self._control.examining, self._marking():
+                waiting = await self._run_through(held)
+            if waiting:
                 await anyio.sleep(BEAT_SECONDS)
 
     async def _run_through(self, held: HeldRange) -> bool:
         """Run one item after the other, all on one connection; whether some have to wait."""
         waiting = False
-        async with self._limiter:
+        async with self._slot() as session:
+            async for item in self._pending(held):
+                work = Work(item, held)
+                if not self._slots.may_start(work):
+                    return False
+                waiting |= not await self._examine(work, session)
+        return waiting
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[Session]:
+        """A place among the slots, which make room for it soon; and the session of it."""
+        self._control.examiner_waits = True
+        try:
+            await self._limiter.acquire()
+        finally:
+            self._control.examiner_waits = False
+        try:
             session = self._executor.session(more=lambda: False)
             try:
-                async for item in self._pending(held):
-                    work = Work(item, held)
-                    if not self._slots.may_start(work):
-                        return False
-                    waiting |= not await self._examine(work, session)
+                yield session
             finally:
                 with anyio.CancelScope(shield=True):
                     await session.close()
-        return waiting
+        finally:
+            self._limiter.release()
 
     async def _examine(self, work: Work, session: Session) -> bool:
         """Run one item, under a mark; or fail it, when it has killed enough.
