@@ -66,8 +66,8 @@ class Plan:
 
     @property
     def pace(self) -> float:
-        """How many faults, beside the usual; a few more than wanted, as some miss their victim."""
-        return 1.2 * self.faults / self.seconds / USUAL if self.faults else 1.0
+        """How many faults, beside the usual."""
+        return self.faults / self.seconds / USUAL if self.faults else 1.0
 
     @property
     def patience(self) -> float:
