@@ -74,7 +74,7 @@ MUTANTS = (
         " WHERE batch_id = $1 AND item_number = $2\n   FOR UPDATE;",
         " WHERE batch_id = $1 AND item_number = $2;",
         ("tests/test_processes.py::test_an_outcome_in_doubt_is_read_under_the_row_lock",),
-        torture=("--kinds", "abandon_commit", "--slow-commits"),
+        torture=("--kinds", "abandon_commit", "--slow-commits", "--patience", "100"),
     ),
     Mutant(
         "connection reused after a cancellation",
