@@ -15,7 +15,7 @@ from .catalogue import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "reliable_imports_async"
-TORTURE = ("--seconds", "12", "--seed", "7", "--batch-items", "400", "--patience", "25")
+TORTURE = ("--seconds", "12", "--seed", "7", "--batch-items", "400", "--patience", "60")
 SURVIVED = "SURVIVED"
 
 
