@@ -101,7 +101,7 @@ MUTANTS = (
         "WHERE r.batch_id = $1 AND (r.state <> 'done' OR r.xmin::text::bigint >= "
         "pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 8));",
         ("tests/test_ending.py",),
-        torture=("--kinds", "terminate", "--foreground", "--batch-items", "200"),
+        torture=("--kinds", "freeze", "--faults", "5", "--foreground", "--batch-items", "200"),
     ),
     Mutant(
         "errors stored unsanitised",
