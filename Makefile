@@ -42,11 +42,13 @@ fuzz: install ## Try the REST API with many generated requests (EXAMPLES=300)
 	@EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -q tests/test_api_contract.py
 
 .PHONY: torture
-torture: install ## Real processes, seeded faults, invariants (MODE=item|interval|set SECONDS=60 SEED=7 …)
-	@TORTURE_MODE=$(or $(MODE),item) $(BIN)/python -m tests.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) --workers $(or $(WORKERS),3) $(if $(JSON),--json $(JSON))
+torture: install ## Real processes, seeded faults, invariants (SECONDS=60 or MINUTES=, FAULTS=, ITEMS=n|all, SEED=7 …)
+	@$(BIN)/python -m tests.torture --seconds $(or $(SECONDS),$(if $(MINUTES),$(MINUTES)m,60)) --workers $(or $(WORKERS),3) \
+		--mode $(or $(MODE),item) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ITEMS),--items $(ITEMS)) \
+		$(if $(BATCH),--batch-items $(BATCH)) $(if $(FILE),--flights '$(FILE)') $(if $(JSON),--json '$(JSON)')
 
 .PHONY: mutants
-mutants: install ## Break the engine in known ways; the suite must notice each
+mutants: install ## Break the engine in known ways; tests and torture must notice each
 	@$(BIN)/python -m tests.mutants
 
 .PHONY: check

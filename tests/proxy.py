@@ -6,7 +6,7 @@ the server answers it with a CommandComplete ('C') that says COMMIT. Whole messa
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -65,36 +65,42 @@ class Link:
         """Forward what the client says."""
         first = await reader.readexactly(4)  # the startup message has no type
         self.server.write(first + await reader.readexactly(int.from_bytes(first, "big") - 4))
-        buffer = bytearray()
+        buffer, passed = bytearray(), bytearray()
         while data := await reader.read(65_536):
             buffer += data
             for kind, message in messages(buffer):
                 commit = kind == b"Q" and b"COMMIT" in message[HEADER:].upper()
                 if commit and self.proxy.strikes(Fault.ABANDON_COMMIT):
-                    self.server.write(message)
+                    self.server.write(passed + message)
                     self.proxy.abandoned.append(self)
                     return self.cut(server=False)
-                if commit and self.proxy.strikes(Fault.LOSE_COMMIT):
+                if (commit and self.proxy.strikes(Fault.LOSE_COMMIT)) or (
+                    kind != b"X" and self.proxy.strikes(Fault.CUT_REQUEST)
+                ):
+                    self.server.write(passed)
                     return self.cut()
-                if kind != b"X" and self.proxy.strikes(Fault.CUT_REQUEST):
-                    return self.cut()
-                self.server.write(message)
+                passed += message
+            self.server.write(passed)
+            passed = bytearray()
             await self.proxy.open_road.wait()
             await self.server.drain()
         return None
 
     async def replies(self, reader: asyncio.StreamReader) -> None:
         """Forward what the server says."""
-        buffer = bytearray()
+        buffer, passed = bytearray(), bytearray()
         while data := await reader.read(65_536):
             buffer += data
             for kind, message in messages(buffer):
                 committed = kind == b"C" and message[HEADER:].startswith(b"COMMIT")
-                if committed and self.proxy.strikes(Fault.LOSE_ANSWER):
+                if (committed and self.proxy.strikes(Fault.LOSE_ANSWER)) or (
+                    kind in b"123CDIZ" and self.proxy.strikes(Fault.CUT_REPLY)
+                ):
+                    self.client.write(passed)
                     return self.cut()
-                if kind in b"123CDIZ" and self.proxy.strikes(Fault.CUT_REPLY):
-                    return self.cut()
-                self.client.write(message)
+                passed += message
+            self.client.write(passed)
+            passed = bytearray()
             await self.proxy.open_road.wait()
             await self.client.drain()
         return None
@@ -106,6 +112,7 @@ class Proxy:
     Attributes:
         struck: How often each fault has hit.
         hit: Set whenever a fault hits.
+        on_strike: Called whenever a fault hits.
         open_road: Cleared, nothing passes: connections are accepted and stay silent.
         refusing: New connections are closed at once.
         abandoned: Connections whose client is gone and whose server does not know it.
@@ -122,6 +129,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.struck: Counter[Fault] = Counter()
         self.hit = asyncio.Event()
+        self.on_strike: Callable[[Fault], object] | None = None
         self.open_road = asyncio.Event()
         self.open_road.set()
         self.abandoned: list[Link] = []
@@ -163,6 +171,8 @@ class Proxy:
         self._armed[fault] -= 1
         self.struck[fault] += 1
         self.hit.set()
+        if self.on_strike is not None:
+            self.on_strike(fault)
         return True
 
     def cut_everything(self) -> int:

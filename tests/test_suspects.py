@@ -3,10 +3,12 @@
 import asyncio
 import os
 import sys
+from uuid import uuid4
 
 import asyncpg
 
 from reliable_imports_async import BatchManager, FailureKind, suspects
+from reliable_imports_async.store import ranges
 
 from .trying import LEDGER, insert, processor, records, written
 
@@ -95,6 +97,57 @@ async def test_an_item_waits_until_the_dead_are_known_to_be_dead(manager, conn, 
     )
     summary = await manager.process_batch(batch_id)
     assert (summary.completed_items, summary.failed_items) == (2, 1)
+
+
+async def test_a_process_leaves_suspect_ranges_to_others(manager, conn):
+    await conn.execute(LEDGER)
+    leased = "SELECT count(*) FROM reliable_imports.import_batch_ranges WHERE state = 'leased'"
+    held = []
+
+    async def process_item(item, ctx):
+        held.append(await ctx.fetchval(leased))
+        await insert(item, ctx)
+
+    manager.registry.register(processor(process_item))
+    batch_id = await manager.create_batch("tried", records(40))
+    await conn.execute("UPDATE reliable_imports.import_batch_ranges SET crashes = 1")
+    assert (await manager.process_batch(batch_id)).ok
+    assert 1 < max(held) <= suspects.MOST_RANGES
+    assert await written(conn) == list(range(1, 41))
+
+
+async def test_a_suspect_range_is_cut_short(manager, conn):
+    await conn.execute(LEDGER)
+    manager.registry.register(processor(insert))
+    batch_id = await manager.create_batch("tried", records(200))
+    await conn.execute("DELETE FROM reliable_imports.import_batch_ranges WHERE first_item > 1")
+    await conn.execute(
+        "UPDATE reliable_imports.import_batch_ranges SET last_item = 200, crashes = 1"
+    )
+    assert (await manager.process_batch(batch_id)).ok
+    sizes = "SELECT last_item - first_item + 1 FROM reliable_imports.import_batch_ranges"
+    assert [row[0] for row in await conn.fetch(sizes)] == [20] * 10
+    assert await written(conn) == list(range(1, 201))
+
+
+async def test_no_lease_runs_out_while_the_server_was_away(manager, conn):
+    manager.registry.register(processor(insert))
+    batch_id = await manager.create_batch("tried", records(1))
+    await conn.execute("UPDATE reliable_imports.import_batches SET status = 'processing'")
+    await conn.execute(
+        "UPDATE reliable_imports.import_batch_ranges SET state = 'leased',"
+        " worker_id = gen_random_uuid(), lease_until = now() - interval '1 s'"
+    )
+
+    async def claimed(lease: float):
+        return await ranges.claim(conn, batch_id, uuid4(), lease, [], wanted=9, of_suspects=9)
+
+    longer_than_the_server_runs = 1e8
+    assert await claimed(longer_than_the_server_runs) is None
+    outlook = await ranges.outlook(conn, batch_id, longer_than_the_server_runs)
+    assert outlook.seconds > 0
+    claim, _ = await claimed(0.01)
+    assert claim.crashes == 1
 
 
 async def test_a_long_range_is_split_and_nothing_is_counted_twice(manager, conn):

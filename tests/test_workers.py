@@ -283,6 +283,22 @@ async def test_a_batch_without_a_job_is_found(manager, conn):
     assert await written(conn) == list(range(1, 31))
 
 
+async def test_a_range_that_waits_while_no_job_can_be_taken_is_found(manager, conn):
+    """So after a kill: every other job of the batch was put off by workers that were busy."""
+    await conn.execute(LEDGER)
+    manager.registry.register(processor(insert))
+    batch_id = await manager.create_batch("tried", records(30), enqueue=True)
+    later = "UPDATE pgqueuer SET execute_after = now() + interval '1 hour'"
+    assert await conn.execute(later) == "UPDATE 1"
+    await conn.execute(
+        "UPDATE reliable_imports.import_batches SET status = 'processing', started_at = now()"
+    )
+    async with worker(manager):
+        assert (await finished(manager, batch_id)).ok
+        assert await conn.fetchval(JOBS) == 1
+    assert await written(conn) == list(range(1, 31))
+
+
 async def test_a_batch_whose_resources_fail_is_tried_again(manager, conn):
     await conn.execute(LEDGER)
     tries = 0

@@ -84,6 +84,7 @@ class Control:
         claiming: Held from a claim until its range is registered; else another drain of this
             process would take it for a claim whose answer was lost, and claim it once more.
         examining: Held while a suspect range is run: one at a time in a process.
+        examiner_waits: Whether that waits for a slot; others make room for it soon.
     """
 
     def __init__(self, database: Database, settings: Settings, worker_id: UUID) -> None:
@@ -97,6 +98,7 @@ class Control:
         self._kept_lock = anyio.Lock()
         self.claiming = anyio.Lock()
         self.examining = anyio.Lock()
+        self.examiner_waits = False
         self.worker_id = worker_id
 
     @property
@@ -119,6 +121,11 @@ class Control:
     def held_firsts(self, batch_id: UUID) -> list[int]:
         """The first items of the ranges held of a batch."""
         return [first for (batch, first) in self._held if batch == batch_id]
+
+    @property
+    def suspects(self) -> int:
+        """How many ranges are held in which a worker has died."""
+        return sum(held.suspect for held in self._held.values())
 
     def status(self, batch_id: UUID) -> BatchStatus:
         """The status of a watched batch, at most about a second old."""

@@ -1,8 +1,9 @@
 """A job: one process's turn at draining a batch, dispatched by PgQueuer."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 from uuid import UUID
 
 import anyio
@@ -14,19 +15,24 @@ from pgqueuer.types import QueueEntrypoint
 from . import queue_schema, queueing
 from .database import Database
 from .errors import BatchNotFound, StateError
+from .guarded import Connection
 from .judgement import is_outage
 from .models import BatchStatus, ImportBatch
 from .processing import Processing
 from .queueing import Place
+from .settings import Settings
 from .store import batches
 from .turn import Turn
 
 logger = logging.getLogger("reliable_imports_async")
 
+R = TypeVar("R")
+
+AT_ONCE = 2  # batches that a process drains; the least that PgQueuer allows
 TURN_SECONDS = 5.0
 ASK_SECONDS = 1.0
 PATIENCE_SECONDS = 2.0
-LONGEST_DELAY = 5.0  # a job that is given back finds a new worker within this time
+PUT_OFF_SECONDS = 5.0  # a job that is given back finds a new worker within this time
 LONGEST_BACKOFF = 60.0
 REPLACE_SECONDS = 10.0
 
@@ -43,11 +49,14 @@ class BatchJobs:
         self,
         database: Database,
         processing: Processing,
-        batch_types: Iterable[str],
+        settings: Settings,
+        batch_types: Sequence[str],
         stopping: Callable[[], bool],
     ) -> None:
         self._database = database
         self._processing = processing
+        self._settings = settings
+        self._batch_types = batch_types
         self._entrypoints = [QueueEntrypoint(queueing.entrypoint(name)) for name in batch_types]
         self._stopping = stopping
         self._turns: dict[UUID, Turn] = {}
@@ -63,12 +72,28 @@ class BatchJobs:
         if self._stopping():
             raise RetryRequested
         if place.batch_id in self._turns:  # another process might help; one drain here is enough
-            raise RetryRequested(timedelta(seconds=min(LONGEST_DELAY, 2.0 ** min(job.attempts, 8))))
+            raise RetryRequested(timedelta(seconds=PUT_OFF_SECONDS))
         turn = self._turns[place.batch_id] = Turn(patience=PATIENCE_SECONDS)
         try:
             await self._take_turn(job, place, turn)
         finally:
             del self._turns[place.batch_id]
+
+    async def help(self) -> None:
+        """Drain a batch in which a range waits, if there is one and no job to be taken."""
+        if self._stopping() or len(self._turns) >= AT_ONCE:
+            return
+        batch_id = await self._helpable()
+        if batch_id is None or batch_id in self._turns:
+            return
+        turn = self._turns[batch_id] = Turn(patience=0.0)
+        try:
+            failed = await self._work(batch_id, turn)
+        finally:
+            del self._turns[batch_id]
+        if failed is not None:
+            logger.error("no help for batch %s: %s", batch_id, self._describe(failed))
+            await anyio.sleep(PUT_OFF_SECONDS)
 
     def end_turns(self) -> None:
         """Let running items settle and hand everything back."""
@@ -81,20 +106,25 @@ class BatchJobs:
             scope.cancel()
 
     async def _take_turn(self, job: Job, place: Place, turn: Turn) -> None:
+        failed = await self._work(place.batch_id, turn)
+        if failed is not None:
+            self._put_off(job, place, failed)
+        if not turn.gone:
+            await self._go_on(job, place, turn)
+
+    async def _work(self, batch_id: UUID, turn: Turn) -> Exception | None:
+        """Drain a batch for a turn; why it could not be."""
         failed: Exception | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch, turn)
             try:
-                await self._drain(place.batch_id, turn)
+                await self._drain(batch_id, turn)
             except (BatchNotFound, StateError):
                 turn.gone = True  # purged, paused or cancelled since it was enqueued
             except Exception as exc:  # noqa: BLE001 - whatever it is, the batch must not wait for ever
                 failed = exc
             group.cancel_scope.cancel()
-        if failed is not None:
-            self._put_off(job, place, failed)
-        if not turn.gone:
-            await self._go_on(job, place, turn)
+        return failed
 
     async def _drain(self, batch_id: UUID, turn: Turn) -> None:
         with anyio.CancelScope() as scope:
@@ -118,12 +148,30 @@ class BatchJobs:
 
     async def _others_wait(self) -> bool:
         """Whether a job of ours waits that nobody has taken."""
+        return await self._ask(self._job_waits) or False
+
+    async def _helpable(self) -> UUID | None:
+        """A batch in which a range waits, unless a job does."""
+
+        async def find(conn: Connection) -> UUID | None:
+            if await self._job_waits(conn):
+                return None
+            seconds = self._settings.lease_seconds
+            return await batches.helpable(conn, self._batch_types, list(self._turns), seconds)
+
+        return await self._ask(find)
+
+    async def _job_waits(self, conn: Connection) -> bool:
+        return await queue_schema.queries(conn).eligible_queued_work(self._entrypoints) > 0
+
+    async def _ask(self, question: Callable[[Connection], Awaitable[R]]) -> R | None:
+        """The answer to a question; None during an outage."""
         try:
             async with self._database.connection(seconds=ASK_SECONDS * 5) as conn:
-                return await queue_schema.queries(conn).eligible_queued_work(self._entrypoints) > 0
+                return await question(conn)
         except Exception as exc:
             if is_outage(exc):
-                return False
+                return None
             raise
 
     async def _go_on(self, job: Job, place: Place, turn: Turn) -> None:
@@ -145,13 +193,15 @@ class BatchJobs:
         """A job never fails for good: PgQueuer would delete it, and the batch would wait."""
         seconds = min(LONGEST_BACKOFF, 2.0 ** min(job.attempts, 8))
         logger.error(
-            "batch %s could not be drained, again in %g s: %s: %s",
+            "batch %s could not be drained, again in %g s: %s",
             place.batch_id,
             seconds,
-            type(exc).__name__,
-            self._database.redact(str(exc)),
+            self._describe(exc),
         )
         raise RetryRequested(timedelta(seconds=seconds), type(exc).__name__)
+
+    def _describe(self, exc: Exception) -> str:
+        return f"{type(exc).__name__}: {self._database.redact(str(exc))}"
 
 
 def _unfinished(batch: ImportBatch) -> bool:

@@ -17,7 +17,7 @@ from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
 from .guarded import Connection
 from .jobs import BatchJobs
 from .lifecycle import in_child_task
-from .loading import OnSameFile, Progress, Request
+from .loading import OnSameFile, Request
 from .models import BatchSummary, LogLevel
 from .processing import Processing, refuse_stopped
 from .processors import check_commit_interval
@@ -264,7 +264,8 @@ class BatchManager(BatchRepairs):
 
     def _batch_jobs(self, batch_types: Sequence[str], stopping: Callable[[], bool]) -> BatchJobs:
         """What a PgQueuer application of the user's runs."""
-        return BatchJobs(self._database, self._open_processing(), batch_types, stopping)
+        processing = self._open_processing()
+        return BatchJobs(self._database, processing, self.settings, batch_types, stopping)
 
     async def pause_batch(
         self, batch_id: UUID, *, reason: str = "paused on request", actor: str | None = None

@@ -14,13 +14,14 @@ from .models import ImportBatch
 from .session import Outage
 from .slots import Slots
 from .store import items, ranges
-from .suspects import Suspects
+from .suspects import MOST_RANGES, Suspects
 from .turn import Turn
 
 RANGE_SECONDS = 5.0
 LEAST_ITEMS = 20
 CLAIM_SECONDS = 10.0
 HAND_BACK_SECONDS = 10.0
+SATED_SECONDS = 0.25  # what is left may be suspect ranges, of which this process has enough
 
 
 class Drain:
@@ -115,7 +116,13 @@ class Drain:
                 with anyio.fail_after(CLAIM_SECONDS, shield=True):
                     known = control.held_firsts(batch_id)
                     claimed = await ranges.claim(
-                        conn, batch_id, control.worker_id, control.lease, known, self._wanted()
+                        conn,
+                        batch_id,
+                        control.worker_id,
+                        control.lease,
+                        known,
+                        wanted=self._wanted(),
+                        of_suspects=LEAST_ITEMS if control.suspects < MOST_RANGES else 0,
                     )
                     if claimed is None:
                         return None
@@ -166,12 +173,14 @@ class Drain:
     async def _nothing_left(self) -> bool:
         """Whether the batch is drained; otherwise returns once something may have changed."""
         self._released = anyio.Event()
-        outlook = await self._control.insist(lambda conn: ranges.outlook(conn, self._batch.id))
+        batch_id, control = self._batch.id, self._control
+        outlook = await control.insist(lambda conn: ranges.outlook(conn, batch_id, control.lease))
         if not outlook.unfinished:
             return True
         if not outlook.leased and self._turn.leaves(outlook.seconds or 0.0):
             return True
-        seconds = 1.0 if outlook.seconds is None else min(1.0, max(0.01, outlook.seconds))
+        least = 0.01 if control.suspects < MOST_RANGES else SATED_SECONDS
+        seconds = 1.0 if outlook.seconds is None else min(1.0, max(least, outlook.seconds))
         with anyio.move_on_after(seconds):
             await self._released.wait()
         return False

@@ -98,7 +98,7 @@ class Slots:
         while works:
             await self._run_together(works, session)
             count += len(works)
-            if count >= QUANTUM_ITEMS:
+            if count >= QUANTUM_ITEMS or self._control.examiner_waits:
                 count = 0
                 if self._limiter.statistics().tasks_waiting:
                     return

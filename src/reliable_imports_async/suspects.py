@@ -11,6 +11,7 @@ from .execution import Executor
 from .item_queue import Work
 from .judgement import crash_failure
 from .models import ImportBatch, ImportBatchItem
+from .session import Session
 from .slots import Slots
 from .store import crash_marks, items
 
@@ -18,6 +19,8 @@ DEAD_SECONDS = 30.0
 """A worker is dead that has renewed nothing for so long, or for its lease where that is longer."""
 DEATHS = 2
 PAGE_ITEMS = 20
+MOST_RANGES = 16
+"""So many suspect ranges a process holds at most; what is beyond them is for others."""
 
 
 class Suspects:
@@ -44,35 +47,61 @@ class Suspects:
 
     async def examine(self, held: HeldRange) -> None:
         """Run what is pending in a range; one range at a time in a process."""
-        async with self._control.examining, anyio.create_task_group() as keeping:
-            keeping.start_soon(self._keep_marks)
+        waiting = True
+        while waiting:
+            async with self._control.examining, self._marking():
+                waiting = await self._run_through(held)
+            if waiting:
+                await anyio.sleep(BEAT_SECONDS)
+
+    async def _run_through(self, held: HeldRange) -> bool:
+        """Run one item after the other, all on one connection; whether some have to wait."""
+        waiting = False
+        async with self._slot() as session:
             async for item in self._pending(held):
                 work = Work(item, held)
                 if not self._slots.may_start(work):
-                    break
-                await self._examine(work)
-            keeping.cancel_scope.cancel()
+                    return False
+                waiting |= not await self._examine(work, session)
+        return waiting
 
-    async def _examine(self, work: Work) -> None:
-        """Run one item, under a mark; or fail it, when it has killed enough."""
-        number = work.item.item_number
-        while (marks := await self._marks(number)).dead < DEATHS:
-            if marks.dead + marks.living < DEATHS:
-                async with self._marked(work.item):
-                    await self._run(work)
-                return
-            # The last one may be about to come back; only when it is dead is the item to blame.
-            await anyio.sleep(BEAT_SECONDS)
-            if not self._slots.may_start(work):
-                return
-        await self._run(Work(work.item, work.held, doomed=crash_failure(DEATHS + 1)))
-        await self._unmark(number, settled=True)
-
-    async def _run(self, work: Work) -> None:
-        async with self._limiter:
-            work.held.unsettled += 1
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[Session]:
+        """A place among the slots, which make room for it soon; and the session of it."""
+        self._control.examiner_waits = True
+        try:
+            await self._limiter.acquire()
+        finally:
+            self._control.examiner_waits = False
+        try:
             async with self._executor.session(more=lambda: False) as session:
-                await self._slots.run_alone(work, session)
+                yield session
+        finally:
+            self._limiter.release()
+
+    async def _examine(self, work: Work, session: Session) -> bool:
+        """Run one item, under a mark; or fail it, when it has killed enough.
+
+        Returns:
+            False where the last who marked it may be about to come back; only when it is dead is
+            the item to blame.
+        """
+        number = work.item.item_number
+        marks = await self._mark(number)
+        if marks.dead + marks.living < DEATHS:
+            await self._run(work, session)
+            return True
+        if marks.dead < DEATHS:
+            return False
+        await self._run(Work(work.item, work.held, doomed=crash_failure(DEATHS + 1)), session)
+        await self._control.insist(
+            lambda conn: crash_marks.unmark_item(conn, self._batch.id, number)
+        )
+        return True
+
+    async def _run(self, work: Work, session: Session) -> None:
+        work.held.unsettled += 1
+        await self._slots.run_alone(work, session)
 
     async def _pending(self, held: HeldRange) -> AsyncIterator[ImportBatchItem[Any]]:
         claimed, first = held.claimed, held.claimed.first_item
@@ -94,30 +123,28 @@ class Suspects:
             first = page[-1].item_number + 1
 
     @asynccontextmanager
-    async def _marked(self, item: ImportBatchItem[Any]) -> AsyncIterator[None]:
-        """Leave a mark while an item runs; what happens to the mark tells whether we survived."""
-        worker_id, number = self._control.worker_id, item.item_number
-        await self._control.insist(
-            lambda conn: crash_marks.mark(conn, self._batch.id, number, worker_id)
-        )
-        try:
-            yield
-        finally:
-            with anyio.move_on_after(BEAT_SECONDS * 5, shield=True):
-                await self._unmark(number, settled=False)
+    async def _marking(self) -> AsyncIterator[None]:
+        """Keep this worker's mark young while it runs items; what happens to it tells who lives."""
+        async with anyio.create_task_group() as keeping:
+            keeping.start_soon(self._keep_marks)
+            try:
+                yield
+            finally:
+                with anyio.move_on_after(BEAT_SECONDS * 5, shield=True):
+                    await self._control.insist(
+                        lambda conn: crash_marks.unmark_batch(
+                            conn, self._batch.id, self._control.worker_id
+                        )
+                    )
+                keeping.cancel_scope.cancel()
 
-    async def _unmark(self, number: int, *, settled: bool) -> None:
-        worker_id = self._control.worker_id
-        await self._control.insist(
-            lambda conn: crash_marks.unmark(
-                conn, self._batch.id, number, worker_id, settled=settled
-            )
-        )
-
-    async def _marks(self, number: int) -> crash_marks.Marks:
+    async def _mark(self, number: int) -> crash_marks.Marks:
+        """Leave a mark on an item that is about to run, unless others have left too many."""
         worker_id, dead_after = self._control.worker_id, self._dead_after
         return await self._control.insist(
-            lambda conn: crash_marks.of_others(conn, self._batch.id, number, worker_id, dead_after)
+            lambda conn: crash_marks.mark(
+                conn, self._batch.id, number, worker_id, dead_after=dead_after, most=DEATHS
+            )
         )
 
     async def _keep_marks(self) -> None:

@@ -15,7 +15,7 @@ from .announcing import Announcer
 from .database import Database
 from .errors import QueueMissing
 from .guarded import Connection
-from .jobs import BatchJobs
+from .jobs import AT_ONCE, BatchJobs
 from .judgement import is_outage
 from .listening import Listening, QueueDriver
 from .processing import Processing
@@ -30,6 +30,7 @@ SWEPT_AT_ONCE = 100
 REBUILD_SECONDS = 1.0
 LONGEST_WAIT = 2.0
 FLUSH_SECONDS = 10.0
+HELP_SECONDS = 1.0
 
 
 class Worker:
@@ -47,9 +48,9 @@ class Worker:
         self._announcer = announcer
         self._settings = settings
         self._batch_types = batch_types
-        self._jobs = BatchJobs(database, processing, batch_types, lambda: self._stopping)
+        self._stop = anyio.Event()
+        self._jobs = BatchJobs(database, processing, settings, batch_types, self._stop.is_set)
         self._driver = QueueDriver(self._run_statement)
-        self._stopping = False
         self._ended = anyio.Event()
         self._managing = anyio.CancelScope(shield=True)
         self._manager = self._build()
@@ -70,29 +71,42 @@ class Worker:
             group.start_soon(listening.run)
             group.start_soon(self._stop_when_cancelled)
             with self._managing:
-                await self._manage()
+                await self._work()
             group.cancel_scope.cancel()
+
+    async def _work(self) -> None:
+        """Take jobs, and help where none is left to take, until told to stop."""
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._keep_helping)
+                await self._manage()
+        finally:
+            self._ended.set()
 
     async def _manage(self) -> None:
         """Run a queue manager, and build another should it ever fail."""
-        try:
-            while not self._stopping:
-                try:
-                    await self._manager.run(
-                        dequeue_timeout=timedelta(seconds=POLL_SECONDS),
-                        batch_size=1,
-                        max_concurrent_tasks=2,  # the least PgQueuer allows
-                        heartbeat_timeout=timedelta(seconds=self._settings.lease_seconds),
-                    )
-                except Exception as exc:  # noqa: BLE001 - logged; a worker outlives it
-                    reason = self._database.redact(str(exc))
-                    logger.error("the queue manager failed: %s: %s", type(exc).__name__, reason)  # noqa: TRY400
-                    await anyio.sleep(REBUILD_SECONDS)
-                if not self._stopping:
-                    self._driver.forget_listeners()
-                    self._manager = self._build()
-        finally:
-            self._ended.set()
+        while not self._stop.is_set():
+            try:
+                await self._manager.run(
+                    dequeue_timeout=timedelta(seconds=POLL_SECONDS),
+                    batch_size=1,
+                    max_concurrent_tasks=AT_ONCE,
+                    heartbeat_timeout=timedelta(seconds=self._settings.lease_seconds),
+                )
+            except Exception as exc:  # noqa: BLE001 - logged; a worker outlives it
+                reason = self._database.redact(str(exc))
+                logger.error("the queue manager failed: %s: %s", type(exc).__name__, reason)  # noqa: TRY400
+                await anyio.sleep(REBUILD_SECONDS)
+            if not self._stop.is_set():
+                self._driver.forget_listeners()
+                self._manager = self._build()
+
+    async def _keep_helping(self) -> None:
+        """Look for ranges that nobody works on; those of a dead worker's are found so, too."""
+        while not self._stop.is_set():
+            with anyio.move_on_after(HELP_SECONDS):
+                await self._stop.wait()
+            await self._jobs.help()
 
     def _build(self) -> QueueManager:
         manager = QueueManager(Queries(self._driver))
@@ -105,7 +119,7 @@ class Worker:
         try:
             await anyio.sleep_forever()
         finally:
-            self._stopping = True
+            self._stop.set()
             self._manager.shutdown.set()
             self._jobs.end_turns()
             with anyio.CancelScope(shield=True):
@@ -122,7 +136,7 @@ class Worker:
         """Run a statement of PgQueuer's, again after each outage, unless we are stopping."""
         try:
             async for attempt in stamina.retry_context(
-                on=lambda exc: is_outage(exc) and not self._stopping,
+                on=lambda exc: is_outage(exc) and not self._stop.is_set(),
                 attempts=None,
                 timeout=None,
                 wait_initial=0.1,

@@ -1,4 +1,4 @@
-"""Applies each mutant to a copy of the sources and runs the tests that must notice it."""
+"""Applies each mutant to a copy of the sources; tests, and for some the torture, must notice it."""
 
 import os
 import shutil
@@ -15,36 +15,65 @@ from .catalogue import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "reliable_imports_async"
+TORTURE = ("--seconds", "12", "--seed", "7", "--batch-items", "400", "--patience", "60")
+SURVIVED = "SURVIVED"
 
 
 def main() -> int:
     """Run all mutants, or those whose name contains the first argument."""
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-    table = Table("mutant", "verdict", "seconds")
+    table = Table("mutant", "tests", "torture", "seconds")
     survivors = 0
     for mutant in MUTANTS:
         if wanted not in mutant.name:
             continue
         began = time.monotonic()
-        verdict = attempt(mutant)
-        survivors += not verdict.startswith("killed")
-        table.add_row(mutant.name, verdict, f"{time.monotonic() - began:.0f}")
-    Console(width=140).print(table)
+        verdicts = attempt(mutant)
+        survivors += not all(verdict.startswith(("killed", "-")) for verdict in verdicts)
+        table.add_row(mutant.name, *verdicts, f"{time.monotonic() - began:.0f}")
+        print(f"{mutant.name}: {'; '.join(verdicts)}", flush=True)
+    Console(width=160).print(table)
     return 1 if survivors else 0
 
 
-def attempt(mutant: Mutant) -> str:
-    """What became of one mutant."""
+def attempt(mutant: Mutant) -> tuple[str, str]:
+    """What the tests and the torture made of one mutant."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "src")
         shutil.copytree(ROOT / "src", source)
         shutil.copytree(ROOT / "migrations", source / PACKAGE / "migrations")
-        file = source / PACKAGE / mutant.file
-        text = file.read_text(encoding="utf-8")
-        if text.count(mutant.old) != mutant.times:
-            return f"STALE: its text occurs {text.count(mutant.old)} times"
-        file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-        return run(mutant, source)
+        intact = torture(mutant, source) if mutant.torture else ""
+        for edit in mutant.edits:
+            file = source / PACKAGE / edit.file
+            text = file.read_text(encoding="utf-8")
+            if text.count(edit.old) != edit.times:
+                return f"STALE: its text occurs {text.count(edit.old)} times in {edit.file}", "-"
+            file.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
+        tested = run(mutant, source)
+        if not mutant.torture:
+            return tested, "-"
+        if intact != SURVIVED:
+            return tested, f"STALE: without the mutant: {intact}"
+        return tested, torture(mutant, source)
+
+
+def torture(mutant: Mutant, source: Path) -> str:
+    """Torture the broken copy, with as little patience as does."""
+    command = [sys.executable, "-m", "tests.torture", *TORTURE, *mutant.torture]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=300,
+        check=False,
+    )
+    violated = [line for line in done.stdout.splitlines() if line.startswith("VIOLATED")]
+    if violated:
+        return f"killed: {violated[0].removeprefix('VIOLATED: ')[:60]}"
+    return SURVIVED if done.returncode == 0 else f"STALE: {done.stderr[-200:]}"
 
 
 def run(mutant: Mutant, source: Path) -> str:
@@ -72,7 +101,7 @@ def run(mutant: Mutant, source: Path) -> str:
     if done.returncode == 1 and failed:
         return "killed by " + failed[0].removeprefix("FAILED tests/").split(" - ")[0]
     if done.returncode == 0:
-        return "SURVIVED"
+        return SURVIVED
     return f"STALE: pytest ended with {done.returncode}"
 
 

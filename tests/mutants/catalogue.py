@@ -4,6 +4,16 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """A further replacement of the same mutant; the attributes are as there."""
+
+    file: str
+    old: str
+    new: str
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Mutant:
     """One way to break the protocol.
 
@@ -13,6 +23,8 @@ class Mutant:
         old: Text that occurs exactly once there, or `times` times.
         new: What replaces it.
         tests: Arguments for pytest; at least one of these tests must fail.
+        torture: Arguments for the torture, with the faults that this protocol cannot bear; it must
+            find a violation, and none with the protocol as it is.
     """
 
     name: str
@@ -21,6 +33,13 @@ class Mutant:
     new: str
     tests: tuple[str, ...]
     times: int = 1
+    torture: tuple[str, ...] = ()
+    also: tuple[Edit, ...] = ()
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """All its replacements."""
+        return (Edit(self.file, self.old, self.new, self.times), *self.also)
 
 
 _FENCE = " AND status = 'pending' AND attempts = $3 AND reprocessed_by IS NULL"
@@ -33,26 +52,35 @@ MUTANTS = (
         " AND $3::integer >= 0",
         ("tests/test_processes.py::test_two_processes_drain_one_batch_together[no_lease]",),
         times=4,
+        torture=("--kinds", "freeze"),
+        also=(
+            Edit(
+                "migrations/0008_settling.sql",
+                "AND i.status = 'pending' AND i.attempts = tries AND i.reprocessed_by IS NULL",
+                "AND tries >= 0",
+                times=3,
+            ),
+        ),
     ),
     Mutant(
         "two transactions",
         "execution.py",
-        "            await self._settle(conn, item, outcome, log)\n",
-        "            await session.commit(chain=True)\n"
-        "            await self._settle(conn, item, outcome, log)\n",
+        "            at_once = None\n",
+        "            at_once = None\n            await session.commit(chain=True)\n",
         (
             "tests/test_processes.py::test_kill_9_in_the_middle_of_a_batch_loses_and_doubles_nothing",
             "tests/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",
             "tests/test_reliability.py::test_a_swallowed_sql_error_fails_the_item",
         ),
+        torture=("--kinds", "kill,terminate,cut_request"),
     ),
     Mutant(
         "settle first",
         "execution.py",
-        "            outcome = await self.process(item, ctx)\n",
+        "            outcome = await self.process(item, ctx, session.limit)\n",
         "            await self._settle(conn, item, Completed(), log)\n"
-        "            outcome = await self.process(item, ctx)\n"
-        "            return await self._commit(item, outcome, session, chain=False)\n",
+        "            outcome = await self.process(item, ctx, session.limit)\n"
+        "            return await self._commit(item, outcome, session, None, chain=False)\n",
         ("tests/test_reliability.py::test_a_swallowed_sql_error_fails_the_item",),
     ),
     Mutant(
@@ -61,6 +89,7 @@ MUTANTS = (
         "            raise Outage(judgement.failure, lost=True) from exc\n        return None",
         "            return Refused(exc, judgement)\n        return None",
         ("tests/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",),
+        torture=("--kinds", "lose_commit,lose_answer"),
     ),
     Mutant(
         "plain SELECT when in doubt",
@@ -68,6 +97,7 @@ MUTANTS = (
         " WHERE batch_id = $1 AND item_number = $2\n   FOR UPDATE;",
         " WHERE batch_id = $1 AND item_number = $2;",
         ("tests/test_processes.py::test_an_outcome_in_doubt_is_read_under_the_row_lock",),
+        torture=("--kinds", "abandon_commit", "--slow-commits", "--patience", "100"),
     ),
     Mutant(
         "connection reused after a cancellation",
@@ -76,6 +106,7 @@ MUTANTS = (
         "    async def close",
         "            self._connection = connection\n\n    async def close",
         ("tests/test_reliability.py", "tests/test_cancellation.py"),
+        torture=("--kinds", "cut_request,cut_reply,terminate"),
     ),
     Mutant(
         "batch finished without looking again",
@@ -93,6 +124,7 @@ MUTANTS = (
         "WHERE r.batch_id = $1 AND (r.state <> 'done' OR r.xmin::text::bigint >= "
         "pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 8));",
         ("tests/test_ending.py",),
+        torture=("--kinds", "freeze", "--faults", "5", "--foreground", "--batch-items", "200"),
     ),
     Mutant(
         "errors stored unsanitised",
@@ -104,7 +136,8 @@ MUTANTS = (
     Mutant(
         "leases taken from the living",
         "sql/ranges.sql",
-        "(r.lease_until < clock_timestamp() OR r.worker_id = $2)",
+        "(r.worker_id = $2\n                     OR greatest(r.lease_until, pg_postmaster_start_time() + "
+        "make_interval(secs => $3)) < clock_timestamp())",
         "true",
         ("tests/test_processes.py::test_two_processes_drain_one_batch_together[lease]",),
     ),
@@ -118,8 +151,8 @@ MUTANTS = (
     Mutant(
         "failures stored although the batch pauses",
         "settling.py",
-        "            return Later()\n        conn = await session.idle()",
-        "            pass\n        conn = await session.idle()",
+        "            await session.rollback()\n            return Later()\n",
+        "            pass\n",
         ("tests/test_reliability.py::test_a_missing_table_pauses_the_batch_with_its_reason",),
     ),
 )

@@ -3,14 +3,16 @@
 import asyncio
 from collections import Counter
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 
 from reliable_imports_async import BatchManager
 
-from .processor import MODE, OUTCOMES, POISON
+from .processor import OUTCOMES, POISON, SUPERSEDED, SetProcessor
 
-LOGGED = "logged > 1" if MODE == "set" else "logged <> 1"  # lines of a set belong to no item
+# Lines of a set belong to no item.
+LOGGED = f"logged > 1 OR (logged = 0 AND batch_type <> '{SetProcessor.batch_type}')"
 
 EXPECTED = "CASE WHEN i.source_data ? '{}' THEN 'crash' {} ELSE 'completed' END".format(
     POISON,
@@ -28,13 +30,14 @@ logged AS (
     SELECT batch_id, item_number AS number, count(*) AS times
       FROM reliable_imports.import_logs WHERE item_number IS NOT NULL GROUP BY 1, 2),
 judged AS (
-    SELECT i.status, i.attempts, i.item_number, coalesce(a.times, 0) AS applied,
+    SELECT b.batch_type, i.status, i.attempts, i.item_number, coalesce(a.times, 0) AS applied,
            coalesce(f.times, 0) AS flown, coalesce(l.times, 0) AS logged,
            i.status IN ('completed', 'skipped') AS good, {EXPECTED} AS expected,
            CASE WHEN {CONVICTED} THEN {EXPECTED}
                 WHEN i.status = 'failed' THEN i.error_kind ELSE i.status END AS verdict,
            coalesce({CONVICTED}, false) AS convicted
       FROM reliable_imports.import_batch_items i
+      JOIN reliable_imports.import_batches b ON b.id = i.batch_id
       LEFT JOIN applied a ON (a.batch_id, a.number) = (i.batch_id, i.item_number)
       LEFT JOIN flown f ON (f.batch_id, f.number) = (i.batch_id, i.item_number)
       LEFT JOIN logged l ON (l.batch_id, l.number) = (i.batch_id, i.item_number))
@@ -46,7 +49,7 @@ SELECT count(*) AS items,
        count(*) FILTER (WHERE NOT good AND applied + flown > 0) AS torn,
        count(*) FILTER (WHERE verdict <> expected) AS wrong_verdicts,
        count(*) FILTER (WHERE attempts <> 1 AND status <> 'pending') AS wrong_attempts,
-       count(*) FILTER (WHERE good AND item_number % 10 = 0 AND {LOGGED}) AS wrong_logs
+       count(*) FILTER (WHERE good AND item_number % 10 = 0 AND ({LOGGED})) AS wrong_logs
   FROM judged
 """
 WRONG = f"""
@@ -56,8 +59,21 @@ SELECT i.item_number, i.status, i.error_kind, i.error_message, {EXPECTED} AS exp
    AND NOT coalesce({CONVICTED}, false) LIMIT 5
 """
 WRONG_COUNTS = {
-    "pending", "lost", "doubled", "torn", "wrong_verdicts", "wrong_attempts", "wrong_logs"
+    "pending", "lost", "doubled", "torn", "wrong_verdicts", "wrong_attempts", "wrong_logs", "altered"
 }  # fmt: skip
+ALTERED = """
+SELECT count(*)
+  FROM flights f
+  JOIN reliable_imports.import_batch_items i ON (i.batch_id, i.item_number) = (f.batch_id, f.number)
+ WHERE (f.carrier, f.flight::text, f.origin, f.dest, f.distance::text) IS DISTINCT FROM
+       (i.source_data->>'carrier', i.source_data->>'flight', i.source_data->>'origin',
+        i.source_data->>'dest', i.source_data->>'distance')
+"""
+# Who has a range that nobody took over is never overtaken: in doubt, it asks under the row lock.
+OVERTAKEN = """
+SELECT EXISTS (SELECT FROM reliable_imports.import_batch_ranges
+                WHERE batch_id = $1 AND $2 BETWEEN first_item AND last_item AND crashes = 0)
+"""
 STATUSES = """
 SELECT batch_id, count(*) FILTER (WHERE status = 'completed'),
        count(*) FILTER (WHERE status = 'skipped'),
@@ -83,6 +99,7 @@ async def unsettled(conn: asyncpg.Connection) -> int:
 async def check(conn: asyncpg.Connection, dsn: str, history: Path) -> tuple[dict, list[str]]:
     """The counts, and every violated invariant in words."""
     counts = dict(await conn.fetchrow(COUNTS))
+    counts["altered"] = await conn.fetchval(ALTERED)
     violations = [
         f"{name}: {count}" for name, count in counts.items() if count and name in WRONG_COUNTS
     ]
@@ -93,6 +110,7 @@ async def check(conn: asyncpg.Connection, dsn: str, history: Path) -> tuple[dict
     if counts["convicted_innocent"] > 5:
         violations.append(f"{counts['convicted_innocent']} items were blamed for our kills")
     counts["acknowledged"], wrong = await _acknowledged(conn, history)
+    wrong += await _overtaken(conn, history)
     counts["taken_over"] = await conn.fetchval(
         "SELECT sum(crashes) FROM reliable_imports.import_batch_ranges"
     )
@@ -129,10 +147,24 @@ async def _batches(conn: asyncpg.Connection, dsn: str) -> list[str]:
     return wrong
 
 
+async def _overtaken(conn: asyncpg.Connection, history: Path) -> list[str]:
+    """Items that a worker ran again although its own COMMIT, or nobody else's, had settled them."""
+    lines = {line for line in await _lines(history) if line.startswith(SUPERSEDED)}
+    wrong = []
+    for _, batch_id, number in map(str.split, sorted(lines)):
+        if await conn.fetchval(OVERTAKEN, UUID(batch_id), int(number)):
+            wrong.append(f"run again although it was settled: item {number} of {batch_id}")
+    return wrong[:10]
+
+
+async def _lines(history: Path) -> list[str]:
+    return await asyncio.to_thread(lambda: history.read_text().splitlines())
+
+
 async def _acknowledged(conn: asyncpg.Connection, history: Path) -> tuple[int, list[str]]:
     """What workers were told is what is stored; and nothing was acknowledged twice."""
-    lines = await asyncio.to_thread(lambda: history.read_text().splitlines())
-    told = Counter(line for line in lines if not line.startswith("after "))
+    other = ("after ", SUPERSEDED)
+    told = Counter(line for line in await _lines(history) if not line.startswith(other))
     stored = {
         f"{row['status']} {row['batch_id']} {row['item_number']}"
         for row in await conn.fetch(

@@ -1,35 +1,23 @@
-"""Does the harm: to workers, backends, connections and the server."""
+"""Does the harm: to workers, backends, connections and the server; and sees how it is got over."""
 
 import asyncio
 import os
 import signal
-import time
 from collections import Counter, defaultdict
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import asyncpg
 
 from reliable_imports_async.embedded import EmbeddedServer
 
 from ..proxy import Fault, Proxy
+from .report import KILL, SERVER_THERE
 from .schedule import Event
+from .watch import UNREACHABLE, Glance, Watch, connected
 from .workers import Crew
 
-POLL_SECONDS = 0.02
-HELD = """
-SELECT first_item, batch_id, epoch FROM reliable_imports.import_batch_ranges
- WHERE worker_id = $1 AND state = 'leased'
-"""
-TAKEN_OVER = """
-SELECT count(*) = 0
-  FROM reliable_imports.import_batch_ranges r
-  JOIN unnest($1::uuid[], $2::integer[], $3::integer[]) AS h(batch_id, first_item, epoch)
-       USING (batch_id, first_item)
- WHERE r.epoch = h.epoch AND r.state = 'leased'
-"""
 BACKENDS = """
 SELECT pid FROM pg_stat_activity
  WHERE application_name = 'reliable_imports_async' AND datname = current_database() ORDER BY pid
@@ -38,8 +26,9 @@ SELECT pid FROM pg_stat_activity
 
 @dataclass
 class Nemesis:
-    """Attributes: `struck` counts faults; `recoveries` are seconds until work went on, by fault.
+    """Attributes: `recoveries` are seconds until work went on, by fault.
 
+    `struck` counts its own faults, those of the proxy not among them.
     `disk` is a small file system that a table lives on, where mounting one is allowed.
     """
 
@@ -47,53 +36,80 @@ class Nemesis:
     dsn: str
     proxy: Proxy
     crew: Crew
-    struck: Counter[str] = field(default_factory=Counter)
+    watch: Watch
     disk: Path | None = None
+    struck: Counter[str] = field(default_factory=Counter)
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     over: bool = False  # nothing is left to do: nobody can recover any more
+    began: float | None = None
     _restarting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _outages: int = 0  # when nobody could reach the server, or commit: so far
+    _away: int = 0  # and right now
 
-    async def play(self, events: list[Event]) -> None:
+    @property
+    def faults(self) -> Counter[str]:
+        """How many have struck, by kind."""
+        proxied = Counter({str(fault): count for fault, count in self.proxy.struck.items()})
+        return self.struck + proxied + Counter(poison=self.crew.suicides)
+
+    @property
+    def seconds(self) -> float:
+        """Since the first fault."""
+        return 0.0 if self.began is None else asyncio.get_running_loop().time() - self.began
+
+    async def play(self, events: Iterable[Event], enough: Callable[[], bool]) -> None:
         """Strike at the appointed times, once somebody works, and see the consequences through."""
-        while not await value(self.dsn, "SELECT EXISTS (SELECT FROM ledger)"):
-            await asyncio.sleep(POLL_SECONDS)
-        began = time.monotonic()
-        async with asyncio.TaskGroup() as tasks:
-            for event in events:
-                await asyncio.sleep(max(0.0, began + event.at - time.monotonic()))
-                if self.over:
-                    break
-                if event.kind in list(Fault):
-                    self.proxy.arm(Fault(event.kind))
-                else:
-                    tasks.create_task(getattr(self, event.kind)(event.choice))
-        self.proxy.disarm()
-        self.struck.update({str(fault): count for fault, count in self.proxy.struck.items()})
+        await self._see(lambda glance: glance.committed is not None)
+        self.began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self.proxy.on_strike = lambda kind: tasks.create_task(self._recovered(str(kind)))
+                for event in events:
+                    while (seconds := event.at - self.seconds) > 0 and not self._ends(enough):
+                        await asyncio.sleep(min(seconds, 0.5))
+                    if self._ends(enough):
+                        break
+                    if event.kind in list(Fault):
+                        self.proxy.arm(Fault(event.kind))
+                    else:
+                        tasks.create_task(getattr(self, event.kind)(event.choice))
+                self.proxy.on_strike = None
+        finally:
+            self.proxy.on_strike = None
+            self.proxy.disarm()
+
+    def _ends(self, enough: Callable[[], bool]) -> bool:
+        return self.over or enough()
 
     async def kill(self, choice: float) -> None:
         """kill -9: its open transactions and its leases are what it leaves behind."""
         victim = self.crew.pick(choice)
         if victim is None:
             return
-        worker_id = victim.worker_id
         victim.killed = True
-        victim.process.send_signal(signal.SIGKILL)
+        victim.send(signal.SIGKILL)
         self.struck["kill"] += 1
-        began = time.monotonic()
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            conn = await asyncpg.connect(self.dsn)
-            try:
-                if await self._wait_for_takeover(conn, worker_id):
-                    self.recoveries["kill"].append(time.monotonic() - began)
-            finally:
-                conn.terminate()
+        self.watch.victims.add(victim.worker_id)
+        try:
+            await self._taken_over(victim.worker_id)
+        finally:
+            self.watch.victims.discard(victim.worker_id)
 
-    async def _wait_for_takeover(self, conn: asyncpg.Connection, worker_id: str) -> bool:
-        held = await conn.fetch(HELD, worker_id)
-        keys = [[row[name] for row in held] for name in ("batch_id", "first_item", "epoch")]
-        while not await conn.fetchval(TAKEN_OVER, *keys) and not self.over:
-            await asyncio.sleep(POLL_SECONDS)
-        return bool(held) and not self.over
+    async def _taken_over(self, worker_id: str) -> None:
+        """Measure until each range that a dead worker held is somebody else's."""
+        outages = None if self._away else self._outages
+        began = asyncio.get_running_loop().time()
+        held: frozenset[tuple] | None = None
+        async for glance in self._glances():
+            if (holds := glance.held.get(worker_id)) is None:
+                continue
+            for _ in () if held is None else held - holds:
+                self.recoveries[KILL].append(glance.seen_at - began)
+                if outages == self._outages:
+                    self.recoveries[SERVER_THERE].append(glance.seen_at - began)
+            held = holds
+            if not held:
+                return
 
     async def freeze(self, choice: float) -> None:
         """SIGSTOP for longer than the lease. A frozen worker is never killed: it has to wake up."""
@@ -101,10 +117,10 @@ class Nemesis:
         if victim is None:
             return
         victim.frozen = True
-        victim.process.send_signal(signal.SIGSTOP)
+        victim.send(signal.SIGSTOP)
         self.struck["freeze"] += 1
         await asyncio.sleep(2.0 + 2.0 * choice)
-        victim.process.send_signal(signal.SIGCONT)
+        victim.send(signal.SIGCONT)
         victim.frozen = False
         await self._recovered("freeze")
 
@@ -118,15 +134,12 @@ class Nemesis:
             "ALTER TABLE flights ALTER COLUMN carrier TYPE text",
             column.format("DROP", choice * 1e9, ""),
         ]
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            conn = await asyncpg.connect(self.dsn)
-            try:
+        with suppress(*UNREACHABLE):
+            async with connected(self.dsn) as conn:
                 for statement in statements:
                     await conn.execute(statement)
                     self.struck["alter"] += statement.endswith("integer")
-            finally:
-                conn.terminate()
-            await self._recovered("alter")
+        await self._recovered("alter")
 
     async def fill_disk(self, choice: float) -> None:
         """No space left on the device of a table."""
@@ -134,46 +147,33 @@ class Nemesis:
             return
         async with self._restarting:  # recovery from a crash needs some space itself
             filler = self.disk / "filler"
-            with suppress(OSError), filler.open("wb", buffering=0) as file:
-                while True:
-                    file.write(b"x" * 65_536)
-            self.struck["fill_disk"] += 1
-            await asyncio.sleep(1.0 + 2.0 * choice)
-            filler.unlink()
+            with self._outage():
+                with suppress(OSError), filler.open("wb", buffering=0) as file:
+                    while True:
+                        file.write(b"x" * 65_536)
+                self.struck["fill_disk"] += 1
+                await asyncio.sleep(1.0 + 2.0 * choice)
+                filler.unlink()
             await self._recovered("fill_disk")
 
-    async def _recovered(self, kind: str) -> None:
-        """Measure until an item is committed that began after the fault was over."""
-        began = time.monotonic()
-        since = await value(self.dsn, "SELECT clock_timestamp()")
-        query = "SELECT EXISTS (SELECT FROM ledger WHERE at > $1)"
-        while since is None or not await value(self.dsn, query, since):
-            await asyncio.sleep(POLL_SECONDS)
-            since = since or await value(self.dsn, "SELECT clock_timestamp()")
-            if self.over:
-                return
-        self.recoveries[kind].append(time.monotonic() - began)
-
     async def terminate(self, choice: float) -> None:
-        """pg_terminate_backend of two of the workers' backends."""
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            conn = await asyncpg.connect(self.dsn)
-            try:
+        """pg_terminate_backend of two sessions of the workers."""
+        with suppress(*UNREACHABLE):
+            async with connected(self.dsn) as conn:
                 pids = [row["pid"] for row in await conn.fetch(BACKENDS)]
                 for turn in range(min(2, len(pids))):
                     victim = pids[int((choice + turn / 2) % 1 * len(pids))]
                     await conn.execute("SELECT pg_terminate_backend($1)", victim)
                     self.struck["terminate"] += 1
-                await self._recovered("terminate")
-            finally:
-                conn.terminate()
+        await self._recovered("terminate")
 
     async def silence(self, choice: float) -> None:
         """Nothing passes for a while, and nobody is told."""
         self.struck["silence"] += 1
-        self.proxy.open_road.clear()
-        await asyncio.sleep(1.0 + 2.0 * choice)
-        self.proxy.open_road.set()
+        with self._outage():
+            self.proxy.open_road.clear()
+            await asyncio.sleep(1.0 + 2.0 * choice)
+            self.proxy.open_road.set()
         await self._recovered("silence")
 
     async def restart(self, _: float) -> None:
@@ -182,27 +182,39 @@ class Nemesis:
         if self._restarting.locked():  # its consequences are still being measured
             return
         async with self._restarting:
-            os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
-            self.struck["restart"] += 1
-            await self.server.start()
-            accepting = time.monotonic()
-            while not await self._has_committed() and not self.over:
-                await asyncio.sleep(POLL_SECONDS)
-            self.recoveries["restart"].append(time.monotonic() - accepting)
+            with self._outage():
+                os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
+                self.struck["restart"] += 1
+                await self.server.start()
+            await self._recovered("restart")
 
-    async def _has_committed(self) -> bool:
-        """Whether a worker has committed an item since the server started."""
-        return await value(
-            self.dsn, "SELECT EXISTS (SELECT FROM ledger WHERE at > pg_postmaster_start_time())"
+    async def _recovered(self, kind: str) -> None:
+        """Measure until an item is committed that began after the fault was over."""
+        began, since = asyncio.get_running_loop().time(), datetime.now(UTC)
+        glance = await self._see(
+            lambda glance: glance.committed is not None and glance.committed > since
         )
+        if glance is not None:
+            self.recoveries[kind].append(glance.seen_at - began)
 
+    async def _see(self, wanted: Callable[[Glance], bool]) -> Glance | None:
+        """Wait until something is seen in the database; None when there is nothing to wait for."""
+        async for glance in self._glances():
+            if wanted(glance):
+                return glance
+        return None
 
-async def value(dsn: str, query: str, *arguments: Any) -> Any:
-    """What a query says; None while the server cannot be asked."""
-    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        conn = await asyncpg.connect(dsn)
+    async def _glances(self) -> AsyncIterator[Glance]:
+        async for glance in self.watch.glances():
+            if self.over:
+                return
+            yield glance
+
+    @contextmanager
+    def _outage(self) -> Iterator[None]:
+        self._outages += 1
+        self._away += 1
         try:
-            return await conn.fetchval(query, *arguments)
+            yield
         finally:
-            conn.terminate()
-    return None
+            self._away -= 1

@@ -24,6 +24,7 @@ OUTCOMES = {
     77: "skipped",
 }  # by the number modulo 100
 POISON = "poison"  # the key of a record that kills the process
+SUPERSEDED = "superseded"  # what a worker writes down when it finds an item settled by another
 SPILL = "INSERT INTO spill VALUES ($1, $2, repeat('x', 1000))"  # where a disk gets full
 
 LEDGER = "INSERT INTO ledger (batch_id, number, worker) VALUES ($1, $2, $3)"
@@ -98,12 +99,14 @@ class TortureProcessor(BaseProcessor):
 class IntervalProcessor(TortureProcessor):
     """Twenty items share a transaction."""
 
+    batch_type = "torture_interval"
     commit_interval = 20
 
 
 class SetProcessor(TortureProcessor):
     """So they do here, in one call; log lines belong to no item then."""
 
+    batch_type = "torture_set"
     commit_interval = 20
 
     async def process_items(self, items, ctx):
@@ -111,7 +114,6 @@ class SetProcessor(TortureProcessor):
 
 
 PROCESSORS = {"item": TortureProcessor, "interval": IntervalProcessor, "set": SetProcessor}
-MODE = os.environ.get("TORTURE_MODE", "item")
 
 
 class Acknowledged:

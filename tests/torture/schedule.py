@@ -1,8 +1,9 @@
 """What is going to happen, decided by the seed alone before anything starts."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from heapq import merge
 
 # Kinds of faults and how often each comes, per second and on average. Two tempers take turns: where
 # everything is torn down all the time, no frozen worker keeps its transaction until it wakes, and
@@ -19,6 +20,8 @@ FURY = {
     "cut_request": 1.0,
     "cut_reply": 1.0,
 }
+USUAL = (sum(STEALTH.values()) + sum(FURY.values())) / 2
+"""Faults a second; as many as three workers live through."""
 TURN_SECONDS = 7.0
 FIRST = {
     0.0: "freeze",
@@ -30,7 +33,7 @@ FIRST = {
 """So that the shortest run has met the worst."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Event:
     """One fault.
 
@@ -44,18 +47,24 @@ class Event:
     choice: float
 
 
-def schedule(seed: int, seconds: float, pace: float = 1.0) -> list[Event]:
-    """The faults of a run in the order of their time; `pace` times as many as usual."""
+def schedule(seed: int, pace: float = 1.0, kinds: Collection[str] = ()) -> Iterator[Event]:
+    """The faults of a run in the order of their time, without an end; `pace` times the usual.
+
+    Args:
+        kinds: Only these, as many of them as there are of all otherwise.
+    """
     decide = random.Random(seed)
-    events = [Event(at, kind, decide.random()) for at, kind in FIRST.items()]
-    events += _random(decide, seconds, pace)
-    return sorted((one for one in events if one.at < seconds), key=lambda event: event.at)
+    if kinds:
+        alone = {kind: USUAL / len(kinds) for kind in sorted(kinds)}
+        return _random(decide, pace, alone, alone)
+    first = [Event(at, kind, decide.random()) for at, kind in FIRST.items()]
+    return merge(first, _random(decide, pace, STEALTH, FURY))
 
 
-def _random(decide: random.Random, seconds: float, pace: float) -> Iterator[Event]:
+def _random(decide: random.Random, pace: float, *tempers: Mapping[str, float]) -> Iterator[Event]:
     at = 0.0
-    while at < seconds:
-        rates = FURY if int(at / TURN_SECONDS) % 2 else STEALTH
+    while True:
+        rates = tempers[int(at / TURN_SECONDS) % len(tempers)]
         at += decide.expovariate(sum(rates.values()) * pace)
         kind = decide.choices(list(rates), list(rates.values()))[0]
         yield Event(at, kind, decide.random())

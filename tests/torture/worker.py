@@ -1,7 +1,7 @@
-"""A worker process: takes jobs from PgQueuer, until no more will come and all batches are finished."""
+"""A worker process: works until no more batches will come and all have finished."""
 
 import asyncio
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -9,9 +9,9 @@ from reliable_imports_async import BatchManager, suspects
 from reliable_imports_async.execution import Executor
 from reliable_imports_async.interval import Interval
 from reliable_imports_async.judgement import is_outage
-from reliable_imports_async.settling import Settled
+from reliable_imports_async.settling import Settled, Superseded
 
-from .processor import MODE, PROCESSORS, Acknowledged
+from .processor import PROCESSORS, SUPERSEDED, Acknowledged
 
 
 def record_acknowledgements() -> None:
@@ -20,9 +20,11 @@ def record_acknowledgements() -> None:
 
     async def recorded(self, prepared, session):
         verdict = await execute(self, prepared, session)
+        item = prepared.item
         if isinstance(verdict, Settled):
-            item = prepared.item
             Acknowledged.write(f"{verdict.status} {item.batch_id} {item.item_number}")
+        elif isinstance(verdict, Superseded):
+            Acknowledged.write(f"{SUPERSEDED} {item.batch_id} {item.item_number}")
         return verdict
 
     Executor.execute = recorded
@@ -40,23 +42,22 @@ def record_acknowledgements() -> None:
     Interval.execute = recorded_together
 
 
-async def unfinished(manager: BatchManager) -> UUID | None:
-    """The oldest batch that is not finished."""
+async def unfinished(manager: BatchManager) -> list[UUID]:
+    """The batches that are not finished, oldest first."""
     async with manager._database.connection() as conn:
-        return await conn.fetchval(
-            "SELECT id FROM reliable_imports.import_batches WHERE finished_at IS NULL"
-            " ORDER BY id LIMIT 1"
+        rows = await conn.fetch(
+            "SELECT id FROM reliable_imports.import_batches WHERE finished_at IS NULL ORDER BY id"
         )
+        return [row["id"] for row in rows]
 
 
 class Broken(BaseException):
     """A worker must see every fault through by itself; nothing may come out of it."""
 
 
-async def work(manager: BatchManager, done: Path) -> None:
-    manager.registry.register(PROCESSORS[MODE])
-    print(manager._processing._control.worker_id, flush=True)
-    working = asyncio.ensure_future(manager.run_worker())
+async def work(manager: BatchManager, done: Path, *, foreground: bool) -> None:
+    """Work until all is done."""
+    working = asyncio.ensure_future(process(manager) if foreground else manager.run_worker())
     try:
         while not (done.exists() and await rests(manager)):
             await asyncio.wait([working], timeout=0.1)
@@ -67,29 +68,54 @@ async def work(manager: BatchManager, done: Path) -> None:
         await asyncio.wait([working])
 
 
+async def process(manager: BatchManager) -> None:
+    """Call `process_batch` for each batch, once: nobody comes back to one that was left."""
+    seen: set[UUID] = set()
+    while True:
+        batches = [one for one in await left(manager) or [] if one not in seen]
+        for batch_id in batches[:1]:
+            summary = await manager.process_batch(batch_id)
+            if summary.finished_at is None:
+                raise Broken(f"process_batch has left batch {batch_id} before its end")
+            seen.add(batch_id)
+        if not batches:
+            await asyncio.sleep(0.05)
+
+
 async def rests(manager: BatchManager) -> bool:
     """Whether every batch has finished; False while the server cannot be asked."""
+    return await left(manager) == []
+
+
+async def left(manager: BatchManager) -> list[UUID] | None:
+    """The unfinished batches; None while the server cannot be asked."""
     try:
-        return await unfinished(manager) is None
+        return await unfinished(manager)
     except Exception as exc:
         if not is_outage(exc):
             raise
-        return False
+        return None
 
 
-async def main(dsn: str, slots: int, done: Path) -> None:
+async def main(
+    dsn: str, slots: int, done: Path, name: Callable[[UUID], None], *, foreground: bool
+) -> None:
+    """Work until all is done; `name` is told who this worker is, whenever it has connected."""
     while True:
         try:
             async with BatchManager(dsn, concurrency=slots) as manager:
-                return await work(manager, done)
+                for processor in PROCESSORS.values():
+                    manager.registry.register(processor)
+                name(manager._processing._control.worker_id)
+                return await work(manager, done, foreground=foreground)
         except Exception as exc:  # while connecting
             if not is_outage(exc):
                 raise
             await asyncio.sleep(0.1)
 
 
-if __name__ == "__main__":
-    Acknowledged.path = Path(sys.argv[4])
+def prepare(history: Path) -> None:
+    """What every worker needs before it starts."""
+    Acknowledged.path = history
     record_acknowledgements()
     suspects.DEAD_SECONDS = 5.0  # longer than anybody is frozen here
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))

@@ -170,6 +170,20 @@ SELECT b.id
  ORDER BY b.id
  LIMIT $2;
 
+-- name: find_helpable
+-- A batch for workers with a range that nobody works on; of $2, which the asking worker drains already, none.
+SELECT b.id
+  FROM reliable_imports.import_batches b
+ WHERE b.enqueued_at IS NOT NULL AND b.finished_at IS NULL AND b.status = 'processing'
+   AND b.batch_type = ANY ($1) AND b.id <> ALL ($2::uuid[])
+   AND EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
+                WHERE r.batch_id = b.id
+                  AND (r.state = 'ready' AND (r.not_before IS NULL OR r.not_before <= clock_timestamp())
+                       OR r.state = 'leased' AND clock_timestamp()
+                          > greatest(r.lease_until, pg_postmaster_start_time() + make_interval(secs => $3))))
+ ORDER BY b.id
+ LIMIT 1;
+
 -- name: pause_batch
 -- Nothing of it starts any more; what runs settles.
 UPDATE reliable_imports.import_batches

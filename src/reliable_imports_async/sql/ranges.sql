@@ -17,15 +17,22 @@ SELECT $1, s.first_item, least(s.first_item + $3 - 1, $2), parsed.failed, parsed
 -- name: claim_range
 -- Leases one range that is ready, whose lease ran out, or whose claim this worker made without hearing the answer.
 -- A lease that ran out counts as a crash of its holder; the counts of such a range may be out of date.
--- $4: the ranges this worker knows it holds. $5: how many items it wants; what a longer range has beyond them becomes a
--- range of its own. The counts of a range that was taken over or split have to be taken from its items.
+-- After a start of the server nobody's lease has run out before its holder has had the time to renew it.
+-- $4: the ranges this worker knows it holds. $5: how many items it wants, $6: of a range in which a worker has died (0:
+-- none of those); what a longer range has beyond them becomes a range of its own. The counts of a range that was taken
+-- over or split have to be taken from its items.
 WITH claimable AS MATERIALIZED (
     SELECT r.batch_id, r.first_item, r.last_item, r.state = 'leased' AS taken_over,
-           r.crashes + (r.state = 'leased' AND r.worker_id <> $2)::integer AS crashes
+           r.crashes + (r.state = 'leased' AND r.worker_id <> $2)::integer AS crashes, w.wanted
       FROM reliable_imports.import_batch_ranges r
-     WHERE r.batch_id = $1
+     CROSS JOIN LATERAL (
+           SELECT CASE WHEN r.crashes > 0 OR (r.state = 'leased' AND r.worker_id <> $2) THEN least($5::integer, $6::integer)
+                       ELSE $5::integer END AS wanted) w
+     WHERE r.batch_id = $1 AND w.wanted > 0
        AND (r.state = 'ready'
-            OR (r.state = 'leased' AND (r.lease_until < clock_timestamp() OR r.worker_id = $2)))
+            OR (r.state = 'leased'
+                AND (r.worker_id = $2
+                     OR greatest(r.lease_until, pg_postmaster_start_time() + make_interval(secs => $3)) < clock_timestamp())))
        AND r.first_item <> ALL ($4::integer[])
        AND (r.not_before IS NULL OR r.not_before <= clock_timestamp())
        AND EXISTS (SELECT FROM reliable_imports.import_batches b WHERE b.id = $1 AND b.status = 'processing')
@@ -35,26 +42,26 @@ WITH claimable AS MATERIALIZED (
 rest AS (
     INSERT INTO reliable_imports.import_batch_ranges
            (batch_id, first_item, last_item, crashes, completed, skipped, failed, groups)
-    SELECT c.batch_id, c.first_item + $5::integer, c.last_item, c.crashes, n.completed, n.skipped, n.failed, g.groups
+    SELECT c.batch_id, c.first_item + c.wanted, c.last_item, c.crashes, n.completed, n.skipped, n.failed, g.groups
       FROM claimable c
      CROSS JOIN LATERAL (
            SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
                   count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
                   count(*) FILTER (WHERE i.status = 'failed') AS failed
              FROM reliable_imports.import_batch_items i
-            WHERE i.batch_id = $1 AND i.item_number BETWEEN c.first_item + $5 AND c.last_item) n
+            WHERE i.batch_id = $1 AND i.item_number BETWEEN c.first_item + c.wanted AND c.last_item) n
      CROSS JOIN LATERAL (
            SELECT coalesce(jsonb_object_agg(f.error_group, f.items), '{}') AS groups
              FROM (SELECT i.error_group, count(*) AS items
                      FROM reliable_imports.import_batch_items i
                     WHERE i.batch_id = $1 AND i.error_group IS NOT NULL
-                      AND i.item_number BETWEEN c.first_item + $5 AND c.last_item
+                      AND i.item_number BETWEEN c.first_item + c.wanted AND c.last_item
                     GROUP BY i.error_group) f) g
-     WHERE c.last_item >= c.first_item + $5
+     WHERE c.last_item >= c.first_item + c.wanted
     RETURNING first_item)
 UPDATE reliable_imports.import_batch_ranges k
    SET state = 'leased', epoch = k.epoch + 1, worker_id = $2, not_before = NULL, crashes = c.crashes,
-       last_item = least(k.last_item, k.first_item + $5 - 1),
+       last_item = least(k.last_item, k.first_item + c.wanted - 1),
        lease_until = clock_timestamp() + make_interval(secs => $3)
   FROM claimable c
  WHERE k.batch_id = c.batch_id AND k.first_item = c.first_item
@@ -116,8 +123,9 @@ RETURNING r.state;
 -- name: outlook
 -- How many ranges are unfinished and leased, and in how many seconds the first of them can be claimed.
 SELECT count(*) AS unfinished, count(*) FILTER (WHERE r.state = 'leased') AS leased,
-       min(extract(epoch FROM CASE r.state WHEN 'leased' THEN r.lease_until ELSE r.not_before END - clock_timestamp()))::float8
-       AS seconds
+       min(extract(epoch FROM CASE r.state
+               WHEN 'leased' THEN greatest(r.lease_until, pg_postmaster_start_time() + make_interval(secs => $2))
+               ELSE r.not_before END - clock_timestamp()))::float8 AS seconds
   FROM reliable_imports.import_batch_ranges r
  WHERE r.batch_id = $1 AND r.state <> 'done';
 

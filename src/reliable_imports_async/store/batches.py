@@ -221,6 +221,14 @@ async def forsaken(conn: Connection, batch_types: Sequence[str], limit: int) -> 
     return [row["id"] for row in rows]
 
 
+async def helpable(
+    conn: Connection, batch_types: Sequence[str], drained: Sequence[UUID], lease: float
+) -> UUID | None:
+    """A batch for workers, none of `drained`, with a range that nobody works on."""
+    found: UUID | None = await conn.fetchval(_SQL["find_helpable"], batch_types, drained, lease)
+    return found
+
+
 async def pause(conn: Connection, batch_id: UUID, reason: str) -> bool:
     """Pause; False when the batch is in no status to be paused."""
     return await conn.fetchval(_SQL["pause_batch"], batch_id, reason) is not None

@@ -84,7 +84,9 @@ async def claim(
     worker_id: UUID,
     lease: float,
     held: Sequence[int],
+    *,
     wanted: int,
+    of_suspects: int,
 ) -> tuple[ClaimedRange, Counts] | None:
     """Lease a range for `lease` seconds, if one can be claimed; with what is settled in it.
 
@@ -92,8 +94,11 @@ async def claim(
         held: First items of the ranges this worker holds; a range leased to it that is not among
             them was claimed by a statement whose answer was lost.
         wanted: Items at most; the rest of a longer range becomes a range of its own.
+        of_suspects: The same for a range in which a worker has died; 0: none of those.
     """
-    row = await conn.fetchrow(_SQL["claim_range"], batch_id, worker_id, lease, held, wanted)
+    row = await conn.fetchrow(
+        _SQL["claim_range"], batch_id, worker_id, lease, held, wanted, of_suspects
+    )
     if row is None:
         return None
     first, last, epoch, crashes, recount, completed, skipped, failed, groups = row
@@ -145,9 +150,9 @@ async def release(conn: Connection, claimed: ClaimedRange) -> str | None:
     return state
 
 
-async def outlook(conn: Connection, batch_id: UUID) -> Outlook:
+async def outlook(conn: Connection, batch_id: UUID, lease: float) -> Outlook:
     """What is left of a batch, and when it can be claimed."""
-    row = await conn.fetchrow(_SQL["outlook"], batch_id)
+    row = await conn.fetchrow(_SQL["outlook"], batch_id, lease)
     assert row is not None  # noqa: S101 - an aggregate always returns a row
     return Outlook(row["unfinished"], row["leased"], row["seconds"])
 
