@@ -12,6 +12,7 @@ from . import loading, queueing, schema
 from .announcing import Announcer
 from .batch_options import BatchOptions, ProcessOptions, stored_options
 from .context import LogBuffer
+from .copying import Progress
 from .database import Database
 from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
 from .guarded import Connection
