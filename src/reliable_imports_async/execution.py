@@ -16,6 +16,7 @@ from .declared import Upsert, declared_upsert
 from .errors import ConfigurationError, TransactionEnded
 from .guarded import Connection, GuardedConnection, ReadingConnection
 from .interruptions import ItemTimeout, must_propagate, undisturbed
+from .item_keys import remembering, skips_unchanged
 from .judgement import Action, Judgement, describe, judge
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Completed, Failed, Failure, FailureKind, Postponed, Skip
@@ -25,7 +26,7 @@ from .session import Outage, Session
 from .settings import Settings
 from .settling import Settled, Settler, Superseded, Verdict, failed_or_postponed
 from .stopping import Streak
-from .store import items
+from .store import item_keys
 
 REPEATS = 5
 
@@ -78,6 +79,8 @@ class Executor:
         settler: Stores what does not commit with the item's own transaction.
         item_timeout: Seconds for validating and preparing, and again for processing, an item.
         dry_run: What contexts say about it.
+        remembering: Where contents are remembered by their keys; None: nowhere.
+        skipping: Where to look for what has not changed; None: everything is processed.
     """
 
     def __init__(
@@ -99,6 +102,8 @@ class Executor:
         self._shared = shared
         self.dry_run = False
         self.item_timeout = processor.item_timeout or settings.item_timeout
+        self.remembering = remembering(processor, batch.batch_type)
+        self.skipping = self.remembering if skips_unchanged(batch.options) else None
         self._upsert: Upsert | None = None
         self._set_wise = is_set_wise(type(processor))
         self._always_ready = processor.model() is None and not (
@@ -300,9 +305,10 @@ class Executor:
         log: LogBuffer,
     ) -> None:
         """The last statement before COMMIT, fenced: exactly one row, or the try is rolled back."""
+        lines, timeout = log.finished(), self.settings.commit_timeout
         try:
-            settled = await items.settle(
-                conn, item, outcome, log.finished(), timeout=self.settings.commit_timeout
+            settled = await item_keys.settle(
+                conn, item, outcome, lines, self.remembering, timeout=timeout
             )
         except TimeoutError as exc:
             raise self._outage(exc) from exc

@@ -19,12 +19,14 @@ from . import queueing
 from .database import Database
 from .errors import ConfigurationError, IdempotencyConflict, SameFile
 from .guarded import Connection
+from .item_keys import ItemKeys
 from .judgement import is_outage, parse_failure
 from .models import LogLevel
+from .outcomes import Failure
 from .records import Limits, StoredRecord
 from .safe_text import storable_json
 from .sources import OpenedSource, Source
-from .store import batches, logs, ranges
+from .store import batches, item_keys, logs, ranges
 from .store.batches import NewBatch
 
 OnSameFile = Literal["refuse", "skip", "force"]
@@ -51,6 +53,7 @@ _COLUMNS = (
     "error_message",
     "error_group",
 )
+_KEYED = (*_COLUMNS, "item_key", "error_hint")
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
 _NULL = struct.pack(">i", -1)
@@ -70,6 +73,7 @@ class Request:
     idempotency_key: str | None = None
     on_same_file: OnSameFile = "refuse"
     enqueue: bool = False
+    keys: ItemKeys | None = None
 
 
 @dataclass(slots=True)
@@ -78,6 +82,7 @@ class Loaded:
 
     total: int = 0
     unreadable: "array[int]" = field(default_factory=lambda: array("i"))
+    unkeyed: int = 0
     sha256: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
 
@@ -107,7 +112,7 @@ async def load(
     async with source.open() as opened:
         new = _new_batch(batch_id, request, opened)
         loaded = Loaded()
-        rows = _rows(batch_id, opened, limits, loaded, progress)
+        rows = _rows(batch_id, opened, limits, loaded, progress, request.keys)
         if source.at_hand:
             return await _create(
                 database, connection, new, (metadata, options), rows, loaded, request
@@ -189,11 +194,13 @@ async def _insert(
             return earlier
     if not await batches.insert(conn, new, *texts):
         return await _same_request(conn, new, rows, loaded)
-    await _copy(conn, rows)
+    await _copy(conn, rows, _COLUMNS if request.keys is None else _KEYED)
     await batches.complete_creation(conn, new.id, loaded.total, loaded.sha256.digest())
     if loaded.total:
-        size, failures = range_size(loaded.total), bool(loaded.unreadable)
+        size, failures = range_size(loaded.total), bool(loaded.unreadable or loaded.unkeyed)
         await ranges.insert(conn, new.id, loaded.total, size, with_failures=failures)
+        if request.keys is not None and await request.keys.mark_repeated(conn, new.id, new.id):
+            await item_keys.recount_ranges(conn, new.id)
     details = {
         "actor": new.created_by,
         "items": loaded.total,
@@ -236,11 +243,11 @@ async def _same_request(
     return batch_id
 
 
-async def _copy(conn: Connection, rows: AsyncIterator[bytes]) -> None:
+async def _copy(conn: Connection, rows: AsyncIterator[bytes], columns: Sequence[str]) -> None:
     await conn.copy_to_table(
         "import_batch_items",
         schema_name="reliable_imports",
-        columns=_COLUMNS,
+        columns=columns,
         source=rows,
         format="binary",
     )
@@ -252,6 +259,7 @@ async def _rows(
     limits: Limits,
     loaded: Loaded,
     progress: Progress | None,
+    keys: ItemKeys | None,
 ) -> AsyncIterator[bytes]:
     """The records as PostgreSQL's binary COPY format.
 
@@ -259,7 +267,7 @@ async def _rows(
     """
     waiting = _HEADER  # each part is a write to the socket: a small batch is one
     async for records in opened.chunks(limits):
-        waiting += _encode(batch_id, records, loaded)
+        waiting += _encode(batch_id, records, loaded, keys)
         if len(waiting) >= WRITE_BYTES:
             yield waiting
             waiting = b""
@@ -268,18 +276,24 @@ async def _rows(
     yield waiting + _TRAILER
 
 
-def _encode(batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded) -> bytes:
+def _encode(
+    batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded, keys: ItemKeys | None
+) -> bytes:
     """One chunk of records as COPY rows; counts and hashes them on the way."""
     parts: list[bytes] = []
     number = loaded.total
     identity = batch_id.bytes
-    fields = len(_COLUMNS)
+    fields = len(_COLUMNS if keys is None else _KEYED)
     for record in records:
         number += 1
         parts.append(_START.pack(fields, 16, identity, 4, number))
         line = _NULL if record.line is None else _LINE.pack(8, record.line)
         text = record.text
-        if text is not None:
+        key = None if keys is None or text is None else keys.key(text)
+        if isinstance(key, Failure):
+            parts.append(_failed(text, None, line, key))
+            loaded.unkeyed += 1
+        elif text is not None:
             parts += (
                 b"\0\0\0\x07pending",
                 _LENGTH.pack(len(text) + 1),
@@ -289,23 +303,31 @@ def _encode(batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded) -> 
                 line,
                 _NULL * 4,
             )
-            loaded.sha256.update(text)
         else:
-            parts.append(_unreadable(record, line))
+            failure = parse_failure(record.reason or "the record cannot be stored")
+            parts.append(_failed(None, record.raw or b"", line, failure))
             loaded.unreadable.append(number)
-            loaded.sha256.update(record.raw or b"")
+        if keys is not None:
+            parts.append(_key_fields(key))
+        loaded.sha256.update(record.raw or b"" if text is None else text)
         loaded.sha256.update(b"\n")
     loaded.total = number
     return b"".join(parts)
 
 
-def _unreadable(record: StoredRecord, line: bytes) -> bytes:
-    """The fields of a record that failed at parse, from its status on."""
-    failure = parse_failure(record.reason or "the record cannot be stored")
+def _failed(text: bytes | None, raw: bytes | None, line: bytes, failure: Failure) -> bytes:
+    """The fields of a record that failed at parse, or has no usable key, from its status on."""
     fields = (failure.kind.value, failure.type, failure.message, failure.group)
-    raw = _field(record.raw or b"")
     error = b"".join(_field(value.encode()) for value in fields)
-    return b"\0\0\0\x06failed" + _NULL + raw + line + error
+    source = _NULL if text is None else _field(b"\x01" + text)
+    return b"\0\0\0\x06failed" + source + (_NULL if raw is None else _field(raw)) + line + error
+
+
+def _key_fields(key: str | Failure | None) -> bytes:
+    """The fields that only items of a processor with keys have: the key, or what helps."""
+    if isinstance(key, str):
+        return _field(key.encode()) + _NULL
+    return _NULL + (_NULL if key is None else _field((key.hint or "").encode()))
 
 
 def _field(data: bytes) -> bytes:

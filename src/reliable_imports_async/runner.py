@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
+from . import unchanged
 from .control import Control, HeldRange
 from .execution import Executor
 from .item_queue import Queue, Work
@@ -129,6 +130,11 @@ class Drain:
         """Queue a range's items page by page."""
         claimed = held.claimed
         first = claimed.first_item
+        if self._executor.skipping is not None and self._slots.running:
+            skipped = await unchanged.skip(self._control, self._executor.skipping, held)
+            self._read_items += skipped
+            if skipped == claimed.last_item - first + 1:
+                return
         while first <= claimed.last_item and held.open and self._slots.running:
             page = await self._control.insist(
                 lambda conn, first=first: items.read_pending(  # type: ignore[misc]

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 
+from . import unchanged
 from .control import BEAT_SECONDS, Control, HeldRange
 from .execution import Executor
 from .item_queue import Work
@@ -46,6 +47,8 @@ class Suspects:
         """Run what is pending in a range; one range at a time in a process."""
         async with self._control.examining, anyio.create_task_group() as keeping:
             keeping.start_soon(self._keep_marks)
+            if self._executor.skipping is not None and self._slots.running:
+                await unchanged.skip(self._control, self._executor.skipping, held)
             async for item in self._pending(held):
                 work = Work(item, held)
                 if not self._slots.may_start(work):
