@@ -298,7 +298,7 @@ async def test_what_has_not_changed_is_skipped(manager, conn, mode):
     item = (await stored(manager, second))[0]
     assert item.skip_reason == f"unchanged since item 1 of batch {first.batch_id}"
     assert (item.attempts, item.processed_data) == (1, None)
-    assert item.started_at is not None and item.finished_at is not None
+    assert None not in (item.started_at, item.finished_at)
     assert counts(await bring(manager, pairs, skip_unchanged=True)) == (0, 3, 0)
     assert await conn.fetchval("SELECT times FROM shelf WHERE k = 'a'") == 1
     assert await manager.skip_reasons(second.batch_id) == (

@@ -8,7 +8,7 @@ VALUES ($1, coalesce((SELECT b.id
                        WHERE b.batch_type = $1 AND b.status = 'processing'
                        ORDER BY b.id
                        LIMIT 1), $2))
-ON CONFLICT (batch_type) DO UPDATE SET batch_type = excluded.batch_type
+ON CONFLICT (batch_type) DO UPDATE SET vacant_since = CASE WHEN o.batch_id <> $2 THEN o.vacant_since END
 RETURNING o.batch_id;
 
 -- name: take_turn
