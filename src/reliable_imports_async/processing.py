@@ -105,9 +105,10 @@ class Processing:
 
         A batch that a killed process has left is brought to its end first, or all would wait.
         """
+        waited = False
         while True:
             try:
-                return await self._lifecycle.start(batch.id, processor)
+                started = await self._lifecycle.start(batch.id, processor)
             except AnotherBatchRuns:
                 if turn.over:
                     return None
@@ -122,7 +123,12 @@ class Processing:
                     raise
                 else:
                     await anyio.sleep(ASK_SECONDS)
-            refuse_stopped(await self._batch(batch.id))
+                waited = True
+                refuse_stopped(await self._batch(batch.id))
+            else:
+                if waited:
+                    refuse_stopped(started)
+                return started
 
     async def _forsaken(self, batch_type: str) -> UUID | None:
         """The batch whose turn it is, when nobody works on it, now and a moment later."""
