@@ -26,7 +26,8 @@ WITH holder AS MATERIALIZED (
 decided AS MATERIALIZED (
     SELECT h.running, h.vacant_since, h.batch_id,
            h.batch_id = $2 OR h.ended
-           OR (NOT h.running AND h.vacant_since <= clock_timestamp() - make_interval(secs => $3)) AS ours
+           OR (NOT h.running
+               AND coalesce(h.vacant_since <= clock_timestamp() - make_interval(secs => $3), false)) AS ours
       FROM holder h)
 UPDATE reliable_imports.import_only_one o
    SET batch_id = CASE WHEN d.ours THEN $2 ELSE d.batch_id END,
