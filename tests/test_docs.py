@@ -142,6 +142,18 @@ async def test_the_documented_set_of_items_is_written(manager: BatchManager, con
     assert (await manager.get_item(summary.batch_id, 3)).target_id == "s2"
 
 
+async def test_the_documented_keys_keep_out_what_is_known(manager: BatchManager, conn):
+    await conn.execute("CREATE TABLE catalog (shop text, sku text, price int, UNIQUE (shop, sku))")
+    register_documented(manager)
+    records = [{"shop": "x", "sku": sku, "price": 1} for sku in "aba"]
+    for expected in ((2, 1), (0, 3)):
+        summary = await manager.process_batch(await manager.create_batch("catalog", records))
+        assert (summary.completed_items, summary.skipped_items) == expected
+    item = await manager.get_item(summary.batch_id, 1)
+    assert item.item_key == '["x","a"]'
+    assert (await manager.process_batch(await manager.create_batch("nightly", [{"n": 1}]))).ok
+
+
 async def test_the_documented_context_methods_work(manager: BatchManager, conn):
     await conn.execute(
         "CREATE TABLE stock (sku text PRIMARY KEY, amount int);"

@@ -72,10 +72,23 @@ HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
     "previews_by_group": ("overviews", (BATCH, 2_000, 100, GROUP)),
     "timeline": ("overviews", (BATCH, [*range(1, 10_001, 100)])),
     "group_glance": ("overviews", (BATCH, GROUP, 1_000, 5)),
-    "claim_range": ("ranges", (BATCH, WORKER, 15.0, [], 50)),
+    "claim_range": ("ranges", (BATCH, WORKER, 15.0, [], 50, 20)),
     "count_range": ("ranges", (BATCH, 2_001, 3_000)),
     "release_range": ("ranges", (BATCH, 2_001, 3_000, 0)),
     "outlook": ("ranges", (BATCH,)),
+    "skip_unchanged": ("item_keys", (BATCH, 2_001, 3_000, "made", "")),
+    "find_unchanged": ("item_keys", (BATCH, 2_001, 3_000, "made", "")),
+    "settle_keyed": ("item_keys", (BATCH, 2_500, 0, *([None] * 3), "made", "")),
+    "settle_keyed_with_logs": (
+        "item_keys",
+        (BATCH, 2_500, 0, *([None] * 3), "made", "", [], [], [], []),
+    ),
+    "settle_keyed_outcomes": (
+        "item_keys",
+        (BATCH, [2_500], 0, [2_501], "{}", *([[]] * 5), "made", "", [2_500]),
+    ),
+    "unkeyed_page": ("item_keys", (BATCH, 2_000, 100)),
+    "rekey": ("item_keys", (BATCH, [2_500], "{}")),
     "summary": ("summaries", ([BATCH],)),
     "groups": ("summaries", ([BATCH], 100)),
     "group_samples": ("summaries", (BATCH, GROUP, 10)),
@@ -113,6 +126,20 @@ async def test_a_hot_statement_finds_items_by_an_index(large, when: str, stateme
         assert re.search("item_number|error_group", condition), condition
 
 
+@pytest.mark.parametrize("when", ["fresh", "analyzed"])
+@pytest.mark.parametrize("statement", ["skip_unchanged", "find_unchanged"])
+async def test_keys_are_looked_up_one_by_one(large, when: str, statement: str) -> None:
+    nodes = [
+        n
+        for n in _nodes(large[when][statement])
+        if "import_item_keys" in str(n.get("Relation Name"))
+    ]
+    assert nodes
+    for node in nodes:  # the table holds every key there ever was
+        assert node["Node Type"] == "Index Scan"
+        assert "item_key = i.item_key" in node["Index Cond"]
+
+
 async def test_settling_an_item_stays_a_hot_update(manager: BatchManager, conn) -> None:
     await conn.execute(LEDGER)
     assert (await run(manager, insert, 400)).completed_items == 400
@@ -130,6 +157,8 @@ NOT_BY_BATCH = {
     "schema_migrations_pkey": "a row is a migration",
     "import_batches_pkey": "its id is the batch_id",
     "import_batches_idempotency": "finds a batch by what its creator knows",
+    "import_item_keys_pkey": "outlives the batches; found by the type and the key",
+    "import_only_one_pkey": "a row is a batch type",
 }
 
 
@@ -174,6 +203,9 @@ async def _fill(conn: Any) -> None:
                (batch_id, first_item, last_item, failed, groups)
         SELECT id, i, i + {RANGE - 1}, {RANGE // 10}, '{{"{GROUP}": 5}}'
           FROM made, generate_series(1, {ITEMS // BATCHES}, {RANGE}) AS i;
+        INSERT INTO reliable_imports.import_item_keys
+               (batch_type, item_key, content_sha256, batch_id, item_number)
+        SELECT 'made', format('%s-%s', n, i), '', id, i FROM made, generate_series(1, {RANGE}) AS i;
     """)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from .errors import ConfigurationError
 from .processors import BaseProcessor
 from .stopping import Thresholds
 from .totals import expected
@@ -17,6 +18,7 @@ class BatchOptions(TypedDict, total=False):
         max_failures: Failed items beyond which the batch pauses; by default the processor's.
         max_failure_rate: Their share (0-1) of the items with an outcome; likewise.
         min_processed: Items with an outcome before the rate counts; likewise.
+        skip_unchanged: False processes every item, also of a processor with `skip_unchanged`.
         expect: Control totals: ``{"count": 1000, "sum": {"amount": "12.50"}}``. A batch whose
             records do not add up to them ends failed.
     """
@@ -24,6 +26,7 @@ class BatchOptions(TypedDict, total=False):
     max_failures: int | None
     max_failure_rate: float | None
     min_processed: int | None
+    skip_unchanged: bool | None
     expect: Mapping[str, Any] | None
 
 
@@ -61,4 +64,19 @@ def stored_options(processor: BaseProcessor[Any], given: BatchOptions) -> dict[s
         max_failure_rate=own[1] if rate is None else rate,
         min_processed=own[2] if processed is None else processed,
     )
-    return thresholds.options() | expected(given.get("expect"))
+    skipping = _skipping(processor, given.get("skip_unchanged"))
+    return thresholds.options() | skipping | expected(given.get("expect"))
+
+
+def _skipping(processor: BaseProcessor[Any], given: object) -> dict[str, Any]:
+    """What the options say about unchanged items: nothing where the processor decides."""
+    if given not in (None, False, True) or (isinstance(given, int) and not isinstance(given, bool)):
+        raise ConfigurationError(
+            f"skip_unchanged is {given!r}.", hint="False processes every item; leave it out else."
+        )
+    if given and not processor.skip_unchanged:
+        raise ConfigurationError(
+            "skip_unchanged needs a processor that has it.",
+            hint="set `skip_unchanged = True` on the processor, beside its item_key.",
+        )
+    return {"skip_unchanged": False} if given is False else {}

@@ -15,7 +15,9 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .guarded import Connection
+from .item_keys import ItemKeys
 from .judgement import parse_failure
+from .outcomes import Failure
 from .records import Limits, StoredRecord
 from .sources import OpenedSource
 
@@ -40,6 +42,7 @@ _COLUMNS = (
     "error_group",
 )
 _FIELDS = len(_COLUMNS)
+_KEYED = (*_COLUMNS, "item_key", "error_hint")
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
 _NULL = struct.pack(">i", -1)
@@ -50,6 +53,8 @@ _AFTER = struct.Struct(">iiqiiii")  # raw, source_line, four fields of an error
 _AFTER_WITHOUT_LINE = _NULL * 6
 _LENGTH = struct.Struct(">i")
 _LINE = struct.Struct(">iq")
+_PENDING_STATUS = b"\0\0\0\x07pending"
+_FAILED_STATUS = b"\0\0\0\x06failed"
 
 _Ahead: TypeAlias = bytes | Exception
 
@@ -60,14 +65,16 @@ class Loaded:
 
     total: int = 0
     unreadable: "array[int]" = field(default_factory=lambda: array("i"))
+    unkeyed: int = 0
     sha256: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
 
-async def copy(conn: Connection, rows: AsyncIterator[bytes]) -> None:
+async def copy(conn: Connection, rows: AsyncIterator[bytes], *, keyed: bool = False) -> None:
     """Write rows, reading on while PostgreSQL is busy with those before.
 
     Args:
         rows: Read in a task of its own; what they raise is raised here, and nothing is copied.
+        keyed: Whether they have the fields of a key.
     """
     failure: Exception | None = None
     send, receive = anyio.create_memory_object_stream[_Ahead](READ_AHEAD)
@@ -78,7 +85,7 @@ async def copy(conn: Connection, rows: AsyncIterator[bytes]) -> None:
                 await conn.copy_to_table(
                     "import_batch_items",
                     schema_name="reliable_imports",
-                    columns=_COLUMNS,
+                    columns=_KEYED if keyed else _COLUMNS,
                     source=_received(receive),
                     format="binary",
                 )
@@ -111,11 +118,15 @@ async def rows(
     limits: Limits,
     loaded: Loaded,
     progress: Progress | None,
+    keys: ItemKeys | None,
 ) -> AsyncIterator[bytes]:
     """The records as rows of COPY, in pieces."""
     waiting = _HEADER  # each part is a write to the socket: a small batch is one
     async for records in opened.chunks(limits):
-        waiting += _encode(batch_id, records, loaded)
+        if keys is None:
+            waiting += _encode(batch_id, records, loaded)
+        else:
+            waiting += _encode_keyed(batch_id, records, loaded, keys)
         if len(waiting) >= WRITE_BYTES:
             yield waiting
             waiting = b""
@@ -142,19 +153,60 @@ def _encode(batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded) -> 
             text,
             _AFTER_WITHOUT_LINE if line is None else _AFTER.pack(-1, 8, line, -1, -1, -1, -1),
         )
-    loaded.total = number
+    _count(records, loaded)
+    return b"".join(parts)
+
+
+def _encode_keyed(
+    batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded, keys: ItemKeys
+) -> bytes:
+    """The same for a processor with keys: two fields more."""
+    parts: list[bytes] = []
+    for number, (text, raw, line, reason) in enumerate(records, loaded.total + 1):
+        parts.append(_START.pack(len(_KEYED), 16, batch_id.bytes, 4, number))
+        key = None if text is None else keys.key(text)
+        if text is None:
+            parts.append(_unreadable(raw or b"", line, reason))
+            loaded.unreadable.append(number)
+        elif isinstance(key, Failure):
+            parts.append(_failed(text, None, line, key))
+            loaded.unkeyed += 1
+        else:
+            json = _field(bytes([_JSONB_VERSION]) + text)
+            parts += (_PENDING_STATUS, json, _NULL, _line(line), _NULL * 4)
+        parts.append(_key_fields(key))
+    _count(records, loaded)
+    return b"".join(parts)
+
+
+def _count(records: Sequence[StoredRecord], loaded: Loaded) -> None:
+    loaded.total += len(records)
     contents = [record.text if record.text is not None else record.raw or b"" for record in records]
     loaded.sha256.update(b"\n".join([*contents, b""]))
-    return b"".join(parts)
 
 
 def _unreadable(raw: bytes, line: int | None, reason: str | None) -> bytes:
     """The fields of a record that failed at parse, from its status on."""
-    failure = parse_failure(reason or "the record cannot be stored")
+    return _failed(None, raw, line, parse_failure(reason or "the record cannot be stored"))
+
+
+def _failed(text: bytes | None, raw: bytes | None, line: int | None, failure: Failure) -> bytes:
+    """The fields of a record that failed at parse, or has no usable key, from its status on."""
     fields = (failure.kind.value, failure.type, failure.message, failure.group)
     error = b"".join(_field(value.encode()) for value in fields)
-    number = _NULL if line is None else _LINE.pack(8, line)
-    return b"\0\0\0\x06failed" + _NULL + _field(raw) + number + error
+    source = _NULL if text is None else _field(bytes([_JSONB_VERSION]) + text)
+    return _FAILED_STATUS + source + (_NULL if raw is None else _field(raw)) + _line(line) + error
+
+
+def _key_fields(key: str | Failure | None) -> bytes:
+    """The fields that only items of a processor with keys have: the key, or what helps."""
+    if isinstance(key, str):
+        return _field(key.encode()) + _NULL
+    return _NULL + (_NULL if key is None else _field((key.hint or "").encode()))
+
+
+def _line(line: int | None) -> bytes:
+    return _NULL if line is None else _LINE.pack(8, line)
 
 
 def _field(data: bytes) -> bytes:

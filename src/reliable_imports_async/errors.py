@@ -26,6 +26,7 @@
     - BatchPaused
     - BatchCancelled
     - WrongBatchStatus
+    - AnotherBatchRuns
   + ConflictError
     - SameFile
     - IdempotencyConflict
@@ -39,6 +40,7 @@
     - TransactionEnded
     - ContextClosed
     - Rejected
+    - ItemKeyRefused (ValueError)
   + BatchNotCompleted
 
 Signals that a processor raises on purpose (`Retry`) are not errors; they live in `outcomes`.
@@ -274,6 +276,19 @@ class WrongBatchStatus(StateError):
         self.status = status
 
 
+class AnotherBatchRuns(StateError):
+    """Only one batch of its type may run at a time, and another one does."""
+
+    def __init__(self, batch_type: str, running_id: UUID) -> None:
+        super().__init__(
+            f"Only one batch of type {batch_type!r} may run at a time: batch {running_id} does.",
+            hint="try again when it has ended (`reliable-imports show` says how far it is), or "
+            f"stop it: `reliable-imports pause {running_id}`.",
+        )
+        self.batch_type = batch_type
+        self.running_id = running_id
+
+
 class ConflictError(ReliableImportsError):
     """The request contradicts something that already exists."""
 
@@ -370,6 +385,16 @@ class ContextClosed(ProcessorError):
 
 class Rejected(ProcessorError):
     """validate_item returned a falsy value."""
+
+
+class ItemKeyRefused(ProcessorError, ValueError):
+    """item_key raised, or what it returned is no key."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            hint="return a text, a number, or a tuple of them; None for a record without a key.",
+        )
 
 
 class BatchNotCompleted(ReliableImportsError):

@@ -16,6 +16,7 @@ from .declared import Upsert, declared_upsert
 from .errors import ConfigurationError, TransactionEnded
 from .guarded import Connection, GuardedConnection, ReadingConnection
 from .interruptions import must_propagate, undisturbed
+from .item_keys import remembering, skips_unchanged
 from .judgement import Action, Judgement, describe, judge
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Completed, Failed, Failure, FailureKind, Postponed, Skip
@@ -32,7 +33,7 @@ from .settling import (
     is_fence_lost,
 )
 from .stopping import Streak
-from .store import items
+from .store import item_keys, items
 from .time_limit import ItemTimeout, TimeLimit
 
 REPEATS = 5
@@ -122,6 +123,8 @@ class Executor:
         settler: Stores what does not commit with the item's own transaction.
         item_timeout: Seconds for validating and preparing, and again for processing, an item.
         dry_run: What contexts say about it.
+        remembering: Where contents are remembered by their keys; None: nowhere.
+        skipping: Where to look for what has not changed; None: everything is processed.
     """
 
     def __init__(
@@ -143,6 +146,8 @@ class Executor:
         self._shared = shared
         self.dry_run = False
         self.item_timeout = processor.item_timeout or settings.item_timeout
+        self.remembering = remembering(processor, batch.batch_type)
+        self.skipping = self.remembering if skips_unchanged(batch.options) else None
         self._upsert: Upsert | None = None
         self._set_wise = is_set_wise(type(processor))
         self._always_ready = processor.model() is None and not (
@@ -285,7 +290,8 @@ class Executor:
                 raise TransactionEnded
             chain = not guarded.changed_transaction and session.more()
             at_once = None
-            if chain and not log.lines:
+            keyed = self.remembering is not None and item.item_key is not None
+            if chain and not keyed and not log.lines:
                 at_once = items.settling(item, outcome, 0.0)
             else:
                 await self._settle(conn, item, outcome, log)
@@ -346,9 +352,10 @@ class Executor:
         log: LogBuffer,
     ) -> None:
         """The last statement before COMMIT, fenced: exactly one row, or the try is rolled back."""
+        lines, timeout = log.finished(), self.settings.commit_timeout
         try:
-            settled = await items.settle(
-                conn, item, outcome, log.finished(), timeout=self.settings.commit_timeout
+            settled = await item_keys.settle(
+                conn, item, outcome, lines, self.remembering, timeout=timeout
             )
         except TimeoutError as exc:
             raise self._outage(exc) from exc

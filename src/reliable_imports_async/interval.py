@@ -235,6 +235,7 @@ class Interval:
             settling,
             timeout=timeout,
             lines=round_.lines,
+            remembering=self._executor.remembering,
         )
         if settled != len(settling):
             raise _Abandoned

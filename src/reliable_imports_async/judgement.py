@@ -327,3 +327,15 @@ def crash_failure(crashes: int) -> Failure:
         group=_digest(FailureKind.CRASH, "WorkerCrashed"),
         hint="look for memory that it needs, and for C code; the operating system's log may tell.",
     )
+
+
+def duplicate_failure() -> Failure:
+    """An item has the key of an earlier one of its batch."""
+    return Failure(
+        kind=FailureKind.VALIDATION,
+        type="DuplicateKey",
+        message="an earlier item has the same key",
+        group=_digest(FailureKind.VALIDATION, "DuplicateKey"),
+        hint="correct the key of one of them (item_key), then reprocess; an unchanged record fails "
+        "again.",
+    )

@@ -11,12 +11,14 @@ import asyncpg
 import stamina
 from pydantic_core import to_json
 
+from . import only_one
 from .context import ImportContext, LogBuffer
 from .control import LONGEST_WAIT
 from .database import Database
-from .errors import BatchNotFound, Rejected, TransactionEnded
+from .errors import AnotherBatchRuns, BatchNotFound, Rejected, TransactionEnded
 from .guarded import Connection, GuardedConnection, ReadingConnection, is_lost
 from .interruptions import must_propagate
+from .item_keys import ItemKeys
 from .judgement import Action, describe, is_outage, judge
 from .models import BatchStatus, BatchSummary, ImportBatch, LogLevel
 from .outcomes import Failure, FailureKind
@@ -52,19 +54,33 @@ class Lifecycle:
         """Run on_batch_start once, in the transaction that starts the batch; return the batch.
 
         A lost answer to COMMIT is no harm: the repetition waits for the row lock and looks.
+
+        Raises:
+            AnotherBatchRuns: Only one of its type may run, and it is another's turn.
         """
+        other: UUID | None = None
 
         async def transaction(conn: Connection) -> ImportBatch:
+            nonlocal other
             batch = await self._lock(conn, batch_id)
+            other = await only_one.other(conn, batch, processor)
+            if other is not None:
+                return batch
             waiting = batch.status in (BatchStatus.PENDING, BatchStatus.FAILED)
             if batch.started_at is not None or not waiting:
                 return batch
+            keys = ItemKeys.of(processor)
+            if keys is not None and batch.parent_batch_id is not None:
+                await keys.renew(conn, batch)
             changes = await self._hook(conn, batch, processor.on_batch_start)
             if not await batches.mark_started(conn, batch_id, changes):
                 raise _HookFailed("the batch changed its status while it was being started")
             return await self._lock(conn, batch_id)
 
-        return await self._transact(batch_id, transaction)
+        batch = await self._transact(batch_id, transaction)
+        if other is not None:
+            raise AnotherBatchRuns(batch.batch_type, other)
+        return batch
 
     async def finish(self, batch_id: UUID, processor: BaseProcessor[Any]) -> None:
         """Run on_batch_complete in the transaction that finishes the batch, by one winner.

@@ -17,12 +17,13 @@ from .copying import Loaded, Progress
 from .database import Database
 from .errors import ConfigurationError, IdempotencyConflict, SameFile
 from .guarded import Connection
+from .item_keys import ItemKeys
 from .judgement import is_outage
 from .models import LogLevel
 from .records import Limits
 from .safe_text import storable_json
 from .sources import OpenedSource, Source
-from .store import batches, logs, ranges, statistics
+from .store import batches, item_keys, logs, ranges, statistics
 from .store.batches import NewBatch
 
 OnSameFile = Literal["refuse", "skip", "force"]
@@ -45,6 +46,7 @@ class Request:
     idempotency_key: str | None = None
     on_same_file: OnSameFile = "refuse"
     enqueue: bool = False
+    keys: ItemKeys | None = None
 
 
 async def load(
@@ -73,7 +75,7 @@ async def load(
     async with source.open() as opened:
         new = _new_batch(batch_id, request, opened)
         loaded = Loaded()
-        rows = copying.rows(batch_id, opened, limits, loaded, progress)
+        rows = copying.rows(batch_id, opened, limits, loaded, progress, request.keys)
         if source.at_hand:
             return await _create(
                 database, connection, new, (metadata, options), rows, loaded, request
@@ -155,11 +157,13 @@ async def _insert(
             return earlier
     if not await batches.insert(conn, new, *texts):
         return await _same_request(conn, new, rows, loaded)
-    await copying.copy(conn, rows)
+    await copying.copy(conn, rows, keyed=request.keys is not None)
     await batches.complete_creation(conn, new.id, loaded.total, loaded.sha256.digest())
     if loaded.total:
-        size, failures = range_size(loaded.total), bool(loaded.unreadable)
+        size, failures = range_size(loaded.total), bool(loaded.unreadable or loaded.unkeyed)
         await ranges.insert(conn, new.id, loaded.total, size, with_failures=failures)
+        if request.keys is not None and await request.keys.mark_repeated(conn, new.id, new.id):
+            await item_keys.recount_ranges(conn, new.id)
     details = {
         "actor": new.created_by,
         "items": loaded.total,

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 from typing_extensions import Unpack
 
-from . import loading, queueing, schema
+from . import loading, only_one, queueing, schema
 from .announcing import Announcer
 from .batch_options import BatchOptions, ProcessOptions, stored_options
 from .context import LogBuffer
@@ -16,10 +16,11 @@ from .copying import Progress
 from .database import Database
 from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
 from .guarded import Connection
+from .item_keys import ItemKeys
 from .jobs import BatchJobs
 from .lifecycle import in_child_task
 from .loading import OnSameFile, Request
-from .models import BatchSummary, LogLevel
+from .models import BatchStatus, BatchSummary, LogLevel
 from .processing import Processing, refuse_stopped
 from .processors import check_commit_interval
 from .purging import purge_batch, purge_finished
@@ -153,9 +154,11 @@ class BatchManager(BatchRepairs):
             UnknownBatchType: It has no processor here.
             SameFile: The file was imported before.
             IdempotencyConflict: The key was used with other records.
+            AnotherBatchRuns: With `enqueue`, of a type whose `only_one` is "refuse".
             SourceError: The source as a whole cannot be read.
         """
-        stored = stored_options(self.registry.get(batch_type), options)
+        processor = self.registry.get(batch_type)
+        stored = stored_options(processor, options)
         request = Request(
             batch_type=batch_type,
             metadata=metadata or {},
@@ -164,7 +167,10 @@ class BatchManager(BatchRepairs):
             idempotency_key=idempotency_key,
             on_same_file=on_same_file,
             enqueue=enqueue,
+            keys=ItemKeys.of(processor),
         )
+        if enqueue:
+            await self._refuse_another(batch_type, connection)
         database, source, limits = self._database, as_source(items), self._limits
         return await loading.load(
             database, source, request, limits, connection=connection, progress=progress
@@ -180,9 +186,13 @@ class BatchManager(BatchRepairs):
             batch_type: Names the processor.
             progress: Called while loading.
             options: Those of `read_file` and of `create_batch`.
+
+        Raises:
+            AnotherBatchRuns: Another of its type does, and its processor says "refuse".
         """
         reading = {name: options.pop(name) for name in READ_OPTIONS if name in options}
         source = file if isinstance(file, Source) else read_file(file, **reading)
+        await self._refuse_another(batch_type)
         batch_id = await self.create_batch(batch_type, source, progress=progress, **options)
         return await self.process_batch(batch_id)
 
@@ -214,6 +224,7 @@ class BatchManager(BatchRepairs):
             ConfigurationError: One of the options cannot work.
             BatchNotFound: There is no such batch.
             BatchPaused, BatchCancelled: It was so before the call.
+            AnotherBatchRuns: Another of its type does, and its processor says "refuse".
             WrongBatchStatus: A dry run of a batch that is not pending.
             UnknownBatchType: Its processor is not registered here.
         """
@@ -232,10 +243,13 @@ class BatchManager(BatchRepairs):
 
         Raises:
             BatchNotFound: There is no such batch.
-            BatchPaused, BatchCancelled: It is so.
+            BatchPaused, BatchCancelled, AnotherBatchRuns: It is so.
             QueueMissing: The database needs `migrate`.
         """
         async with self._database.connection() as conn, conn.transaction():
+            batch = await batches.get(conn, batch_id)
+            if batch is not None and batch.status is BatchStatus.PENDING:
+                await self._refuse_another(batch.batch_type, conn)
             enqueued = await queueing.enqueue(conn, batch_id)
             batch = await batches.get(conn, batch_id)
         if batch is None:
@@ -347,6 +361,9 @@ class BatchManager(BatchRepairs):
         async with self._database.connection(seconds=self.settings.connect_timeout) as conn:
             await schema.verify(conn)
         return schema.migrations()[-1].name
+
+    async def _refuse_another(self, batch_type: str, conn: Connection | None = None) -> None:
+        await only_one.refuse(self._database, self.registry, batch_type, conn)
 
     def _options(self, batch_type: str) -> dict[str, Any]:
         """What every process that works on a batch of this type must know."""

@@ -1,5 +1,6 @@
 """From a batch to its end: start it, drain it here, finish it, tell the hooks."""
 
+from contextlib import suppress
 from uuid import UUID, uuid4
 
 import anyio
@@ -8,7 +9,7 @@ from .announcing import Announcer
 from .context import ImportContext
 from .control import Control
 from .database import Database
-from .errors import BatchCancelled, BatchNotFound, BatchPaused
+from .errors import AnotherBatchRuns, BatchCancelled, BatchNotFound, BatchPaused, StateError
 from .execution import Executor
 from .guarded import ReadingConnection
 from .interval import Interval
@@ -22,11 +23,14 @@ from .runner import Drain
 from .settings import Settings
 from .slots import Slots
 from .stopping import Streak, Thresholds
-from .store import batches, summaries
+from .store import batches, only_one, summaries
+from .store.only_one import Holder
 from .suspects import Suspects
 from .tallying import DryRun
 from .turn import Turn
 from .watching import pause, watched
+
+ASK_SECONDS = 1.0
 
 
 class Processing:
@@ -54,6 +58,7 @@ class Processing:
 
         Raises:
             BatchNotFound, BatchPaused, BatchCancelled, UnknownBatchType.
+            AnotherBatchRuns: Another of its type does, and its processor says "refuse".
         """
         summary: BatchSummary = await in_child_task(
             lambda: self._process(batch_id, turn or Turn(), commit_interval)
@@ -79,7 +84,10 @@ class Processing:
         processor = self._registry.get(batch.batch_type)
         refuse_stopped(batch)
         if batch.finished_at is None:
-            batch = await self._lifecycle.start(batch_id, processor)
+            started = await self._started(batch, processor, turn)
+            if started is None:
+                return await self._summary(batch_id)
+            batch = started
             if batch.started_at is not None and batch.status is BatchStatus.PROCESSING:
                 await self._drain(batch, processor, turn, commit_interval)
             await self._lifecycle.finish(batch_id, processor)
@@ -89,6 +97,49 @@ class Processing:
             await self._lifecycle.notify(batch, summary, processor)
             await self._announcer.announce(batch, summary)
         return summary
+
+    async def _started(
+        self, batch: ImportBatch, processor: BaseProcessor, turn: Turn
+    ) -> ImportBatch | None:
+        """Start or join a batch as soon as it is its turn; None: its job has to come back.
+
+        A batch that a killed process has left is brought to its end first, or all would wait.
+        """
+        waited = False
+        while True:
+            try:
+                started = await self._lifecycle.start(batch.id, processor)
+            except AnotherBatchRuns:
+                if turn.over:
+                    return None
+                forsaken = await self._forsaken(batch.batch_type)
+                if forsaken is not None:
+                    with suppress(BatchNotFound, StateError):
+                        await self._process(forsaken, turn, None)
+                elif turn.patience is not None:
+                    turn.due_in = ASK_SECONDS
+                    return None
+                elif processor.only_one == "refuse" and await self._holder(batch.batch_type):
+                    raise
+                else:
+                    await anyio.sleep(ASK_SECONDS)
+                waited = True
+                refuse_stopped(await self._batch(batch.id))
+            else:
+                if waited:
+                    refuse_stopped(started)
+                return started
+
+    async def _forsaken(self, batch_type: str) -> UUID | None:
+        """The batch whose turn it is, when nobody works on it, now and a moment later."""
+        holder = await self._holder(batch_type)
+        if holder is None or not holder.forsaken:
+            return None
+        await anyio.sleep(ASK_SECONDS)  # between two ranges nobody holds a lease either
+        return holder.batch_id if holder == await self._holder(batch_type) else None
+
+    async def _holder(self, batch_type: str) -> Holder | None:
+        return await self._control.insist(lambda conn: only_one.holder(conn, batch_type))
 
     async def _drain(
         self, batch: ImportBatch, processor: BaseProcessor, turn: Turn, commit_interval: int | None

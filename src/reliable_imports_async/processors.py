@@ -48,6 +48,12 @@ class BaseProcessor(Generic[T]):
         max_failures: Failed items beyond which a batch pauses; None for any number.
         max_failure_rate: Their share (0-1) of the items with an outcome; None for any.
         min_processed: Items with an outcome before the rate counts.
+        on_duplicate: What happens to an item with the `item_key` of an earlier one of its batch:
+            "process", "skip" or "fail".
+        skip_unchanged: Skip a record whose key was last completed with the same content.
+        version: Belongs to the content: a changed one imports every record again.
+        only_one: Run one batch of this type at a time; another one waits (True or "wait"), or is
+            refused ("refuse").
     """
 
     batch_type: ClassVar[str] = ""
@@ -64,6 +70,10 @@ class BaseProcessor(Generic[T]):
     commit_interval: ClassVar[int | None] = None
     table: ClassVar[str] = ""
     key: ClassVar[tuple[str, ...]] = ()
+    on_duplicate: ClassVar[str] = "process"
+    skip_unchanged: ClassVar[bool] = False
+    version: ClassVar[str | int] = ""
+    only_one: ClassVar[bool | str] = False
 
     _adapter: ClassVar[TypeAdapter[Any] | None] = None
     _model: ClassVar[Any] = None
@@ -74,6 +84,14 @@ class BaseProcessor(Generic[T]):
         if model is not None:
             cls._adapter = TypeAdapter(model)
             cls._model = model
+
+    def item_key(self, record: dict[str, Any]) -> object:
+        """What a record is called: a text, a number or a tuple of them; None for no key.
+
+        It gets the record as it is stored, before any model, when the batch is created. A key of
+        another kind, or an exception, fails the item.
+        """
+        return None
 
     def validate_item(self, item: ImportBatchItem[T], ctx: ImportContext) -> object:
         """Say whether the item may be processed; plain or async.

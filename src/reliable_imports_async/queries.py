@@ -20,8 +20,9 @@ from .models import (
     LogLevel,
     Visible,
 )
+from .only_one import running
 from .overviews import BatchOverviews
-from .store import batches, items, lineage, logs, metrics, summaries
+from .store import batches, item_keys, items, lineage, logs, metrics, summaries
 from .store.metrics import Measurements
 
 PAGE = 500
@@ -72,6 +73,19 @@ class BatchQueries(BatchOverviews):
                 raise BatchNotFound(batch_id)
             found = await summaries.groups(conn, batch_id)
             return await summaries.with_values(conn, batch_id, found, values)
+
+    async def running_batch(self, batch_type: str) -> UUID | None:
+        """The batch of a type whose processor says `only_one` that runs now; None: none does."""
+        holder = await running(self._database, batch_type)
+        return None if holder is None else holder.batch_id
+
+    async def skip_reasons(self, batch_id: UUID, *, limit: int = 10) -> tuple[tuple[str, int], ...]:
+        """Why items of a batch were skipped and how many, most frequent first.
+
+        Numbers and ids in a reason are taken out. Reads the items: no query for every second.
+        """
+        async with self._database.connection() as conn:
+            return tuple(await item_keys.skip_reasons(conn, batch_id, limit))
 
     def export_failures(
         self,

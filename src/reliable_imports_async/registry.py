@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 from .endpoints import BaseEndpoint, check_endpoint
 from .errors import DiscoveryError, DuplicateBatchType, NotAProcessor, UnknownBatchType
+from .item_keys import check_keys
 from .processors import BaseProcessor, can_process, check_processor
 
 _PLAIN = BaseEndpoint()
@@ -89,6 +90,7 @@ class Registry:
         """
         instance = self._instance(processor)
         check_processor(instance)
+        check_keys(instance)
         name = instance.batch_type or batch_type_of(type(instance).__name__)
         existing = self._processors.get(name)
         if existing is not None and type(existing) is not type(instance):

@@ -17,13 +17,13 @@ from .guarded import GuardedConnection, PooledConnection, ReadingConnection
 from .interruptions import must_propagate, undisturbed
 from .judgement import Action
 from .models import BatchStatus, ImportBatch, ImportBatchItem
-from .outcomes import Failed, Outcome
+from .outcomes import Failed, Outcome, Skip
 from .processors import BaseProcessor
 from .session import Outage, Session
 from .settings import Settings
 from .settling import failed_or_postponed
 from .stopping import Streak
-from .store import items, rehearsals, summaries
+from .store import item_keys, items, rehearsals, summaries
 from .store.rehearsals import Rows, Tables
 from .tallying import ITEMS_OF_A_GROUP, DryRun, Tally
 
@@ -98,17 +98,29 @@ class Rehearsal:
         async with anyio.create_task_group() as group, receive, send:
             for _ in range(slots):
                 group.start_soon(self._slot, executor, receive.clone(), tally, tables)
-            async for item in self._pending():
+            async for item in self._pending(executor, tally):
                 await send.send(item)
 
-    async def _pending(self) -> AsyncIterator[ImportBatchItem[Any]]:
+    async def _pending(
+        self, executor: Executor, tally: Tally
+    ) -> AsyncIterator[ImportBatchItem[Any]]:
+        """The items to try; those that have not changed are counted, and left out."""
         first, last = 1, self._batch.total_items
         root = self._batch.root_batch_id
         while first <= last:
             async with self._database.connection() as conn:
                 page = await items.read_pending(conn, self._batch.id, root, first, last, PAGE)
+                same: frozenset[int] = frozenset()
+                if page and (skipping := executor.skipping) is not None:
+                    end = page[-1].item_number
+                    same = await item_keys.find_unchanged(
+                        conn, self._batch.id, first, end, skipping
+                    )
             for item in page:
-                yield item
+                if item.item_number in same:
+                    tally.count(item, Skip("unchanged"), {})
+                else:
+                    yield item
             if not page:
                 return
             first = page[-1].item_number + 1

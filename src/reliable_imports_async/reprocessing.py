@@ -78,9 +78,10 @@ async def create_child(
         count = await _fill(conn, batch, child_id, selection, limits)
         if not count:
             return await _existing(conn, batch, selection)
-        await insert_child(
-            conn, batch, child_id, count, _how(selection), actor=actor, options=options or {}
-        )
+        own = dict(options or {})
+        if not selection.failed_items_only:  # that nothing has changed is no reason to skip it
+            own["skip_unchanged"] = False
+        await insert_child(conn, batch, child_id, count, _how(selection), actor=actor, options=own)
     return child_id
 
 

@@ -7,13 +7,15 @@ from typing import Any
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
+from . import unchanged
 from .control import Control, HeldRange
 from .execution import Executor
-from .item_queue import Queue, Work
+from .item_queue import PAGE_ITEMS, Queue, Work
 from .models import ImportBatch
 from .session import Outage
 from .slots import Slots
 from .store import items, ranges
+from .store.item_keys import Remembering
 from .suspects import MOST_RANGES, Suspects
 from .turn import Turn
 
@@ -57,6 +59,7 @@ class Drain:
         self._held: set[HeldRange] = set()
         self._began = monotonic()
         self._read_items = 0
+        self._mostly_unchanged = False
         self._released = anyio.Event()
 
     async def run(self) -> None:
@@ -100,6 +103,8 @@ class Drain:
 
         So progress shows, and little is done again by whoever takes a range over.
         """
+        if self._mostly_unchanged:
+            return PAGE_ITEMS
         seconds = monotonic() - self._began
         done = self._read_items - sum(held.unsettled for held in self._held)
         least = max(LEAST_ITEMS, 2 * self._concurrency, 4 * self._slots.portion)
@@ -135,7 +140,9 @@ class Drain:
     async def _read(self, held: HeldRange) -> None:
         """Queue a range's items page by page."""
         claimed = held.claimed
-        first = claimed.first_item
+        first, skipping = claimed.first_item, self._executor.skipping
+        if skipping is not None and self._slots.running and not await self._left(held, skipping):
+            return
         while first <= claimed.last_item and held.open and self._slots.running:
             page = await self._control.insist(
                 lambda conn, first=first: items.read_pending(  # type: ignore[misc]
@@ -155,6 +162,14 @@ class Drain:
             first = page[-1].item_number + 1
             while self._queue.full and self._slots.running:
                 await self._queue.wait_for_room(1.0)  # to see a pause
+
+    async def _left(self, held: HeldRange, skipping: Remembering) -> int:
+        """Skip what has not changed in a range; how many items are left at most."""
+        began, size = monotonic(), held.claimed.last_item - held.claimed.first_item + 1
+        skipped = await unchanged.skip(self._control, skipping, held)
+        self._began += monotonic() - began  # which says nothing about how long items take
+        self._mostly_unchanged = 2 * skipped > size
+        return size - skipped
 
     async def _examine(self, held: HeldRange) -> None:
         await self._suspects.examine(held)

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 
+from . import unchanged
 from .control import BEAT_SECONDS, Control, HeldRange
 from .execution import Executor
 from .item_queue import Work
@@ -57,6 +58,8 @@ class Suspects:
     async def _run_through(self, held: HeldRange) -> bool:
         """Run one item after the other, all on one connection; whether some have to wait."""
         waiting = False
+        if self._executor.skipping is not None and self._slots.running:
+            await unchanged.skip(self._control, self._executor.skipping, held)
         async with self._slot() as session:
             async for item in self._pending(held):
                 work = Work(item, held)

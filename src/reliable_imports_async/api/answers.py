@@ -23,13 +23,19 @@ def summarised(call: Call, summary: BatchSummary) -> dict[str, Any]:
     return summary.as_dict() | {"links": links(call, summary.batch_id)}
 
 
-def detailed(call: Call, batch: ImportBatch, lineage: Sequence[BatchSummary]) -> dict[str, Any]:
-    """Where a batch stands, with its metadata and lineage."""
+def detailed(
+    call: Call,
+    batch: ImportBatch,
+    lineage: Sequence[BatchSummary],
+    skip_reasons: Sequence[tuple[str, int]],
+) -> dict[str, Any]:
+    """Where a batch stands, with its metadata and lineage, and why items were skipped."""
     members = [one.as_dict() for one in lineage]
     (own,) = [one for one in members if one["batch_id"] == str(batch.id)]
     return own | {
         "links": links(call, batch.id),
         "metadata": dict(batch.metadata),
+        "skip_reasons": [{"reason": reason, "count": count} for reason, count in skip_reasons],
         "lineage": [{name: one[name] for name in LINEAGE} for one in members],
     }
 

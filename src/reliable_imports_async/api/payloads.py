@@ -63,6 +63,9 @@ class CreateBatch(Thresholds):
         default=False,
         description="Refuse the batch when an item is invalid, instead of storing a failed item.",
     )
+    skip_unchanged: Literal[False] | None = Field(
+        default=None, description="`false` processes unchanged items as well."
+    )
     expect: Expected | None = None
 
 
@@ -152,6 +155,9 @@ class UploadQuery(Payload):
     max_failures: int | None = Field(default=None, ge=0, le=LARGEST_NUMBER)
     max_failure_rate: float | None = Field(default=None, ge=0, le=1)
     min_processed: int | None = Field(default=None, ge=1, le=LARGEST_NUMBER)
+    skip_unchanged: Literal["false"] | None = Field(
+        default=None, description="`false` processes unchanged items as well."
+    )
 
 
 class ExportQuery(Payload):
@@ -221,9 +227,19 @@ class BatchAnswer(BaseModel):
     links: Links
 
 
+class SkipReasonAnswer(BaseModel):
+    """Why items were skipped, and how many."""
+
+    reason: str
+    count: int
+
+
 class DetailedBatchAnswer(BatchAnswer):
     """A batch with its lineage."""
 
+    skip_reasons: list[SkipReasonAnswer] = Field(
+        description="Most frequent first, without numbers and ids; once the batch has settled."
+    )
     metadata: dict[str, JsonValue]
     lineage: list["LineageAnswer"] = Field(description="Oldest first.")
 

@@ -30,7 +30,7 @@ from .output import LogHandler, Output, ReaderGone
 NAME = "reliable-imports"
 EPILOG = (
     "Exit codes: 0 completed, 1 some items failed, 2 usage, 3 database unavailable, "
-    "4 stopped, paused or cancelled."
+    "4 stopped, paused or cancelled, or another batch runs."
 )
 
 Command = Callable[..., Awaitable[int | None] | Awaitable[None]]

@@ -1,7 +1,8 @@
 """Exit codes, and every exception as a message.
 
 0 completed · 1 some items failed · 2 usage, configuration, not found, conflict
-3 database unavailable, schema, unexpected error · 4 stopped, paused or cancelled
+3 database unavailable, schema, unexpected error
+4 stopped, paused or cancelled, or only one may run and another does
 """
 
 import os
@@ -12,6 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from ..errors import (
+    AnotherBatchRuns,
     BatchCancelled,
     BatchPaused,
     DatabaseUnavailable,
@@ -89,7 +91,7 @@ def report(exc: BaseException, output: Output) -> int:
 
 
 def _code(error: ReliableImportsError) -> int:
-    if isinstance(error, BatchPaused | BatchCancelled | Stopped):
+    if isinstance(error, BatchPaused | BatchCancelled | AnotherBatchRuns | Stopped):
         return STOPPED
     if isinstance(error, (*_UNAVAILABLE, UnexpectedError, ConnectionBroke)):
         return UNAVAILABLE

@@ -38,6 +38,7 @@ from .options import (
     SourceName,
     Tolerate,
     Trial,
+    Unchanged,
 )
 from .running import Run
 from .text import tail
@@ -63,6 +64,7 @@ async def import_file(  # noqa: PLR0913 - the command's options
     metadata: Metadata = None,
     idempotency_key: IdempotencyKey = None,
     on_same_file: SameFileChoice = OnSameFile.REFUSE,
+    no_skip_unchanged: Unchanged = False,
     dry_run: Trial = False,
     expect_count: ExpectCount = None,
     expect_sum: ExpectSum = None,
@@ -88,6 +90,7 @@ async def import_file(  # noqa: PLR0913 - the command's options
         "max_failures": max_failures,
         "max_failure_rate": max_failure_rate,
         "min_processed": min_processed,
+        "skip_unchanged": False if no_skip_unchanged else None,
         "expect": _expected(expect_count, expect_sum),
     }
     async with cli.manager(concurrency=concurrency, discover=True) as manager:

@@ -142,6 +142,13 @@ ExpectSum = Annotated[
     ),
 ]
 
+Unchanged = Annotated[
+    bool,
+    typer.Option(
+        "--no-skip-unchanged", help="Process also what has not changed since it was imported."
+    ),
+]
+
 READING = "How the file is read (found out by default)"
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="A file, or - for stdin.")]

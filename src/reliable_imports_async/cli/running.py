@@ -10,7 +10,7 @@ from uuid import UUID
 
 import anyio
 
-from ..errors import ReliableImportsError
+from ..errors import AnotherBatchRuns, ReliableImportsError
 from ..manager import BatchManager
 from ..models import BatchSummary
 from ..sources import Source
@@ -51,6 +51,7 @@ class Run:
         """Import a source; the exit code."""
 
         async def work() -> BatchSummary:
+            await self._mention_running(batch_type, refuse=True)
             progress = self._shown.loading if self._shown else None
             self._batch_id = await self._manager.create_batch(
                 batch_type, source, created_by=self._cli.actor, progress=progress, **options
@@ -66,7 +67,13 @@ class Run:
     ) -> int:
         """Process a batch that exists; the exit code."""
         self._batch_id = batch_id
-        return await self._to_the_end(lambda: self._process(batch_id, thresholds))
+
+        async def work() -> BatchSummary:
+            batch = await self._manager.get_batch(batch_id)
+            await self._mention_running(batch.batch_type, refuse=False)
+            return await self._process(batch_id, thresholds)
+
+        return await self._to_the_end(work)
 
     async def load_and_try(
         self, source: Source, batch_type: str, options: Mapping[str, Any]
@@ -111,6 +118,20 @@ class Run:
         code = await self._to_the_end(work)
         await self._mention_unreadable(batch_id)
         return code
+
+    async def _mention_running(self, batch_type: str, *, refuse: bool) -> None:
+        """Say that another batch of the type goes first, where only one may run.
+
+        Raises:
+            AnotherBatchRuns: With `refuse`, where its processor does so: nothing is stored then.
+        """
+        way = self._manager.registry.get(batch_type).only_one
+        running = await self._manager.running_batch(batch_type) if way else None
+        if running in (None, self._batch_id):
+            return
+        if refuse and way == "refuse":
+            raise AnotherBatchRuns(batch_type, running)
+        self._cli.output.note(f"Batch {running} goes first: one of type {batch_type} at a time.")
 
     async def _mention_unreadable(self, batch_id: UUID) -> None:
         if count := await self._manager.unreadable_items(batch_id):
@@ -208,11 +229,13 @@ class Run:
 async def show_summary(
     cli: Invocation, manager: BatchManager, summary: BatchSummary, *, groups: int
 ) -> None:
-    """A summary with its failures by cause, and for each the values that caused them."""
+    """A summary with its failures by cause, for each the values that caused them, and skips."""
     if summary.failed_items:
         detailed = await manager.failure_groups(summary.batch_id)
         summary = replace(summary, groups=detailed)
+    reasons = await manager.skip_reasons(summary.batch_id) if summary.skipped_items else ()
     if cli.output.json:
-        cli.output.record(summary.as_dict())
+        skips = [{"reason": reason, "count": count} for reason, count in reasons]
+        cli.output.record(summary.as_dict() | {"skip_reasons": skips})
     else:
-        cli.output.show(*summary_view(summary, groups, cli.repeated))
+        cli.output.show(*summary_view(summary, groups, cli.repeated, skip_reasons=reasons))

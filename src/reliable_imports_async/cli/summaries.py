@@ -27,13 +27,18 @@ MESSAGE_LENGTH = 300
 
 
 def summary_view(
-    summary: BatchSummary, groups: int, repeated: str = ""
+    summary: BatchSummary,
+    groups: int,
+    repeated: str = "",
+    *,
+    skip_reasons: Sequence[tuple[str, int]] = (),
 ) -> Iterator[RenderableType]:
     """The parts of a summary.
 
     Args:
         groups: How many failure groups to show.
         repeated: The global options that the next command must repeat.
+        skip_reasons: Why items were skipped, and how many.
     """
     yield _headline(summary)
     yield _indented(_counts(summary))
@@ -45,6 +50,9 @@ def summary_view(
     ):
         if reason:
             yield Text.assemble((f"{label}: ", "bold red"), plain(reason))
+    if any(reason for reason, _ in skip_reasons):
+        yield Text("Skipped, by reason", "bold")
+        yield _indented(_reasons(skip_reasons))
     if summary.groups:
         yield Text("Failed, by cause", "bold")
         yield _indented(groups_view(summary.groups[:groups]))
@@ -131,6 +139,15 @@ def groups_view(groups: Sequence[FailureGroup]) -> Table:
     grid.add_column(overflow="fold")
     for group in groups:
         grid.add_row(number(group.count), _cause(group))
+    return grid
+
+
+def _reasons(skip_reasons: Sequence[tuple[str, int]]) -> Table:
+    grid = Table.grid(padding=(0, 2), pad_edge=False)
+    grid.add_column(justify="right", style="blue", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for reason, count in skip_reasons:
+        grid.add_row(number(count), Text(one_line(reason, MESSAGE_LENGTH) or "no reason given"))
     return grid
 
 

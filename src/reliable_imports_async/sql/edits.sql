@@ -23,7 +23,7 @@ kept AS (
       FROM new n
       JOIN reliable_imports.import_batch_items i ON i.batch_id = $1 AND i.item_number = n.item_number)
 UPDATE reliable_imports.import_batch_items i
-   SET source_data = n.source_data, raw = NULL
+   SET source_data = n.source_data, raw = NULL, item_key = NULL
   FROM new n
  WHERE i.batch_id = $1 AND i.item_number = n.item_number;
 

@@ -12,6 +12,8 @@ from ..guarded import Connection
 from ..models import ImportBatchItem, ItemStatus
 from ..outcomes import COMPLETED, Completed, Failed, Outcome, Postponed, Skip
 from ..sql import statements
+from .item_keys import SETTLE_OUTCOMES as _SETTLE_KEYED
+from .item_keys import Remembering
 from .items import StoredStatus, stored_status
 
 _SQL = statements("settlements")
@@ -41,11 +43,14 @@ async def settle(
     *,
     timeout: float,
     lines: Sequence[LogLine] = (),
+    remembering: Remembering | None = None,
 ) -> int:
     """Settle items of one batch; how many of them were still pending, and so are settled now.
 
     Args:
+        settling: In the order in which their outcomes came about.
         lines: Log lines about the batch.
+        remembering: Where the contents of completed items with a key are remembered.
 
     Raises:
         TimeoutError: There was no answer within `timeout` seconds.
@@ -59,17 +64,20 @@ async def settle(
             others[one.item.item_number] = _stored(one)
     logged: list[tuple[Any, ...]] = [(None, *line) for line in lines]
     logged += [(one.item.item_number, *line) for one in settling for line in one.lines]
-    if not others and not logged:
+    kept = [] if remembering is None else _last_of_each_key(settling)
+    if not (others or logged or kept):
         tag = await conn.execute(_SETTLE_COMPLETED, batch_id, plain, tries, timeout=timeout)
         return int(tag.split()[1])
+    keyed = (remembering.batch_type, remembering.version, kept) if remembering and kept else ()
     settled: int = await conn.fetchval(
-        _SETTLE_OUTCOMES,
+        _SETTLE_KEYED if keyed else _SETTLE_OUTCOMES,
         batch_id,
         plain,
         tries,
         list(others),
         to_json(others).decode(),
         *([list(column) for column in zip(*logged, strict=True)] or [[], [], [], [], []]),
+        *keyed,
         timeout=timeout,
     )
     return settled
@@ -80,6 +88,13 @@ async def ask(conn: Connection, batch_id: UUID, numbers: Sequence[int]) -> dict[
     rows = await conn.fetch(_SQL["ask_items"], batch_id, numbers)
     found = {row["item_number"]: stored_status(row) for row in rows}
     return {number: found.get(number, stored_status(None)) for number in numbers}
+
+
+def _last_of_each_key(settling: Sequence[Settlement]) -> list[int]:
+    """The numbers of the completed items whose contents are the last with their keys."""
+    completed = [one.item for one in settling if isinstance(one.outcome, Completed)]
+    last = {item.item_key: item.item_number for item in completed if item.item_key is not None}
+    return list(last.values())
 
 
 def _stored(one: Settlement) -> dict[str, Any]:

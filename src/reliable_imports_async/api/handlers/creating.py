@@ -51,6 +51,7 @@ async def upload_batch(call: Call) -> Response:
         max_failures=query.max_failures,
         max_failure_rate=query.max_failure_rate,
         min_processed=query.min_processed,
+        skip_unchanged=None if query.skip_unchanged is None else False,
         expect=None if query.expect_count is None else Expected(count=query.expect_count),
     )
     data = await call.about_to_create(asked)
@@ -88,6 +89,7 @@ async def _created(
         max_failures=data.max_failures,
         max_failure_rate=data.max_failure_rate,
         min_processed=data.min_processed,
+        skip_unchanged=data.skip_unchanged,
         expect=None if data.expect is None else data.expect.model_dump(),
     )
     async with call.hook():

@@ -39,7 +39,9 @@ async def get_batch(call: Call) -> Response:
     async with call.reading():
         batch, lineage = await call.manager.get_batch_with_lineage(call.batch_id)
         await call.permit(batch, "view")
-        return reply(detailed(call, batch, lineage))
+        settled = batch.status.settled  # while it runs, clients look every second
+        reasons = await call.manager.skip_reasons(batch.id) if settled else ()
+        return reply(detailed(call, batch, lineage, reasons))
 
 
 async def list_items(call: Call) -> Response:

@@ -1,0 +1,2 @@
+-- Nothing: its number is given to another change.
+SELECT 1;

@@ -1,0 +1,51 @@
+-- Types of which only one batch may run at a time. The row of a type names that batch; it is locked by whoever asks.
+
+-- name: lock_turn
+-- Locks the row of a type; where there is none, the batch that runs already gets it, or else the one that asks.
+INSERT INTO reliable_imports.import_only_one AS o (batch_type, batch_id)
+VALUES ($1, coalesce((SELECT b.id
+                        FROM reliable_imports.import_batches b
+                       WHERE b.batch_type = $1 AND b.status = 'processing'
+                       ORDER BY b.id
+                       LIMIT 1), $2))
+ON CONFLICT (batch_type) DO UPDATE SET vacant_since = CASE WHEN o.batch_id <> $2 THEN o.vacant_since END
+RETURNING o.batch_id;
+
+-- name: take_turn
+-- Gives the row to batch $2 when that of the row has ended, or nothing of it has run for $3 seconds; whose it is now. What
+-- is paused, cancelled or failed may still have items that settle, or be resumed before its workers notice.
+WITH holder AS MATERIALIZED (
+    SELECT o.batch_id, o.vacant_since,
+           b.id IS NULL OR (b.finished_at IS NOT NULL AND b.status <> 'cancelled') AS ended,
+           coalesce(b.status = 'processing', false)
+           OR EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
+                       WHERE r.batch_id = o.batch_id AND r.state = 'leased' AND r.lease_until >= clock_timestamp()) AS running
+      FROM reliable_imports.import_only_one o
+      LEFT JOIN reliable_imports.import_batches b ON b.id = o.batch_id
+     WHERE o.batch_type = $1),
+decided AS MATERIALIZED (
+    SELECT h.running, h.vacant_since, h.batch_id,
+           h.batch_id = $2 OR h.ended
+           OR (NOT h.running
+               AND coalesce(h.vacant_since <= clock_timestamp() - make_interval(secs => $3), false)) AS ours
+      FROM holder h)
+UPDATE reliable_imports.import_only_one o
+   SET batch_id = CASE WHEN d.ours THEN $2 ELSE d.batch_id END,
+       vacant_since = CASE WHEN NOT (d.ours OR d.running) THEN coalesce(d.vacant_since, clock_timestamp()) END
+  FROM decided d
+ WHERE o.batch_type = $1
+RETURNING o.batch_id;
+
+-- name: holder
+-- The batch of a type that runs, if one does. It is forsaken when nobody holds a lease of it though somebody could.
+SELECT b.id AS batch_id,
+       NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
+                    WHERE r.batch_id = b.id AND r.state = 'leased' AND r.lease_until >= clock_timestamp())
+       AND (EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
+                     WHERE r.batch_id = b.id AND r.state <> 'done'
+                       AND (r.not_before IS NULL OR r.not_before <= clock_timestamp()))
+            OR NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
+                            WHERE r.batch_id = b.id AND r.state <> 'done')) AS forsaken
+  FROM reliable_imports.import_only_one o
+  JOIN reliable_imports.import_batches b ON b.id = o.batch_id
+ WHERE o.batch_type = $1 AND b.status = 'processing';
