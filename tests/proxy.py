@@ -80,6 +80,8 @@ class Link:
                     self.server.write(passed)
                     return self.cut()
                 passed += message
+            if self.server.is_closing():
+                return None
             self.server.write(passed)
             passed = bytearray()
             await self.proxy.open_road.wait()
@@ -99,6 +101,8 @@ class Link:
                     self.client.write(passed)
                     return self.cut()
                 passed += message
+            if self.client.is_closing():
+                return None
             self.client.write(passed)
             passed = bytearray()
             await self.proxy.open_road.wait()

@@ -75,7 +75,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
     "claim_range": ("ranges", (BATCH, WORKER, 15.0, [], 50, 20)),
     "count_range": ("ranges", (BATCH, 2_001, 3_000)),
     "release_range": ("ranges", (BATCH, 2_001, 3_000, 0)),
-    "outlook": ("ranges", (BATCH,)),
+    "outlook": ("ranges", (BATCH, 15.0)),
     "skip_unchanged": ("item_keys", (BATCH, 2_001, 3_000, "made", "")),
     "find_unchanged": ("item_keys", (BATCH, 2_001, 3_000, "made", "")),
     "settle_keyed": ("item_keys", (BATCH, 2_500, 0, *([None] * 3), "made", "")),

@@ -130,6 +130,38 @@ async def test_a_suspect_range_is_cut_short(manager, conn):
     assert await written(conn) == list(range(1, 201))
 
 
+async def test_a_process_whose_queue_is_full_takes_over_too(manager, conn):
+    await conn.execute(LEDGER)
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def process_item(item, ctx):
+        started.set()
+        await go_on.wait()
+        await insert(item, ctx)
+
+    manager.registry.register(processor(process_item))
+    manager._processing._control._settings = manager.settings.model_copy(
+        update={"lease_seconds": 1.0}
+    )
+    batch_id = await manager.create_batch("tried", records(400))
+    processing = asyncio.ensure_future(manager.process_batch(batch_id))
+    await started.wait()
+    dead = await conn.fetchval(
+        "UPDATE reliable_imports.import_batch_ranges SET state = 'leased',"
+        " worker_id = gen_random_uuid(), lease_until = now() - interval '1 hour'"
+        " WHERE first_item = 399 RETURNING worker_id"
+    )
+    async with asyncio.timeout(60):
+        while dead == await conn.fetchval(
+            "SELECT worker_id FROM reliable_imports.import_batch_ranges WHERE first_item = 399"
+        ):
+            await asyncio.sleep(0.05)
+    assert not processing.done()
+    go_on.set()
+    assert (await processing).ok
+    assert await written(conn) == list(range(1, 401))
+
+
 async def test_no_lease_runs_out_while_the_server_was_away(manager, conn):
     manager.registry.register(processor(insert))
     batch_id = await manager.create_batch("tried", records(1))

@@ -8,7 +8,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
 from . import unchanged
-from .control import Control, HeldRange
+from .control import BEAT_SECONDS, Control, HeldRange
 from .execution import Executor
 from .item_queue import PAGE_ITEMS, Queue, Work
 from .models import ImportBatch
@@ -87,16 +87,26 @@ class Drain:
 
     async def _feed(self, closing: anyio.abc.TaskGroup) -> None:
         """Claim ranges and queue their items, as fast as the slots take them."""
-        while self._slots.running:
-            held = await self._claim()
-            if held is not None:
-                if held.suspect:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._keep_taking_over, closing)
+            while self._slots.running:
+                held = await self._claim(self._wanted())
+                if held is None:
+                    if await self._nothing_left():
+                        break
+                elif held.suspect:
                     closing.start_soon(self._examine, held)
-                    continue
-                await self._read(held)
-                closing.start_soon(self._close, held)
-            elif await self._nothing_left():
-                return
+                else:
+                    await self._read(held)
+                    closing.start_soon(self._close, held)
+            group.cancel_scope.cancel()
+
+    async def _keep_taking_over(self, closing: anyio.abc.TaskGroup) -> None:
+        """Claim what dead workers held, although the queue may be full for long."""
+        while self._slots.running:
+            await anyio.sleep(BEAT_SECONDS)
+            while (held := await self._claim(0)) is not None:
+                closing.start_soon(self._examine, held)
 
     def _wanted(self) -> int:
         """The items of a range that takes about five seconds here; the rest is for others.
@@ -112,7 +122,7 @@ class Drain:
             return least
         return max(self._concurrency, self._slots.portion, int(RANGE_SECONDS * done / seconds))
 
-    async def _claim(self) -> HeldRange | None:
+    async def _claim(self, wanted: int) -> HeldRange | None:
         batch_id, control = self._batch.id, self._control
 
         async def statement(conn: Any) -> HeldRange | None:
@@ -126,7 +136,7 @@ class Drain:
                         control.worker_id,
                         control.lease,
                         known,
-                        wanted=self._wanted(),
+                        wanted=wanted,
                         of_suspects=LEAST_ITEMS if control.suspects < MOST_RANGES else 0,
                     )
                     if claimed is None:

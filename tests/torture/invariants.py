@@ -89,13 +89,6 @@ SELECT (SELECT count(*) FROM pg_stat_activity
 """
 
 
-async def unsettled(conn: asyncpg.Connection) -> int:
-    """How many batches have not finished."""
-    return await conn.fetchval(
-        "SELECT count(*) FROM reliable_imports.import_batches WHERE finished_at IS NULL"
-    )
-
-
 async def check(conn: asyncpg.Connection, dsn: str, history: Path) -> tuple[dict, list[str]]:
     """The counts, and every violated invariant in words."""
     counts = dict(await conn.fetchrow(COUNTS))

@@ -24,7 +24,7 @@ from .processor import FLIGHTS, PROCESSORS, records, rows
 from .report import Recovery, Report
 from .schedule import USUAL, schedule
 from .small_disk import small_disk
-from .watch import Watch, connected
+from .watch import Watch
 from .workers import LEASE_SECONDS, Crew
 
 LIVENESS_SECONDS = 120.0
@@ -47,7 +47,7 @@ class Plan:
         modes: How the batches are processed, in turn: item, interval, set.
         kinds: The faults; none: all of them.
         foreground: Workers call `process_batch` once for each batch, instead of taking jobs.
-        calm: Seconds after the faults within which everything must have settled.
+        calm: Seconds after the faults in which nothing at all may happen; then it is stuck.
         slow_commits: The server takes a tenth of a second for a COMMIT.
     """
 
@@ -94,7 +94,7 @@ async def torture(plan: Plan) -> Report:
             await _fire(plan, proxy.url(), nemesis, working)
             crew.done.touch()
             report.seconds = round(nemesis.seconds, 1)
-            report.settled_after = await _peace(dsn, working, report, plan.calm)
+            report.settled_after = await _peace(watch, working, report, plan.calm)
             watching.cancel()
         # The proxy is closed by now: what it held back is not a session that a worker has leaked.
         conn = await asyncpg.connect(dsn)
@@ -216,16 +216,20 @@ class Supply:
                 return
 
 
-async def _peace(dsn: str, working: "asyncio.Task[None]", report: Report, seconds: float) -> float:
-    """Wait until every worker has found nothing left to do, for a limited time."""
+async def _peace(watch: Watch, working: "asyncio.Task[None]", report: Report, calm: float) -> float:
+    """Wait until every worker has found nothing left to do, for as long as items get settled."""
     began = time.monotonic()
-    done, _ = await asyncio.wait([working], timeout=seconds)
-    if not done:
-        async with connected(dsn) as conn:
-            left = await invariants.unsettled(conn)
-        report.violations.append(f"after {seconds:g} s {left} batches are unfinished")
-        working.cancel()
-        await asyncio.wait([working])
-    else:
-        working.result()
+    moved, last = began, None
+    while not (await asyncio.wait([working], timeout=1.0))[0]:
+        async for glance in watch.glances():
+            if (glance.committed, glance.unfinished) != last:
+                moved, last = time.monotonic(), (glance.committed, glance.unfinished)
+            break
+        if time.monotonic() - moved > calm:
+            left = 0 if last is None else last[1]
+            report.violations.append(f"nothing moves for {calm:g} s; {left} batches are unfinished")
+            working.cancel()
+            await asyncio.wait([working])
+            return round(time.monotonic() - began, 1)
+    working.result()
     return round(time.monotonic() - began, 1)

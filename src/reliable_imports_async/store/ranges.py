@@ -93,8 +93,8 @@ async def claim(
     Args:
         held: First items of the ranges this worker holds; a range leased to it that is not among
             them was claimed by a statement whose answer was lost.
-        wanted: Items at most; the rest of a longer range becomes a range of its own.
-        of_suspects: The same for a range in which a worker has died; 0: none of those.
+        wanted: Items at most; the rest of a longer range becomes a range of its own. 0: no range.
+        of_suspects: The same for a range in which a worker has died.
     """
     row = await conn.fetchrow(
         _SQL["claim_range"], batch_id, worker_id, lease, held, wanted, of_suspects
