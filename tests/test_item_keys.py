@@ -436,9 +436,7 @@ async def test_a_retry_and_log_lines_do_not_lose_the_content(manager, conn, mode
     )
     batch_id = await manager.create_batch("tried", [{"k": "a", "v": "1"}, {"k": "b", "v": "1"}])
     assert counts(await manager.process_batch(batch_id)) == (2, 0, 0)
-    assert [line.message async for line in manager.get_logs(batch_id, item_number=1)][
-        -1
-    ] == "written"
+    assert "written" in [line.message async for line in manager.get_logs(batch_id)]
     pairs = [("a", "1"), ("b", "1")]
     assert counts(await bring(manager, pairs, skip_unchanged=True)) == (0, 2, 0)
 
