@@ -310,5 +310,5 @@ async def test_a_worker_comes_back_to_a_batch_that_waits(manager, conn, monkeypa
         await asyncio.wait([worker])
 
 
-async def _accepted(*args):
+async def _accepted(*args, **options):
     return None

@@ -280,12 +280,8 @@ class AnotherBatchRuns(StateError):
     """Only one batch of its type may run at a time, and another one does."""
 
     def __init__(self, batch_type: str, running_id: UUID) -> None:
-        super().__init__(
-            f"Only one batch of type {batch_type!r} may run at a time: batch {running_id} does.",
-            hint="try again when it has ended (`reliable-imports show` says how far it is), or "
-            f"stop it: `reliable-imports pause {running_id}`.",
-        )
-        self.batch_type = batch_type
+        message = f"Only one batch of type {batch_type!r} may run: batch {running_id} does."
+        super().__init__(message, hint=f"wait for it, or `reliable-imports pause {running_id}`.")
         self.running_id = running_id
 
 
@@ -389,12 +385,6 @@ class Rejected(ProcessorError):
 
 class ItemKeyRefused(ProcessorError, ValueError):
     """item_key raised, or what it returned is no key."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(
-            message,
-            hint="return a text, a number, or a tuple of them; None for a record without a key.",
-        )
 
 
 class BatchNotCompleted(ReliableImportsError):

@@ -117,9 +117,7 @@ def key_text(key: object) -> str | None:
     text = to_json(parts).decode() if isinstance(key, tuple) else str(parts[0])
     size = len(text.encode())
     if size > LONGEST_KEY:
-        raise ItemKeyRefused(
-            f"item_key is {size:,} bytes long; at most {LONGEST_KEY:,} are allowed."
-        )
+        raise _refused(f"item_key is {size:,} bytes long; at most {LONGEST_KEY:,} are allowed.")
     return text
 
 
@@ -128,15 +126,20 @@ def _part(part: object) -> str:
     if part is None:
         return ""
     if isinstance(part, bool) or not isinstance(part, str | int | float | Decimal):
-        raise ItemKeyRefused(f"item_key returned {type(part).__name__}.")
+        raise _refused(f"item_key returned {type(part).__name__}.")
     if isinstance(part, float | Decimal) and not math.isfinite(part):
-        raise ItemKeyRefused("item_key returned a number that is not finite.")
+        raise _refused("item_key returned a number that is not finite.")
     text = str.__str__(part) if isinstance(part, str) else format(part)
     if "\0" in text:
-        raise ItemKeyRefused("item_key contains a NUL character, which PostgreSQL cannot store.")
+        raise _refused("item_key contains a NUL character, which PostgreSQL cannot store.")
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ItemKeyRefused("item_key contains half a character (a lone surrogate).")
+        raise _refused("item_key contains half a character (a lone surrogate).")
     return text
+
+
+def _refused(message: str) -> ItemKeyRefused:
+    hint = "return a text, a number, or a tuple of them; None for a record without a key."
+    return ItemKeyRefused(message, hint=hint)
 
 
 def _raised(exc: Exception) -> ItemKeyRefused:
@@ -144,7 +147,7 @@ def _raised(exc: Exception) -> ItemKeyRefused:
         reason = f"{type(exc).__name__}: {exc}"
     except Exception:  # noqa: BLE001 - even this may be a user's code
         reason = type(exc).__name__
-    return ItemKeyRefused(f"item_key raised {reason}")
+    return _refused(f"item_key raised {reason}")
 
 
 def check_keys(processor: BaseProcessor[Any]) -> None:

@@ -144,33 +144,28 @@ class BatchManager(BatchRepairs):
             created_by: Who asks; owner of the idempotency key.
             idempotency_key: The same key with the same records gives the same batch.
             connection: Joins the transaction that is open on this connection.
-            on_same_file: When it was imported before for this batch type: "refuse", "skip"
-                (return that batch) or "force".
+            on_same_file: When it came before for this type: "refuse", "skip" (that batch), "force".
             enqueue: Have a worker process it; decided with the batch, in one transaction.
             progress: Called while loading with records, bytes read and bytes in all.
             options: Thresholds and control totals; see `BatchOptions`.
 
         Raises:
             UnknownBatchType: It has no processor here.
-            SameFile: The file was imported before.
-            IdempotencyConflict: The key was used with other records.
+            SameFile, IdempotencyConflict: The file came before; the key did, with other records.
             AnotherBatchRuns: With `enqueue`, of a type whose `only_one` is "refuse".
             SourceError: The source as a whole cannot be read.
         """
-        processor = self.registry.get(batch_type)
-        stored = stored_options(processor, options)
         request = Request(
             batch_type=batch_type,
             metadata=metadata or {},
-            options=self._options(batch_type) | stored,
+            options=self._options(batch_type, options),
             created_by=created_by,
             idempotency_key=idempotency_key,
             on_same_file=on_same_file,
             enqueue=enqueue,
-            keys=ItemKeys.of(processor),
+            keys=ItemKeys.of(self.registry.get(batch_type)),
         )
-        if enqueue:
-            await self._refuse_another(batch_type, connection)
+        await self._refuse_another(batch_type, connection, asked=enqueue)
         database, source, limits = self._database, as_source(items), self._limits
         return await loading.load(
             database, source, request, limits, connection=connection, progress=progress
@@ -362,13 +357,18 @@ class BatchManager(BatchRepairs):
             await schema.verify(conn)
         return schema.migrations()[-1].name
 
-    async def _refuse_another(self, batch_type: str, conn: Connection | None = None) -> None:
-        await only_one.refuse(self._database, self.registry, batch_type, conn)
+    async def _refuse_another(
+        self, batch_type: str, conn: Connection | None = None, *, asked: bool = True
+    ) -> None:
+        if asked:
+            await only_one.refuse(self._database, self.registry, batch_type, conn)
 
-    def _options(self, batch_type: str) -> dict[str, Any]:
+    def _options(self, batch_type: str, given: BatchOptions) -> dict[str, Any]:
         """What every process that works on a batch of this type must know."""
+        stored = stored_options(self.registry.get(batch_type), given)
         endpoint = self.registry.endpoint(batch_type)
-        return {"announce": True} if endpoint.overrides("after_batch_complete") else {}
+        announced = endpoint.overrides("after_batch_complete")
+        return stored | ({"announce": True} if announced else {})
 
     @property
     def is_open(self) -> bool:
