@@ -117,7 +117,7 @@ async def _edited(manager, damaged: UUID) -> int:
     wrong = next(one.group for one in groups if one.kind == "validation")
     items = [one async for one in manager.list_items(damaged, group=wrong)]
     item = next(one for one in items if one.reprocessed_by is None)
-    record = item.source_data | {"tailnum": "N13133"}
+    record = item.source_data | {"tailnum": "N13134"}
     await manager.update_item_source(
         damaged, item.item_number, record, reason="as painted on the plane", actor="ann"
     )
