@@ -12,12 +12,13 @@ from . import loading, queueing, schema
 from .announcing import Announcer
 from .batch_options import BatchOptions, ProcessOptions, stored_options
 from .context import LogBuffer
+from .copying import Progress
 from .database import Database
 from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
 from .guarded import Connection
 from .jobs import BatchJobs
 from .lifecycle import in_child_task
-from .loading import OnSameFile, Progress, Request
+from .loading import OnSameFile, Request
 from .models import BatchSummary, LogLevel
 from .processing import Processing, refuse_stopped
 from .processors import check_commit_interval
