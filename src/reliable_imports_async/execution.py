@@ -18,12 +18,12 @@ from .guarded import Connection, GuardedConnection, ReadingConnection
 from .interruptions import ItemTimeout, must_propagate, undisturbed
 from .judgement import Action, Judgement, describe, judge
 from .models import ImportBatch, ImportBatchItem, ItemStatus
-from .outcomes import Completed, Failed, Failure, FailureKind, Postponed, Skip
+from .outcomes import Completed, Failed, Failure, FailureKind, Outcome, Skip, Undone
 from .processors import BaseProcessor, as_outcome, as_outcomes, is_declared, is_set_wise
 from .readiness import NotReady, make_ready
 from .session import Outage, Session
 from .settings import Settings
-from .settling import Settled, Settler, Superseded, Verdict, failed_or_postponed
+from .settling import Settled, Settler, Superseded, Verdict, undone
 from .stopping import Streak
 from .store import items
 
@@ -42,7 +42,7 @@ class Prepared:
     """
 
     item: ImportBatchItem[Any]
-    ready: ImportBatchItem[Any] | Failed | Postponed
+    ready: ImportBatchItem[Any] | Undone
     ctx: ImportContext
     log: LogBuffer
     mark: int
@@ -158,7 +158,7 @@ class Executor:
                 return Settled(ItemStatus.COMPLETED)
             case Skip():
                 return Settled(ItemStatus.SKIPPED)
-            case Failed() | Postponed():
+            case _:
                 seconds = perf_counter() - started
                 item, log = prepared.item, prepared.log
                 return await self.settler.settle(item, outcome, log, session, seconds)
@@ -170,9 +170,7 @@ class Executor:
         log = LogBuffer(self.settings.log_level, self.database.redact)
         return await self.settler.settle(item, Failed(failure), log, session, 0.0)
 
-    async def _outcome(
-        self, prepared: Prepared, session: Session
-    ) -> Completed | Skip | Failed | Postponed:
+    async def _outcome(self, prepared: Prepared, session: Session) -> Outcome:
         """Transact; repeated in place while other transactions are in the way."""
         ready, ctx, log = prepared.ready, prepared.ctx, prepared.log
         if not isinstance(ready, ImportBatchItem):
@@ -190,7 +188,7 @@ class Executor:
 
     async def _ready(
         self, item: ImportBatchItem[Any], ctx: ImportContext
-    ) -> ImportBatchItem[Any] | Failed | Postponed:
+    ) -> ImportBatchItem[Any] | Undone:
         """The item with its data and what was prepared, or why it has none."""
         if self._always_ready:
             return item
@@ -207,7 +205,7 @@ class Executor:
 
     def _not_ready(
         self, exc: BaseException, item: ImportBatchItem[Any], reader: ReadingConnection
-    ) -> Failed | Postponed:
+    ) -> Undone:
         """What an exception before the transaction means."""
         cause, kind = (
             (exc.cause, exc.kind) if isinstance(exc, NotReady) else (exc, FailureKind.EXCEPTION)
@@ -218,11 +216,11 @@ class Executor:
         judgement = self.judge(cause, own=own, broken=reader.lost, default=kind)
         if judgement.action is Action.WAIT:
             raise Outage(judgement.failure, lost=reader.lost) from cause
-        return failed_or_postponed(self.processor, item, cause, judgement.failure)
+        return undone(self.processor, item, cause, judgement.failure)
 
     async def _transact(
         self, item: ImportBatchItem[Any], ctx: ImportContext, log: LogBuffer, session: Session
-    ) -> Completed | Skip | Failed | Postponed:
+    ) -> Outcome:
         """The item's transaction, from BEGIN to COMMIT."""
         conn = await session.begin()
         guarded = GuardedConnection(conn)
@@ -315,7 +313,7 @@ class Executor:
         item: ImportBatchItem[Any],
         own: tuple[BaseException, ...],
         session: Session,
-    ) -> Failed | Postponed:
+    ) -> Undone:
         """Roll back, and decide what the exception means."""
         plain = undisturbed((*own, exc))
         lost = session.lost or (plain and not await session.rollback())
@@ -329,7 +327,7 @@ class Executor:
             raise Outage(judgement.failure, lost=lost) from exc
         if judgement.action is Action.REPEAT:
             raise _Conflict(judgement.failure) from exc
-        return failed_or_postponed(self.processor, item, exc, judgement.failure)
+        return undone(self.processor, item, exc, judgement.failure)
 
     async def _commit(
         self,
@@ -338,7 +336,7 @@ class Executor:
         session: Session,
         *,
         chain: bool,
-    ) -> Completed | Skip | Failed | Postponed:
+    ) -> Outcome:
         """COMMIT; a refusal is the item's failure, or a conflict."""
         refused = await self.commit(session, chain=chain)
         if refused is None:
@@ -346,7 +344,7 @@ class Executor:
         judgement = refused.judgement
         if judgement.action is Action.REPEAT:
             raise _Conflict(judgement.failure) from refused.cause
-        return failed_or_postponed(self.processor, item, refused.cause, judgement.failure)
+        return undone(self.processor, item, refused.cause, judgement.failure)
 
     async def commit(self, session: Session, *, chain: bool) -> Refused | None:
         """COMMIT, shielded and bounded; None when it is committed.

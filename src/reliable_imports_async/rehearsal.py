@@ -21,7 +21,7 @@ from .outcomes import Failed, Outcome
 from .processors import BaseProcessor
 from .session import Outage
 from .settings import Settings
-from .settling import failed_or_postponed
+from .settling import undone
 from .stopping import Streak
 from .store import items, rehearsals, summaries
 from .store.rehearsals import Rows, Tables
@@ -253,7 +253,7 @@ class Stage:
             raise Outage(judgement.failure, lost=lost) from exc
         if judgement.action is Action.REPEAT:
             return Failed(judgement.failure) if last else None
-        return failed_or_postponed(self._executor.processor, item, exc, judgement.failure)
+        return undone(self._executor.processor, item, exc, judgement.failure)
 
 
 def _difference(before: Rows, after: Rows) -> Rows:

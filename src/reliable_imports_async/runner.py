@@ -8,6 +8,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
 from .control import Control, HeldRange
+from .deferral import next_pass
 from .execution import Executor
 from .item_queue import Queue, Work
 from .models import ImportBatch
@@ -21,6 +22,7 @@ RANGE_SECONDS = 5.0
 LEAST_ITEMS = 20
 CLAIM_SECONDS = 10.0
 HAND_BACK_SECONDS = 10.0
+LOST_PASS_SECONDS = 0.05  # somebody else has reopened the deferred ranges; or the batch is stopped
 
 
 class Drain:
@@ -142,10 +144,13 @@ class Drain:
             )
             if not page:
                 return
-            held.unsettled += len(page)
-            self._read_items += len(page)
-            self._queue.put([Work(item, held) for item in page], self._slots.portion)
             first = page[-1].item_number + 1
+            works = [Work(item, held) for item in held.to_run(page)]
+            if not works:
+                continue
+            held.unsettled += len(works)
+            self._read_items += len(works)
+            self._queue.put(works, self._slots.portion)
             while self._queue.full and self._slots.running:
                 await self._queue.wait_for_room(1.0)  # to see a pause
 
@@ -158,7 +163,7 @@ class Drain:
         while held.unsettled:
             held.progressed = anyio.Event()
             await held.progressed.wait()
-        await self._control.insist(lambda conn: ranges.release(conn, held.claimed))
+        await self._control.insist(lambda conn: ranges.release(conn, held.claimed, held.deferred))
         self._control.let_go(held)
         self._held.discard(held)
         self._released.set()
@@ -169,9 +174,16 @@ class Drain:
         outlook = await self._control.insist(lambda conn: ranges.outlook(conn, self._batch.id))
         if not outlook.unfinished:
             return True
-        if not outlook.leased and self._turn.leaves(outlook.seconds or 0.0):
+        if outlook.only_deferred:
+            if await self._control.insist(
+                lambda conn: next_pass(conn, self._batch.id, outlook.pass_number)
+            ):
+                return False
+            seconds = LOST_PASS_SECONDS
+        elif not outlook.leased and self._turn.leaves(outlook.seconds or 0.0):
             return True
-        seconds = 1.0 if outlook.seconds is None else min(1.0, max(0.01, outlook.seconds))
+        else:
+            seconds = 1.0 if outlook.seconds is None else min(1.0, max(0.01, outlook.seconds))
         with anyio.move_on_after(seconds):
             await self._released.wait()
         return False
@@ -196,5 +208,7 @@ class Drain:
             for held in self._held:
                 self._control.let_go(held)
                 await self._control.insist(
-                    lambda conn, held=held: ranges.release(conn, held.claimed)  # type: ignore[misc]
+                    lambda conn, held=held: ranges.release(  # type: ignore[misc]
+                        conn, held.claimed, held.deferred
+                    )
                 )

@@ -12,7 +12,17 @@ from .database import Database
 from .guarded import Connection
 from .judgement import describe, members
 from .models import ImportBatchItem, ItemStatus, LogLevel
-from .outcomes import Failed, Failure, FailureKind, Outcome, Postponed, Retry
+from .outcomes import (
+    Defer,
+    Deferred,
+    Failed,
+    Failure,
+    FailureKind,
+    Outcome,
+    Postponed,
+    Retry,
+    Undone,
+)
 from .processors import BaseProcessor
 from .session import Outage, Session
 from .settings import Settings
@@ -20,6 +30,7 @@ from .stopping import Streak
 from .store import items
 
 LONGEST_BACKOFF = 300.0
+FOREIGN_KEY = asyncpg.ForeignKeyViolationError.sqlstate
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +51,18 @@ class Superseded:
     """Somebody else settled the item first, or it was taken over; this try is rolled back."""
 
 
-Verdict = Settled | Later | Superseded
+Verdict = Settled | Later | Superseded | Deferred
 
 
-def failed_or_postponed(
+def undone(
     processor: BaseProcessor[Any],
     item: ImportBatchItem[Any],
     exc: BaseException,
     failure: Failure,
-) -> Failed | Postponed:
-    """A stored retry, if the processor asked for one and has tries left."""
+) -> Undone:
+    """Deferred, if a later pass may help; a retry, if asked for with tries left; or failed."""
+    if not item.final_pass and _defers(processor, exc, failure):
+        return Deferred(failure)
     wanted: tuple[type[BaseException], ...] = (Retry, *processor.retry_on)
     signal = next((one for one in members(exc) if isinstance(one, wanted)), None)
     if signal is None or item.attempt >= processor.max_attempts:
@@ -58,6 +71,13 @@ def failed_or_postponed(
     if after is None:
         after = min(2.0**item.attempts, LONGEST_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
     return Postponed(max(0.0, after), failure)
+
+
+def _defers(processor: BaseProcessor[Any], exc: BaseException, failure: Failure) -> bool:
+    """Whether the item waits for another one."""
+    if any(isinstance(one, Defer) for one in members(exc)):
+        return True
+    return processor.defer_on == "foreign_key" and failure.sqlstate == FOREIGN_KEY
 
 
 def lines_of(log: LogBuffer, item: ImportBatchItem[Any], outcome: Outcome) -> list[LogLine]:
@@ -83,7 +103,7 @@ class Settler:
     async def settle(
         self,
         item: ImportBatchItem[Any],
-        outcome: Failed | Postponed,
+        outcome: Undone,
         log: LogBuffer,
         session: Session,
         seconds: float,
@@ -96,6 +116,8 @@ class Settler:
         Raises:
             Outage: There was no answer: whether it is stored is unknown.
         """
+        if isinstance(outcome, Deferred):
+            return outcome  # pending as it was: its range remembers it
         if isinstance(outcome, Failed) and self._streak.refuses(outcome.failure):
             return Later()
         conn = await session.idle()

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from ..context import LogLine
 from ..guarded import Connection
 from ..models import ImportBatchItem, ItemStatus
-from ..outcomes import Completed, Failed, Outcome, Postponed, Skip
+from ..outcomes import Completed, Deferred, Failed, Outcome, Postponed, Skip
 from ..sql import statements
 from .items import StoredStatus, stored_status
 
@@ -97,4 +97,6 @@ def _stored(one: Settlement) -> dict[str, Any]:
             stored["fields"] = to_json(failure.fields).decode() if failure.fields else None
         case Postponed(after):
             stored |= {"status": ItemStatus.PENDING, "after": after}
+        case Deferred():
+            raise AssertionError  # nothing is stored about it
     return stored
