@@ -18,12 +18,12 @@ from .guarded import Connection, GuardedConnection, ReadingConnection
 from .interruptions import ItemTimeout, must_propagate, undisturbed
 from .judgement import Action, Judgement, describe, judge
 from .models import ImportBatch, ImportBatchItem, ItemStatus
-from .outcomes import Completed, Failed, Failure, FailureKind, Outcome, Skip, Undone
+from .outcomes import Completed, Deferred, Failed, Failure, FailureKind, Outcome, Skip, Undone
 from .processors import BaseProcessor, as_outcome, as_outcomes, is_declared, is_set_wise
 from .readiness import NotReady, make_ready
 from .session import Outage, Session
 from .settings import Settings
-from .settling import Settled, Settler, Superseded, Verdict, undone
+from .settling import Settled, Settler, Superseded, Verdict, undone, waits
 from .stopping import Streak
 from .store import items
 
@@ -321,6 +321,8 @@ class Executor:
             await session.discard()
         if must_propagate(exc) or isinstance(exc, _FenceLost | Outage):
             raise exc
+        if not lost and waits(self.processor, item, exc):
+            return Deferred()  # at once: it may happen to most items, and nothing is stored
         judgement = self.judge(exc, own=own, broken=lost)
         if judgement.action is Action.WAIT:
             await session.discard()

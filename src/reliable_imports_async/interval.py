@@ -17,7 +17,7 @@ from .rounds import Done, Round
 from .savepoints import Distance, Savepoints
 from .screening import Screening
 from .session import ROUND_TRIP_SECONDS, Outage, Session
-from .settling import Later, Settled, Verdict, lines_of, undone
+from .settling import Later, Settled, Verdict, lines_of, undone, waits
 from .setwise import SetWise
 from .store import constraints, settlements
 from .store.settlements import Settlement
@@ -181,6 +181,8 @@ class Interval:
         if must_propagate(exc):
             raise exc
         plain = undisturbed((*own, exc)) and not session.lost
+        if plain and waits(self._executor.processor, run[0].item, exc):
+            return await self._defer(failed, run, round_)
         judgement = self._executor.judge(exc, own=own, broken=session.lost)
         culprit = 0 if len(run) == 1 else failed.culprit
         if judgement.failure.kind is FailureKind.TRANSACTION and len(run) > 1:
@@ -205,6 +207,16 @@ class Interval:
         if learnt or culprit is None:
             round_.screen(self._suspects)
         return not learnt or (culprit is None and len(round_.suspects) == apart)
+
+    async def _defer(self, failed: RunFailed, run: Sequence[Prepared], round_: Round) -> bool:
+        """Undo a run of which an item waits for another; what it waits for may come any time."""
+        await round_.savepoints.undo()
+        culprit = 0 if len(run) == 1 else failed.culprit
+        if culprit is None:
+            round_.put_back(run)
+        else:
+            round_.failed(run, culprit, Done(run[culprit], Deferred()))
+        return True
 
     def _allowed(self, ended: Mapping[int, Done]) -> dict[int, Done]:
         """The items to store; not the deferred, nor those whose failures pause the batch."""

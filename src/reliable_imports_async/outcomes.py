@@ -106,13 +106,7 @@ class Postponed:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The item's effects are rolled back, and it runs again in the next pass over the batch.
-
-    Attributes:
-        failure: What made it wait, and fails it in the final pass.
-    """
-
-    failure: Failure
+    """The item's effects are rolled back, and it runs again in the next pass over the batch."""
 
 
 Undone = Failed | Postponed | Deferred

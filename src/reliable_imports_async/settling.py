@@ -10,7 +10,7 @@ import asyncpg
 from .context import LogBuffer, LogLine
 from .database import Database
 from .guarded import Connection
-from .judgement import describe, members
+from .judgement import describe, members, unfold
 from .models import ImportBatchItem, ItemStatus, LogLevel
 from .outcomes import (
     Defer,
@@ -61,8 +61,8 @@ def undone(
     failure: Failure,
 ) -> Undone:
     """Deferred, if a later pass may help; a retry, if asked for with tries left; or failed."""
-    if not item.final_pass and _defers(processor, exc, failure):
-        return Deferred(failure)
+    if waits(processor, item, exc):
+        return Deferred()
     wanted: tuple[type[BaseException], ...] = (Retry, *processor.retry_on)
     signal = next((one for one in members(exc) if isinstance(one, wanted)), None)
     if signal is None or item.attempt >= processor.max_attempts:
@@ -73,11 +73,15 @@ def undone(
     return Postponed(max(0.0, after), failure)
 
 
-def _defers(processor: BaseProcessor[Any], exc: BaseException, failure: Failure) -> bool:
-    """Whether the item waits for another one."""
+def waits(processor: BaseProcessor[Any], item: ImportBatchItem[Any], exc: BaseException) -> bool:
+    """Whether the item is deferred: it needs another one, and a later pass may bring it."""
+    if item.final_pass:
+        return False
     if any(isinstance(one, Defer) for one in members(exc)):
         return True
-    return processor.defer_on == "foreign_key" and failure.sqlstate == FOREIGN_KEY
+    return processor.defer_on == "foreign_key" and any(
+        getattr(one, "sqlstate", None) == FOREIGN_KEY for one in unfold(exc)
+    )
 
 
 def lines_of(log: LogBuffer, item: ImportBatchItem[Any], outcome: Outcome) -> list[LogLine]:

@@ -202,6 +202,7 @@ class BatchAnswer(BaseModel):
     root_batch_id: UUID
     total_items: int
     pending_items: int
+    deferred_items: int = Field(description="Pending, and waiting for other items.")
     completed_items: int
     skipped_items: int
     failed_items: int

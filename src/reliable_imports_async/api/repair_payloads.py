@@ -106,6 +106,7 @@ class DryRunAnswer(BaseModel):
     skipped: int
     failed: int
     retried: int
+    deferred: int
     groups: list[CauseAnswer]
     tables: list[TableAnswer]
     seconds: float

@@ -70,7 +70,7 @@ def dry_run_view(report: DryRun, repeated: str = "") -> Iterator[RenderableType]
         Text(
             f"{number(report.completed)} would complete   {number(report.skipped)} be skipped   "
             f"{number(report.failed)} fail   {number(report.retried)} be retried   "
-            f"of {number(report.total_items)}"
+            f"{number(report.deferred)} be deferred   of {number(report.total_items)}"
         )
     )
     for table in report.tables:
@@ -107,6 +107,8 @@ def _counts(summary: BatchSummary) -> Text:
     ]
     if summary.pending_items:
         parts.append((summary.pending_items, "pending", "cyan"))
+    if summary.deferred_items:
+        parts.append((summary.deferred_items, "of them deferred", "cyan"))
     text = Text()
     for count, word, style in parts:
         text.append(f"{number(count)} {word}", style if count else "dim").append("   ")
