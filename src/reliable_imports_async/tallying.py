@@ -38,6 +38,7 @@ class DryRun:
         groups: The failures by cause, largest first, each with its first 100 items.
         tables: What the completed and skipped items would have written.
         seconds: How long it took.
+        notes: What happened all the same, and what the verdicts do not take into account.
     """
 
     batch_id: UUID
@@ -51,6 +52,7 @@ class DryRun:
     groups: tuple[FailureGroup, ...]
     tables: tuple[TableChanges, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with JSON-ready values."""
@@ -101,7 +103,9 @@ class Tally:
             known = self._rows.get(oid, [0, 0, 0])
             self._rows[oid] = [a + b for a, b in zip(known, changed, strict=True)]
 
-    def report(self, names: Mapping[int, str], seconds: float) -> DryRun:
+    def report(
+        self, names: Mapping[int, str], seconds: float, *, notes: Sequence[str] = ()
+    ) -> DryRun:
         """Everything, put together."""
         changes = {names[oid]: rows for oid, rows in self._rows.items() if any(rows)}
         return DryRun(
@@ -123,6 +127,7 @@ class Tally:
                 for table, rows in sorted(changes.items())
             ),
             seconds=round(seconds, 3),
+            notes=tuple(notes),
         )
 
     def _add_failure(self, item: ImportBatchItem[Any], outcome: Failed) -> None:

@@ -71,7 +71,9 @@ class ProcessBatch(Thresholds):
 
     process: Literal["background", "wait"] = "background"
     dry_run: bool = Field(
-        default=False, description="Only try, here and now: everything is rolled back."
+        default=False,
+        description="Only try, here and now: everything is rolled back. `prepare_item` runs all "
+        "the same, sequences advance, and each item is tried alone.",
     )
 
 

@@ -110,6 +110,7 @@ class DryRunAnswer(BaseModel):
     groups: list[CauseAnswer]
     tables: list[TableAnswer]
     seconds: float
+    notes: list[str]
 
 
 class ProcessedAnswer(RootModel[BatchAnswer | DryRunAnswer]):
