@@ -1,7 +1,9 @@
 """Children before parents: what waits for other records of its batch runs again, pass by pass."""
 
 import asyncio
+import os
 import random
+import sys
 from collections import Counter
 
 import anyio
@@ -18,7 +20,21 @@ from .trying import LEDGER, MODES, insert, processor, run, written
 
 NODES = "CREATE TABLE nodes (id integer PRIMARY KEY, parent integer REFERENCES nodes)"
 MODE = {"item": 1, "interval": 7, "set": 8}
+PASS = "SELECT pass_number FROM reliable_imports.import_batches WHERE id = $1"
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+KILLED = """
+import asyncio, sys
+from uuid import UUID
+from reliable_imports_async import BatchManager, Settings
+from tests.test_deferral import NodeProcessor
+
+async def main():
+    async with BatchManager(sys.argv[1], settings=Settings(lease_seconds=1.0)) as manager:
+        manager.registry.register(NodeProcessor)
+        await manager.process_batch(UUID(sys.argv[2]))
+
+asyncio.run(main())
+"""
 FIRST_RANGE = """
 SELECT state, deferred, final_pass FROM reliable_imports.import_batch_ranges ORDER BY first_item
 """
@@ -57,14 +73,17 @@ def tree(count: int, children: int | None = None) -> list[dict[str, int | None]]
 
 
 @pytest.fixture(autouse=True)
-async def tables(conn):
+async def tables(conn, manager):
     await conn.execute(LEDGER)
     await conn.execute(NODES)
+    manager.registry.register(NodeProcessor)
 
 
 @pytest.fixture(params=MODE)
 def mode(request, manager) -> str:
-    manager.registry.register(NodeSetProcessor if request.param == "set" else NodeProcessor)
+    if request.param == "set":
+        manager.registry.__init__()
+        manager.registry.register(NodeSetProcessor)
     return request.param
 
 
@@ -78,7 +97,6 @@ async def passes(manager: BatchManager, batch_id) -> list[str]:
 
 
 async def test_a_tree_in_random_order_needs_no_sorting(manager, conn):
-    manager.registry.register(NodeProcessor)
     batch_id = await manager.create_batch("node", tree(10_000, children=20))
     summary = await manager.process_batch(batch_id, commit_interval=100)
     assert (summary.ok, summary.completed_items, summary.deferred_items) == (True, 10_000, 0)
@@ -178,6 +196,7 @@ async def test_in_the_final_pass_a_processor_can_do_without(manager, conn):
             parent = None if item.final_pass else item.source_data["parent"]
             await ctx.execute("INSERT INTO nodes VALUES ($1, $2)", item.source_data["id"], parent)
 
+    manager.registry.__init__()
     manager.registry.register(LooseProcessor)
     batch_id = await create(manager, (1, 2), (2, 1))
     assert (await manager.process_batch(batch_id)).ok
@@ -211,7 +230,7 @@ async def test_a_stored_retry_is_waited_for(manager, conn):
 
 
 async def test_a_retry_and_a_deferral_in_one_range(manager, conn):
-    batch_id = await manager.create_batch("tried", [{"n": n} for n in range(1, 1_001)])
+    batch_id = await manager.create_batch("node", [{"n": n} for n in range(1, 1_001)])
     await conn.execute("UPDATE reliable_imports.import_batches SET status = 'processing'")
     await conn.execute(
         "UPDATE reliable_imports.import_batch_items"
@@ -227,7 +246,7 @@ async def test_a_retry_and_a_deferral_in_one_range(manager, conn):
 
 
 async def test_what_was_deferred_outlives_a_crash_and_a_split(manager, conn):
-    batch_id = await manager.create_batch("tried", [{"n": n} for n in range(1, 1_001)])
+    batch_id = await manager.create_batch("node", [{"n": n} for n in range(1, 1_001)])
     await conn.execute("UPDATE reliable_imports.import_batches SET status = 'processing'")
     claimed, _ = await ranges.claim(conn, batch_id, batch_id, 15.0, [], 5)
     running = ranges.RunningCounts(claimed, 0, 0, 0, "{}", "{1,4}")
@@ -300,7 +319,7 @@ async def test_a_restart_between_the_passes(manager, conn, dsn, mode):
                 await manager.process_batch(batch_id, commit_interval=MODE[mode])
 
     async def stop(scope: anyio.CancelScope) -> None:
-        while not [message for message in await passes(manager, batch_id) if "3" in message[:8]]:
+        while await conn.fetchval(PASS, batch_id) < 3:
             await anyio.lowlevel.checkpoint()
         scope.cancel()
 
@@ -310,6 +329,24 @@ async def test_a_restart_between_the_passes(manager, conn, dsn, mode):
     async with BatchManager(dsn, settings=Settings(lease_seconds=1.0)) as second:
         second.registry.register(NodeProcessor)
         assert (await second.process_batch(batch_id)).ok
+    assert await written(conn) == list(range(1, 301))
+
+
+async def test_kill_9_in_a_later_pass(manager, conn, dsn):
+    batch_id = await manager.create_batch("node", tree(300))
+    killed = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", KILLED, dsn, str(batch_id)),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        with anyio.fail_after(60):
+            while await conn.fetchval(PASS, batch_id) < 3:
+                await anyio.lowlevel.checkpoint()
+    finally:
+        killed.kill()
+        await killed.wait()
+    assert (await manager.get_batch_summary(batch_id)).pending_items > 0
+    assert (await manager.process_batch(batch_id)).ok
     assert await written(conn) == list(range(1, 301))
 
 
@@ -325,6 +362,7 @@ async def test_a_pause_keeps_what_waits_and_tries_it_once_a_pass(manager, conn):
             await manager.pause_batch(item.batch_id)
         await insert(item, ctx)
 
+    manager.registry.__init__()
     manager.registry.register(processor(process_item, concurrency=1))
     batch_id = await manager.create_batch("tried", [{"n": n} for n in range(1, 1_001)])
     paused = await manager.process_batch(batch_id)
@@ -374,8 +412,7 @@ async def test_a_dry_run_says_what_waits(manager, conn, mode):
 
 async def test_workers_share_the_passes(manager, conn, dsn):
     async with BatchManager(dsn, concurrency=2) as second:
-        for one in (manager, second):
-            one.registry.register(NodeProcessor)
+        second.registry.register(NodeProcessor)
         async with worker(manager), worker(second):
             batch_id = await manager.create_batch("node", tree(400), enqueue=True)
             assert (await finished(manager, batch_id)).ok
@@ -383,7 +420,6 @@ async def test_workers_share_the_passes(manager, conn, dsn):
 
 
 async def test_a_batch_that_only_waits_is_not_forsaken(manager, conn):
-    manager.registry.register(NodeProcessor)
     batch_id = await create(manager, (2, 1), (1, None))
     await manager.enqueue_batch(batch_id)
     await conn.execute(
