@@ -108,9 +108,9 @@ async def test_a_tree_in_random_order_needs_no_sorting(manager, conn):
 
 
 async def test_a_tree_at_every_speed(manager, conn, mode):
-    batch_id = await manager.create_batch("node", tree(300))
+    batch_id = await manager.create_batch("node", tree(150))
     assert (await manager.process_batch(batch_id, commit_interval=MODE[mode])).ok
-    assert await written(conn) == list(range(1, 301))
+    assert await written(conn) == list(range(1, 151))
 
 
 async def test_what_never_comes_fails_its_children_with_the_true_cause(manager, conn, mode):
@@ -296,7 +296,7 @@ async def test_a_paused_batch_begins_no_pass(manager, conn):
 
 
 async def test_two_drain_together_and_double_nothing(manager, conn, dsn, mode):
-    batch_id = await manager.create_batch("node", tree(500))
+    batch_id = await manager.create_batch("node", tree(200))
     async with BatchManager(dsn, concurrency=4) as second:
         second.registry.register(NodeProcessor)
         both = await asyncio.gather(
@@ -304,13 +304,13 @@ async def test_two_drain_together_and_double_nothing(manager, conn, dsn, mode):
             second.process_batch(batch_id),
         )
     assert all(summary.ok for summary in both)
-    assert await written(conn) == list(range(1, 501))
+    assert await written(conn) == list(range(1, 201))
     numbers = [message.split(":")[0] for message in await passes(manager, batch_id)]
     assert numbers == [f"pass {n}" for n in range(2, len(numbers) + 2)]
 
 
 async def test_a_restart_between_the_passes(manager, conn, dsn, mode):
-    batch_id = await manager.create_batch("node", tree(300))
+    batch_id = await manager.create_batch("node", tree(150))
 
     async def stopped() -> None:
         with anyio.CancelScope() as scope:
@@ -329,11 +329,11 @@ async def test_a_restart_between_the_passes(manager, conn, dsn, mode):
     async with BatchManager(dsn, settings=Settings(lease_seconds=1.0)) as second:
         second.registry.register(NodeProcessor)
         assert (await second.process_batch(batch_id)).ok
-    assert await written(conn) == list(range(1, 301))
+    assert await written(conn) == list(range(1, 151))
 
 
 async def test_kill_9_in_a_later_pass(manager, conn, dsn):
-    batch_id = await manager.create_batch("node", tree(300))
+    batch_id = await manager.create_batch("node", tree(150))
     killed = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", KILLED, dsn, str(batch_id)),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -347,7 +347,7 @@ async def test_kill_9_in_a_later_pass(manager, conn, dsn):
         await killed.wait()
     assert (await manager.get_batch_summary(batch_id)).pending_items > 0
     assert (await manager.process_batch(batch_id)).ok
-    assert await written(conn) == list(range(1, 301))
+    assert await written(conn) == list(range(1, 151))
 
 
 async def test_a_pause_keeps_what_waits_and_tries_it_once_a_pass(manager, conn):
@@ -414,9 +414,9 @@ async def test_workers_share_the_passes(manager, conn, dsn):
     async with BatchManager(dsn, concurrency=2) as second:
         second.registry.register(NodeProcessor)
         async with worker(manager), worker(second):
-            batch_id = await manager.create_batch("node", tree(400), enqueue=True)
+            batch_id = await manager.create_batch("node", tree(200), enqueue=True)
             assert (await finished(manager, batch_id)).ok
-    assert await written(conn) == list(range(1, 401))
+    assert await written(conn) == list(range(1, 201))
 
 
 async def test_a_batch_that_only_waits_is_not_forsaken(manager, conn):
