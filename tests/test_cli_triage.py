@@ -81,6 +81,7 @@ async def test_edit_an_item_and_run_it(cli, shop, failed) -> None:
     assert (item["source_data"]["sku"], item["edits"][0]["before"]["sku"]) == ("b", "c")
     assert (await cli("reprocess", tail, "--item", "4", "--item", "6")).code == 0
     assert await shop.fetchval("SELECT count(*) FROM orders") == 4
+    assert "3 failed   1 of them outstanding   of 6" in unpadded((await cli("show", tail)).out)
 
 
 async def test_reprocess_says_what_took_no_part(cli, shop, failed) -> None:
@@ -133,6 +134,7 @@ async def test_a_dry_run_says_what_would_happen(cli, shop, orders) -> None:
     shown = unpadded(tried.out)
     assert "2 would complete   1 be skipped   2 fail   0 be retried   of 5" in shown
     assert "public.orders: 2 inserted, 0 updated, 0 deleted" in shown
+    assert "each item was tried alone" in shown
     assert "Key (sku): c 2" in shown
     assert re.search(r"Next: for real: reliable-imports process \w+$", shown)
     assert await shop.fetchval("SELECT count(*) FROM orders") == 0

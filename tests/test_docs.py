@@ -120,6 +120,17 @@ async def test_the_processors_page_runs(manager: BatchManager, conn):
     assert (await manager.get_item(retried.batch_id, 1)).attempts == 2
 
 
+async def test_the_documented_children_wait_for_their_parents(manager: BatchManager, conn):
+    await conn.execute(
+        "CREATE TABLE categories"
+        " (id integer PRIMARY KEY, name text, parent_id integer REFERENCES categories)"
+    )
+    register_documented(manager)
+    names = {4: ("Sale", None), 3: ("Boots", 2), 2: ("Shoes", 1), 1: ("Clothes", None)}
+    records = [{"id": n, "name": name, "parent_id": up} for n, (name, up) in names.items()]
+    assert (await manager.process_batch(await manager.create_batch("category", records))).ok
+
+
 async def test_the_documented_hooks_run_in_their_order(manager: BatchManager, capsys):
     register_documented(manager)
     assert "ledger_2026" in manager.registry.batch_types

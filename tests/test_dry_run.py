@@ -98,6 +98,33 @@ async def test_items_that_depend_on_each_other_are_judged_alone(manager, conn, p
     assert (report.completed, report.failed) == (3, 0)
 
 
+async def test_the_report_says_what_happened_all_the_same(manager, conn, processor):
+    _, report = await dry_run(manager, ["one"])
+    assert report.notes[0] == "sequences have advanced"
+    assert "depend on each other" in report.notes[1]
+
+    class CallingProcessor(TownProcessor):
+        async def prepare_item(self, item, ctx):
+            return None
+
+    manager.registry.register(CallingProcessor())
+    batch_id = await manager.create_batch("calling", [{"name": "two", "land": "A"}])
+    report = await manager.process_batch(batch_id, dry_run=True)
+    assert report.notes[0].startswith("prepare_item ran")
+
+
+async def test_a_batch_that_is_started_meanwhile_has_no_report(manager, conn):
+    class RacingProcessor(BaseProcessor):
+        async def process_item(self, item, ctx):
+            if ctx.dry_run:
+                await manager.process_batch(item.batch_id)
+
+    manager.registry.register(RacingProcessor)
+    batch_id = await manager.create_batch("racing", [{"n": 1}])
+    with pytest.raises(WrongBatchStatus, match="completed"):
+        await manager.process_batch(batch_id, dry_run=True)
+
+
 async def test_only_a_pending_batch_can_be_tried(manager, processor):
     batch_id, _ = await dry_run(manager, ["one"])
     await manager.process_batch(batch_id)

@@ -9,7 +9,12 @@ import asyncpg
 import httpx
 import pytest
 import uvloop
-from examples import api_example, customer_import_example, products_csv_example
+from examples import (
+    api_example,
+    categories_example,
+    customer_import_example,
+    products_csv_example,
+)
 from examples.flights import check, demo, triage
 
 from reliable_imports_async import BatchManager
@@ -18,6 +23,11 @@ CUSTOMERS = """\
 3 completed, 2 failed
 2 failed: validate_item returned False. - items 3 5
 reprocessed: 1 completed, 1 failed
+"""
+
+CATEGORIES = """\
+4 of 5 categories imported
+1 waited in vain for parent=garden
 """
 
 PRODUCTS = """\
@@ -78,6 +88,13 @@ async def test_products_are_imported_from_csv(dsn: str, conn, capsys) -> None:
         ("A-400", "18.00", None),
         ("A-500", "9.90", 64),
     ]
+
+
+async def test_categories_come_in_any_order(dsn: str, conn, capsys) -> None:
+    for _ in range(2):
+        await categories_example.main(dsn)
+        assert capsys.readouterr().out == CATEGORIES
+    assert await conn.fetchval("SELECT count(*) FROM categories") == 4
 
 
 @pytest.mark.long

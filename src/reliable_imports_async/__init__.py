@@ -18,7 +18,7 @@ from .models import (
     LogLevel,
     Visible,
 )
-from .outcomes import Failure, FailureKind, Retry, Skip
+from .outcomes import Defer, Failure, FailureKind, Retry, Skip
 from .processors import BaseProcessor
 from .registry import Registry
 from .settings import Settings
@@ -37,6 +37,7 @@ __all__ = [
     "BatchStatus",
     "BatchSummary",
     "CorrectedFile",
+    "Defer",
     "DryRun",
     "EndpointContext",
     "Failure",

@@ -1,10 +1,10 @@
 """The control statement: once a second it renews leases, writes counts and learns statuses."""
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import anyio
@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from .database import STATEMENT_SECONDS, Database
 from .guarded import Connection, PooledConnection
 from .judgement import is_outage
-from .models import BatchStatus, ItemStatus
+from .models import BatchStatus, ImportBatchItem, ItemStatus
 from .settings import Settings
 from .store import ranges
 from .store.ranges import ClaimedRange, Counts, RunningCounts
@@ -37,6 +37,7 @@ class HeldRange:
     valid_until: float  # by the local monotonic clock; no item starts later
     unsettled: int = 0  # items read and not yet settled
     lost: bool = False  # somebody else has claimed it
+    deferred: set[int] = field(default_factory=set)  # items that wait for the next pass
     progressed: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -48,6 +49,13 @@ class HeldRange:
     def suspect(self) -> bool:
         """Whether a worker has died in it."""
         return self.claimed.crashes > 0
+
+    def to_run(self, page: Sequence[ImportBatchItem[Any]]) -> list[ImportBatchItem[Any]]:
+        """The items of a page that run now: not those that were deferred in this pass."""
+        left = [item for item in page if item.item_number not in self.deferred]
+        if self.claimed.final_pass:
+            return [replace(item, final_pass=True) for item in left]
+        return left
 
     def count(self, status: ItemStatus, group: str | None) -> None:
         """Add a settled item."""
@@ -73,7 +81,10 @@ class HeldRange:
         """What the control statement writes."""
         groups = to_json(self.counts.groups).decode()
         counts = self.counts
-        return RunningCounts(self.claimed, counts.completed, counts.skipped, counts.failed, groups)
+        deferred = f"{{{','.join(map(str, sorted(self.deferred)))}}}"
+        return RunningCounts(
+            self.claimed, counts.completed, counts.skipped, counts.failed, groups, deferred
+        )
 
 
 class Control:
@@ -108,7 +119,7 @@ class Control:
 
     def hold(self, claimed: ClaimedRange, counts: Counts) -> HeldRange:
         """Register a claimed range, so that its lease is renewed."""
-        held = HeldRange(claimed, counts, self._valid_until())
+        held = HeldRange(claimed, counts, self._valid_until(), deferred=set(claimed.deferred))
         self._held[claimed.batch_id, claimed.first_item] = held
         return held
 

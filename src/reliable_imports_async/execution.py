@@ -19,7 +19,7 @@ from .interruptions import must_propagate, undisturbed
 from .item_keys import remembering, skips_unchanged
 from .judgement import Action, Judgement, describe, judge
 from .models import ImportBatch, ImportBatchItem, ItemStatus
-from .outcomes import Completed, Failed, Failure, FailureKind, Postponed, Skip
+from .outcomes import Completed, Deferred, Failed, Failure, FailureKind, Outcome, Skip, Undone
 from .processors import BaseProcessor, as_outcome, as_outcomes, is_declared, is_set_wise
 from .readiness import NotReady, make_ready
 from .session import Outage, Session
@@ -29,8 +29,9 @@ from .settling import (
     Settler,
     Superseded,
     Verdict,
-    failed_or_postponed,
     is_fence_lost,
+    undone,
+    waits,
 )
 from .stopping import Streak
 from .store import item_keys, items
@@ -60,7 +61,7 @@ class Prepared:
         begin: Callable[[ImportBatchItem[Any]], tuple[ImportContext, LogBuffer]],
     ) -> None:
         self.item = item
-        self.ready: ImportBatchItem[Any] | Failed | Postponed = item
+        self.ready: ImportBatchItem[Any] | Undone = item
         self.mark = 0
         self.seconds = 0.0
         self._begin = begin
@@ -214,7 +215,7 @@ class Executor:
                 return Settled(ItemStatus.COMPLETED)
             case Skip():
                 return Settled(ItemStatus.SKIPPED)
-            case Failed() | Postponed():
+            case _:
                 seconds = perf_counter() - started
                 item, log = prepared.item, prepared.log
                 return await self.settler.settle(item, outcome, log, session, seconds)
@@ -226,9 +227,7 @@ class Executor:
         log = LogBuffer(self.settings.log_level, self.database.redact)
         return await self.settler.settle(item, Failed(failure), log, session, 0.0)
 
-    async def _outcome(
-        self, prepared: Prepared, session: Session
-    ) -> Completed | Skip | Failed | Postponed:
+    async def _outcome(self, prepared: Prepared, session: Session) -> Outcome:
         """Transact; repeated in place while other transactions are in the way."""
         ready, ctx, log = prepared.ready, prepared.ctx, prepared.log
         if not isinstance(ready, ImportBatchItem):
@@ -246,7 +245,7 @@ class Executor:
 
     async def _ready(
         self, item: ImportBatchItem[Any], ctx: ImportContext
-    ) -> ImportBatchItem[Any] | Failed | Postponed:
+    ) -> ImportBatchItem[Any] | Undone:
         """The item with its data and what was prepared, or why it has none."""
         reader = ReadingConnection(self.database.reading)
         ctx._enter(reader, item)  # noqa: SLF001
@@ -261,7 +260,7 @@ class Executor:
 
     def _not_ready(
         self, exc: BaseException, item: ImportBatchItem[Any], reader: ReadingConnection
-    ) -> Failed | Postponed:
+    ) -> Undone:
         """What an exception before the transaction means."""
         cause, kind = (
             (exc.cause, exc.kind) if isinstance(exc, NotReady) else (exc, FailureKind.EXCEPTION)
@@ -272,11 +271,11 @@ class Executor:
         judgement = self.judge(cause, own=own, broken=reader.lost, default=kind)
         if judgement.action is Action.WAIT:
             raise Outage(judgement.failure, lost=reader.lost) from cause
-        return failed_or_postponed(self.processor, item, cause, judgement.failure)
+        return undone(self.processor, item, cause, judgement.failure)
 
     async def _transact(
         self, item: ImportBatchItem[Any], ctx: ImportContext, log: LogBuffer, session: Session
-    ) -> Completed | Skip | Failed | Postponed:
+    ) -> Outcome:
         """The item's transaction, from BEGIN to COMMIT."""
         conn = await session.begin()
         guarded = GuardedConnection(conn)
@@ -370,7 +369,7 @@ class Executor:
         session: Session,
         *,
         changed: bool,
-    ) -> Failed | Postponed:
+    ) -> Undone:
         """Roll back, and decide what the exception means."""
         plain = undisturbed((*own, exc))
         undo = session.rollback if changed else session.undo
@@ -379,13 +378,15 @@ class Executor:
             await session.discard()
         if must_propagate(exc) or isinstance(exc, _FenceLost | Outage):
             raise exc
+        if not lost and waits(self.processor, item, exc):
+            return Deferred()  # at once: it may happen to most items, and nothing is stored
         judgement = self.judge(exc, own=own, broken=lost)
         if judgement.action is Action.WAIT:
             await session.discard()
             raise Outage(judgement.failure, lost=lost) from exc
         if judgement.action is Action.REPEAT:
             raise _Conflict(judgement.failure) from exc
-        return failed_or_postponed(self.processor, item, exc, judgement.failure)
+        return undone(self.processor, item, exc, judgement.failure)
 
     async def _commit(
         self,
@@ -395,7 +396,7 @@ class Executor:
         at_once: str | None,
         *,
         chain: bool,
-    ) -> Completed | Skip | Failed | Postponed:
+    ) -> Outcome:
         """COMMIT; a refusal is the item's failure, or a conflict."""
         refused = await self.commit(session, chain=chain, first=at_once)
         if refused is None:
@@ -403,7 +404,7 @@ class Executor:
         judgement = refused.judgement
         if judgement.action is Action.REPEAT:
             raise _Conflict(judgement.failure) from refused.cause
-        return failed_or_postponed(self.processor, item, refused.cause, judgement.failure)
+        return undone(self.processor, item, refused.cause, judgement.failure)
 
     async def commit(
         self, session: Session, *, chain: bool, first: str | None = None

@@ -12,13 +12,13 @@ from .interruptions import must_propagate, undisturbed
 from .itemwise import ItemWise, MayStart, RunFailed, TransactionChanged
 from .judgement import Action
 from .models import ImportBatchItem, ItemStatus
-from .outcomes import Completed, Failed, FailureKind, Outcome, Postponed, Skip
+from .outcomes import Completed, Deferred, Failed, FailureKind, Outcome, Postponed, Skip, Undone
 from .processors import is_set_wise
 from .rounds import Done, Round
 from .savepoints import Distance, Savepoints
 from .screening import Screening
 from .session import ROUND_TRIP_SECONDS, Outage, Session
-from .settling import Later, Settled, Verdict, failed_or_postponed, lines_of
+from .settling import Later, Settled, Verdict, lines_of, undone, waits
 from .setwise import SetWise
 from .store import constraints, settlements
 from .store.settlements import Settlement
@@ -122,7 +122,7 @@ class Interval:
             self._executor.streak.take_back(failed, len(outcomes) - later)
             await self._give_up(exc, session)
             raise
-        left = {number: Later() for number in ended.keys() - stored.keys()}
+        left = {number: _unstored(ended[number].outcome) for number in ended.keys() - stored.keys()}
         return left | {number: _verdict(one.outcome) for number, one in stored.items()}
 
     async def _begin(self, conn: Connection, prepared: Sequence[Prepared]) -> Round:
@@ -185,6 +185,8 @@ class Interval:
         if must_propagate(exc):
             raise exc
         plain = undisturbed((*own, exc)) and not session.lost
+        if plain and waits(self._executor.processor, run[0].item, exc):
+            return await self._defer(failed, run, round_)
         judgement = self._executor.judge(exc, own=own, broken=session.lost)
         culprit = 0 if len(run) == 1 else failed.culprit
         if judgement.failure.kind is FailureKind.TRANSACTION and len(run) > 1:
@@ -192,7 +194,7 @@ class Interval:
         ended = None
         if culprit is not None and judgement.action is Action.FAIL:
             item = run[culprit].item
-            outcome = failed_or_postponed(self._executor.processor, item, exc, judgement.failure)
+            outcome = undone(self._executor.processor, item, exc, judgement.failure)
             ended = Done(run[culprit], outcome, run[culprit].seconds + failed.seconds)
         if not plain or judgement.action is Action.WAIT:
             await session.discard()
@@ -210,14 +212,26 @@ class Interval:
             round_.screen(self._suspects)
         return not learnt or (culprit is None and len(round_.suspects) == apart)
 
+    async def _defer(self, failed: RunFailed, run: Sequence[Prepared], round_: Round) -> bool:
+        """Undo a run of which an item waits for another; what it waits for may come any time."""
+        await round_.savepoints.undo()
+        culprit = 0 if len(run) == 1 else failed.culprit
+        if culprit is None:
+            round_.put_back(run)
+        else:
+            round_.failed(run, culprit, Done(run[culprit], Deferred()))
+        return True
+
     def _allowed(self, ended: Mapping[int, Done]) -> dict[int, Done]:
-        """The items to store; not those whose failures pause the batch: they stay pending."""
+        """The items to store; not the deferred, nor those whose failures pause the batch."""
         streak, allowed = self._executor.streak, dict(ended)
         for number, one in ended.items():
             match one.outcome:
                 case Completed() | Skip():
                     streak.success()
                 case Failed(failure) if streak.refuses(failure):
+                    del allowed[number]
+                case Deferred():
                     del allowed[number]
                 case Failed() | Postponed():
                     pass
@@ -256,7 +270,7 @@ class Interval:
             return {}
         one = abandoned.culprit
         item, log = one.prepared.item, one.prepared.log
-        assert isinstance(one.outcome, Failed | Postponed)  # noqa: S101 - it was raised
+        assert isinstance(one.outcome, Undone)  # noqa: S101 - it was raised
         try:
             settler = self._executor.settler
             verdict = await settler.settle(item, one.outcome, log, session, one.seconds)
@@ -285,3 +299,10 @@ def _verdict(outcome: Outcome) -> Verdict:
             return Settled(ItemStatus.FAILED, failure.group)
         case Postponed():
             return Later()
+        case Deferred():
+            return outcome
+
+
+def _unstored(outcome: Outcome) -> Verdict:
+    """What an item meets that stays pending as it is."""
+    return outcome if isinstance(outcome, Deferred) else Later()

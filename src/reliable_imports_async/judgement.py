@@ -17,7 +17,7 @@ import asyncpg
 from pydantic import ValidationError
 
 from .errors import ReliableImportsError, TransactionEnded
-from .outcomes import Failure, FailureKind
+from .outcomes import Defer, Failure, FailureKind
 from .safe_text import Redact, redact_patterns, storable
 
 MESSAGE_BYTES = 2_048
@@ -132,6 +132,8 @@ def _lookup(exc: BaseException, default: FailureKind) -> tuple[Action, FailureKi
         return Action.FAIL, FailureKind.VALIDATION
     if isinstance(exc, TransactionEnded):
         return Action.FAIL, FailureKind.TRANSACTION
+    if any(isinstance(one, Defer) for one in members(exc)):
+        return Action.FAIL, FailureKind.DATA
     return Action.FAIL, default
 
 

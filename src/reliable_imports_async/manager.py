@@ -212,7 +212,8 @@ class BatchManager(BatchRepairs):
         Args:
             batch_id: The batch.
             dry_run: Only try: each item meets the database as it is, and is rolled back; the
-                batch stays pending. `prepare_item` still runs, and sequences advance.
+                batch stays pending. `prepare_item` still runs, and sequences advance; items that
+                depend on each other get the verdict they would have alone.
             options: Thresholds and the commit interval; see `ProcessOptions`.
 
         Raises:

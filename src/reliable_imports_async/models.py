@@ -107,6 +107,7 @@ class ImportBatchItem(Generic[T]):
         data: The record as the processor's model, or `source_data` where there is none.
         prepared: What `prepare_item` returned.
         attempts: Stored tries so far.
+        final_pass: Whether deferring the item fails it: what it waits for did not come.
         source_line: The line of the file on which the record starts.
         raw: A record that JSON cannot hold, as it came.
         failure: Why it failed.
@@ -124,6 +125,7 @@ class ImportBatchItem(Generic[T]):
     prepared: Any = None
     status: ItemStatus = ItemStatus.PENDING
     attempts: int = 0
+    final_pass: bool = False
     root_batch_id: UUID | None = None
     root_item_number: int | None = None
     source_line: int | None = None
@@ -165,7 +167,7 @@ class ImportBatchItem(Generic[T]):
 
     def as_dict(self) -> dict[str, Any]:
         """What is stored, with JSON-ready values; `raw` as base64 in ``raw_base64``."""
-        plain = json_ready(self, "data", "prepared")
+        plain = json_ready(self, "data", "prepared", "final_pass")
         plain["raw_base64"] = plain.pop("raw")
         return plain | {"idempotency_key": self.idempotency_key}
 
@@ -236,6 +238,7 @@ class BatchSummary:
 
     Attributes:
         outstanding_items: Failed here, and completed by no later batch of the lineage.
+        deferred_items: Pending items that wait for others, until the next pass over the batch.
         groups: The failed items by cause, largest first.
         stopped: Why `reprocess_batch` left it at this batch, a canary that has not passed.
     """
@@ -250,6 +253,7 @@ class BatchSummary:
     skipped_items: int
     failed_items: int
     outstanding_items: int
+    deferred_items: int = 0
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -13,7 +13,8 @@ class FailureKind(StrEnum):
     VALIDATION = "validation"
     """The model or `validate_item` rejected the record."""
     DATA = "data"
-    """PostgreSQL rejected the data: SQLSTATE classes 22 and 23."""
+    """PostgreSQL rejected the data: SQLSTATE classes 22 and 23; or what the item deferred to never
+    came."""
     EXCEPTION = "exception"
     """The processor raised."""
     TIMEOUT = "timeout"
@@ -107,7 +108,13 @@ class Postponed:
     failure: Failure
 
 
-Outcome = Completed | Skip | Failed | Postponed
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The item's effects are rolled back, and it runs again in the next pass over the batch."""
+
+
+Undone = Failed | Postponed | Deferred
+Outcome = Completed | Skip | Undone
 
 
 class Retry(Exception):
@@ -125,3 +132,18 @@ class Retry(Exception):
         super().__init__(reason)
         self.reason = reason
         self.after = after
+
+
+class Defer(Exception):
+    """Raised by a processor when the item needs another record of the batch that is not there yet.
+
+    What the item has written is undone, and it runs again, as if for the first time, once all
+    others have run; as often as the others get on. In the end it fails with this reason.
+
+    Args:
+        reason: What is missing.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -39,6 +39,7 @@ class BaseProcessor(Generic[T]):
         prepare_concurrency: `prepare_item` calls at once in one process.
         max_attempts: Stored tries after which `Retry` and `retry_on` fail the item.
         retry_on: Exceptions that mean the same as raising `Retry`.
+        defer_on: "foreign_key": a violated foreign key means the same as raising `Defer`.
         commit_interval: Items that share a transaction; a failing one is undone alone all the
             same. None: 1, or 500 with `process_items`.
         table: With a model, `key` and no method: the table into which ``item.data`` is upserted.
@@ -63,6 +64,7 @@ class BaseProcessor(Generic[T]):
     prepare_concurrency: ClassVar[int] = 100
     max_attempts: ClassVar[int] = 5
     retry_on: ClassVar[tuple[type[BaseException], ...]] = ()
+    defer_on: ClassVar[str | None] = None
     pause_after: ClassVar[int | str | None] = "setting"
     max_failures: ClassVar[int | None] = None
     max_failure_rate: ClassVar[float | None] = None
@@ -116,9 +118,9 @@ class BaseProcessor(Generic[T]):
 
         Return a dict with any of target_table, target_id and processed_data, or `Skip(reason)`,
         or None. What was written commits together with the outcome. Raising anything rolls it
-        back and fails the item; `Retry` tries again later. It may run more than once for an
-        item, so calls to other systems belong into `prepare_item`, with
-        ``item.idempotency_key``.
+        back and fails the item; `Retry` tries again later, `Defer` once the others have run. It
+        may run more than once for an item, so calls to other systems belong into `prepare_item`,
+        with ``item.idempotency_key``.
         """
         raise NotImplementedError
 
@@ -233,6 +235,11 @@ def check_processor(processor: BaseProcessor[Any]) -> None:
         raise NotAProcessor(
             f"{where} declares a table without a model that has its key.",
             hint="class YourProcessor(BaseProcessor[YourModel]), with key = ('field', …).",
+        )
+    if cls.defer_on not in (None, "foreign_key"):
+        raise NotAProcessor(
+            f"{where}.defer_on is {cls.defer_on!r}.",
+            hint='"foreign_key" is all it can be; raise Defer("…") for any other reason to wait.',
         )
     for name in (
         "process_item",

@@ -21,15 +21,16 @@ from .outcomes import Failed, Outcome, Skip
 from .processors import BaseProcessor
 from .session import Outage, Session
 from .settings import Settings
-from .settling import failed_or_postponed
+from .settling import undone
 from .stopping import Streak
-from .store import item_keys, items, rehearsals, summaries
+from .store import batches, item_keys, items, rehearsals, summaries
 from .store.rehearsals import Rows, Tables
 from .tallying import ITEMS_OF_A_GROUP, DryRun, Tally
 
 PAGE = 500
 ITEMS_IN_A_TRANSACTION = 100
 WITH_BATCH_START = 1_000  # on_batch_start runs in each transaction again
+ALONE = "each item was tried alone: those that depend on each other may end differently together"
 SAVEPOINT = "SAVEPOINT reliable_imports_item"
 ROLLBACK = "ROLLBACK TO SAVEPOINT reliable_imports_item"
 
@@ -79,7 +80,23 @@ class Rehearsal:
                 await self._run_slots(executor, tally, tables)
             except* Outage as outages:
                 raise DatabaseUnavailable("the dry run", str(outages.exceptions[0])) from None
-        return tally.report(tables.names, perf_counter() - started)
+        await self._still_pending()
+        return tally.report(tables.names, perf_counter() - started, notes=self._notes())
+
+    async def _still_pending(self) -> None:
+        """Refuse a batch of which somebody has processed a part meanwhile."""
+        async with self._database.connection() as conn:
+            batch = await batches.get(conn, self._batch.id)
+        if batch is None:
+            raise BatchNotFound(self._batch.id)
+        if batch.status is not BatchStatus.PENDING:
+            raise WrongBatchStatus(batch.id, batch.status, "tried in a dry run")
+
+    def _notes(self) -> list[str]:
+        """What whoever reads the report should know."""
+        prepares = self._processor.overrides("prepare_item")
+        called = ["prepare_item ran for each item, so its calls to other systems happened"]
+        return [*(called if prepares else []), "sequences have advanced", ALONE]
 
     async def _prepared(self) -> tuple[Tally, Tables]:
         async with self._database.connection() as conn:
@@ -258,7 +275,7 @@ class Stage:
             raise Outage(judgement.failure, lost=lost) from exc
         if judgement.action is Action.REPEAT:
             return Failed(judgement.failure) if last else None
-        return failed_or_postponed(self._executor.processor, item, exc, judgement.failure)
+        return undone(self._executor.processor, item, exc, judgement.failure)
 
 
 def _difference(before: Rows, after: Rows) -> Rows:

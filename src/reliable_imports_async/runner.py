@@ -9,6 +9,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from . import unchanged
 from .control import BEAT_SECONDS, Control, HeldRange
+from .deferral import next_pass
 from .execution import Executor
 from .item_queue import PAGE_ITEMS, Queue, Work
 from .models import ImportBatch
@@ -24,6 +25,7 @@ LEAST_ITEMS = 20
 CLAIM_SECONDS = 10.0
 HAND_BACK_SECONDS = 10.0
 SATED_SECONDS = 0.25  # what is left may be suspect ranges, of which this process has enough
+LOST_PASS_SECONDS = 0.05  # somebody else has reopened the deferred ranges; or the batch is stopped
 
 
 class Drain:
@@ -166,10 +168,13 @@ class Drain:
             )
             if not page:
                 return
-            held.unsettled += len(page)
-            self._read_items += len(page)
-            self._queue.put([Work(item, held) for item in page], self._slots.portion)
             first = page[-1].item_number + 1
+            works = [Work(item, held) for item in held.to_run(page)]
+            if not works:
+                continue
+            held.unsettled += len(works)
+            self._read_items += len(works)
+            self._queue.put(works, self._slots.portion)
             while self._queue.full and self._slots.running:
                 await self._queue.wait_for_room(1.0)  # to see a pause
 
@@ -190,7 +195,7 @@ class Drain:
         while held.unsettled:
             held.progressed = anyio.Event()
             await held.progressed.wait()
-        await self._control.insist(lambda conn: ranges.release(conn, held.claimed))
+        await self._control.insist(lambda conn: ranges.release(conn, held.claimed, held.deferred))
         self._control.let_go(held)
         self._held.discard(held)
         self._released.set()
@@ -202,10 +207,17 @@ class Drain:
         outlook = await control.insist(lambda conn: ranges.outlook(conn, batch_id, control.lease))
         if not outlook.unfinished:
             return True
-        if not outlook.leased and self._turn.leaves(outlook.seconds or 0.0):
+        if outlook.only_deferred:
+            if await self._control.insist(
+                lambda conn: next_pass(conn, self._batch.id, outlook.pass_number)
+            ):
+                return False
+            seconds = LOST_PASS_SECONDS
+        elif not outlook.leased and self._turn.leaves(outlook.seconds or 0.0):
             return True
-        least = 0.01 if control.suspects < MOST_RANGES else SATED_SECONDS
-        seconds = 1.0 if outlook.seconds is None else min(1.0, max(least, outlook.seconds))
+        else:
+            least = 0.01 if control.suspects < MOST_RANGES else SATED_SECONDS
+            seconds = 1.0 if outlook.seconds is None else min(1.0, max(least, outlook.seconds))
         with anyio.move_on_after(seconds):
             await self._released.wait()
         return False
@@ -228,5 +240,7 @@ class Drain:
             for held in self._held:
                 self._control.let_go(held)
                 await self._control.insist(
-                    lambda conn, held=held: ranges.release(conn, held.claimed)  # type: ignore[misc]
+                    lambda conn, held=held: ranges.release(  # type: ignore[misc]
+                        conn, held.claimed, held.deferred
+                    )
                 )

@@ -11,9 +11,19 @@ import asyncpg
 from .context import LogBuffer, LogLine
 from .database import Database
 from .guarded import Connection
-from .judgement import describe, members
+from .judgement import describe, members, unfold
 from .models import ImportBatchItem, ItemStatus, LogLevel
-from .outcomes import Failed, Failure, FailureKind, Outcome, Postponed, Retry
+from .outcomes import (
+    Defer,
+    Deferred,
+    Failed,
+    Failure,
+    FailureKind,
+    Outcome,
+    Postponed,
+    Retry,
+    Undone,
+)
 from .processors import BaseProcessor
 from .session import Outage, Session
 from .settings import Settings
@@ -21,6 +31,7 @@ from .stopping import Streak
 from .store import items
 
 LONGEST_BACKOFF = 300.0
+FOREIGN_KEY = asyncpg.ForeignKeyViolationError.sqlstate
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +52,18 @@ class Superseded:
     """Somebody else settled the item first, or it was taken over; this try is rolled back."""
 
 
-Verdict = Settled | Later | Superseded
+Verdict = Settled | Later | Superseded | Deferred
 
 
-def failed_or_postponed(
+def undone(
     processor: BaseProcessor[Any],
     item: ImportBatchItem[Any],
     exc: BaseException,
     failure: Failure,
-) -> Failed | Postponed:
-    """A stored retry, if the processor asked for one and has tries left."""
+) -> Undone:
+    """Deferred, if a later pass may help; a retry, if asked for with tries left; or failed."""
+    if waits(processor, item, exc):
+        return Deferred()
     wanted: tuple[type[BaseException], ...] = (Retry, *processor.retry_on)
     signal = next((one for one in members(exc) if isinstance(one, wanted)), None)
     if signal is None or item.attempt >= processor.max_attempts:
@@ -64,6 +77,17 @@ def failed_or_postponed(
 def is_fence_lost(exc: BaseException) -> bool:
     """Whether a settling statement met no pending row of this try."""
     return getattr(exc, "sqlstate", None) == items.FENCE_LOST
+
+
+def waits(processor: BaseProcessor[Any], item: ImportBatchItem[Any], exc: BaseException) -> bool:
+    """Whether the item is deferred: it needs another one, and a later pass may bring it."""
+    if item.final_pass:
+        return False
+    if any(isinstance(one, Defer) for one in members(exc)):
+        return True
+    return processor.defer_on == "foreign_key" and any(
+        getattr(one, "sqlstate", None) == FOREIGN_KEY for one in unfold(exc)
+    )
 
 
 def lines_of(log: LogBuffer, item: ImportBatchItem[Any], outcome: Outcome) -> list[LogLine]:
@@ -89,7 +113,7 @@ class Settler:
     async def settle(
         self,
         item: ImportBatchItem[Any],
-        outcome: Failed | Postponed,
+        outcome: Undone,
         log: LogBuffer,
         session: Session,
         seconds: float,
@@ -102,6 +126,9 @@ class Settler:
         Raises:
             Outage: There was no answer: whether it is stored is unknown.
         """
+        if isinstance(outcome, Deferred):
+            await session.rollback()
+            return outcome  # pending as it was: its range remembers it
         if isinstance(outcome, Failed) and self._streak.refuses(outcome.failure):
             await session.rollback()
             return Later()

@@ -9,11 +9,12 @@ from typing import Any
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from .control import Control, HeldRange
+from .control import Control
 from .execution import Executor
 from .interval import Interval
 from .item_queue import Queue, Work
 from .models import BatchStatus, ImportBatch, ImportBatchItem, ItemStatus
+from .outcomes import Deferred
 from .session import Outage, Session
 from .settling import Later, Settled, Superseded, Verdict
 from .stopping import Streak
@@ -159,7 +160,7 @@ class Slots:
             if verdict is None:
                 await self.run_alone(work, session)
             else:
-                _count(work.held, verdict)
+                _count(work, verdict)
                 work.held.finish_item()
         if verdicts and self._streak.reason is not None:
             await pause(self._batch, self._control, self._streak.reason)
@@ -197,7 +198,7 @@ class Slots:
         try:
             if self.may_start(work):
                 verdict = await self._verdict(work, session)
-                _count(held, verdict)
+                _count(work, verdict)
                 if isinstance(verdict, Settled) and verdict.status is not ItemStatus.FAILED:
                     self._streak.success()
                 if self._streak.reason is not None:
@@ -238,11 +239,13 @@ class Slots:
         return _answer(item, stored)
 
 
-def _count(held: HeldRange, verdict: Verdict) -> None:
-    """Add a settled item to its range's counts."""
+def _count(work: Work, verdict: Verdict) -> None:
+    """Add a settled item to its range's counts; or note that it waits for the next pass."""
     match verdict:
         case Settled(status, group):
-            held.count(status, group)
+            work.held.count(status, group)
+        case Deferred():
+            work.held.deferred.add(work.item.item_number)
         case Later() | Superseded():
             pass
 

@@ -119,7 +119,7 @@ class Suspects:
                     PAGE_ITEMS,
                 )
             )
-            for item in page:
+            for item in held.to_run(page):
                 yield item
             if not page:
                 return

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from .json_ready import json_ready
 from .models import BatchSummary, FailureGroup, ImportBatch, ImportBatchItem
-from .outcomes import Completed, Failed, Outcome, Postponed, Skip
+from .outcomes import Completed, Deferred, Failed, Outcome, Postponed, Skip
 
 ITEMS_OF_A_GROUP = 100
 VALUES_OF_A_GROUP = 10
@@ -33,9 +33,12 @@ class DryRun:
     Attributes:
         failed: With the records that could not be read.
         retried: Items that raised `Retry`; how those would end is not known.
+        deferred: Items that would wait for others, which a dry run never has beside them; how
+            those would end is not known either.
         groups: The failures by cause, largest first, each with its first 100 items.
         tables: What the completed and skipped items would have written.
         seconds: How long it took.
+        notes: What happened all the same, and what the verdicts do not take into account.
     """
 
     batch_id: UUID
@@ -45,9 +48,11 @@ class DryRun:
     skipped: int
     failed: int
     retried: int
+    deferred: int
     groups: tuple[FailureGroup, ...]
     tables: tuple[TableChanges, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with JSON-ready values."""
@@ -92,11 +97,15 @@ class Tally:
                 self._add_failure(item, outcome)
             case Postponed():
                 self._counts["retried"] += 1
+            case Deferred():
+                self._counts["deferred"] += 1
         for oid, changed in rows.items():
             known = self._rows.get(oid, [0, 0, 0])
             self._rows[oid] = [a + b for a, b in zip(known, changed, strict=True)]
 
-    def report(self, names: Mapping[int, str], seconds: float) -> DryRun:
+    def report(
+        self, names: Mapping[int, str], seconds: float, *, notes: Sequence[str] = ()
+    ) -> DryRun:
         """Everything, put together."""
         changes = {names[oid]: rows for oid, rows in self._rows.items() if any(rows)}
         return DryRun(
@@ -107,6 +116,7 @@ class Tally:
             skipped=self._counts["skipped"],
             failed=self._counts["failed"],
             retried=self._counts["retried"],
+            deferred=self._counts["deferred"],
             groups=tuple(
                 sorted(
                     map(_finished, self._groups.values()), key=lambda one: (-one.count, one.group)
@@ -117,6 +127,7 @@ class Tally:
                 for table, rows in sorted(changes.items())
             ),
             seconds=round(seconds, 3),
+            notes=tuple(notes),
         )
 
     def _add_failure(self, item: ImportBatchItem[Any], outcome: Failed) -> None:

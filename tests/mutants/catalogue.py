@@ -149,6 +149,13 @@ MUTANTS = (
         ("tests/test_lineage.py",),
     ),
     Mutant(
+        "a pass begun by everybody who asks",
+        "sql/deferrals.sql",
+        " AND b.pass_number = $2 ",
+        " AND b.pass_number >= $2 ",
+        ("tests/test_deferral.py::test_only_one_of_two_begins_the_next_pass",),
+    ),
+    Mutant(
         "failures stored although the batch pauses",
         "settling.py",
         "            await session.rollback()\n            return Later()\n",

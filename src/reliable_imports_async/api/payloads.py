@@ -74,7 +74,9 @@ class ProcessBatch(Thresholds):
 
     process: Literal["background", "wait"] = "background"
     dry_run: bool = Field(
-        default=False, description="Only try, here and now: everything is rolled back."
+        default=False,
+        description="Only try, here and now: everything is rolled back. `prepare_item` runs all "
+        "the same, sequences advance, and each item is tried alone.",
     )
 
 
@@ -208,6 +210,7 @@ class BatchAnswer(BaseModel):
     root_batch_id: UUID
     total_items: int
     pending_items: int
+    deferred_items: int = Field(description="Pending, and waiting for other items.")
     completed_items: int
     skipped_items: int
     failed_items: int

@@ -106,9 +106,11 @@ class DryRunAnswer(BaseModel):
     skipped: int
     failed: int
     retried: int
+    deferred: int
     groups: list[CauseAnswer]
     tables: list[TableAnswer]
     seconds: float
+    notes: list[str]
 
 
 class ProcessedAnswer(RootModel[BatchAnswer | DryRunAnswer]):

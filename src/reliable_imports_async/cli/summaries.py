@@ -74,17 +74,20 @@ def dry_run_view(report: DryRun, repeated: str = "") -> Iterator[RenderableType]
         (tail(report.batch_id), "bold"),
         f" · {plain(report.batch_type)} · nothing has changed ({report.seconds:.1f} s)",
     )
+    waiting = f"{number(report.deferred)} be deferred   " if report.deferred else ""
     yield _indented(
         Text(
             f"{number(report.completed)} would complete   {number(report.skipped)} be skipped   "
             f"{number(report.failed)} fail   {number(report.retried)} be retried   "
-            f"of {number(report.total_items)}"
+            f"{waiting}of {number(report.total_items)}"
         )
     )
     for table in report.tables:
         rows = f"{number(table.inserted)} inserted, {number(table.updated)} updated, "
         text = f"{plain(table.table)}: {rows}{number(table.deleted)} deleted"
         yield _indented(Text(text))
+    for note in report.notes:
+        yield _indented(Text(note, "dim"))
     if report.groups:
         yield Text("Would fail, by cause", "bold")
         yield _indented(groups_view(report.groups))
@@ -113,8 +116,12 @@ def _counts(summary: BatchSummary) -> Text:
         (summary.skipped_items, "skipped", "blue"),
         (summary.failed_items, "failed", "red"),
     ]
+    if summary.outstanding_items != summary.failed_items:
+        parts.append((summary.outstanding_items, "of them outstanding", "red"))
     if summary.pending_items:
         parts.append((summary.pending_items, "pending", "cyan"))
+    if summary.deferred_items:
+        parts.append((summary.deferred_items, "of them deferred", "cyan"))
     text = Text()
     for count, word, style in parts:
         text.append(f"{number(count)} {word}", style if count else "dim").append("   ")

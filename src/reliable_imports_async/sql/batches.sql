@@ -156,7 +156,7 @@ RETURNING b.batch_type,
           (SELECT count(*) FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = $1 AND r.state <> 'done') AS unfinished;
 
 -- name: list_forsaken
--- Batches for workers that nobody works on though somebody could: no live lease, and something to claim or to finish.
+-- Batches for workers that nobody works on though somebody could: no live lease, and something to claim, to reopen or to finish.
 SELECT b.id
   FROM reliable_imports.import_batches b
  WHERE b.enqueued_at IS NOT NULL AND b.finished_at IS NULL AND b.status IN ('pending', 'processing')
@@ -164,9 +164,10 @@ SELECT b.id
    AND NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
                     WHERE r.batch_id = b.id AND r.state = 'leased' AND r.lease_until >= clock_timestamp())
    AND (EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
-                 WHERE r.batch_id = b.id AND r.state <> 'done'
+                 WHERE r.batch_id = b.id AND r.state IN ('ready', 'leased')
                    AND (r.not_before IS NULL OR r.not_before <= clock_timestamp()))
-        OR NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done'))
+        OR NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
+                        WHERE r.batch_id = b.id AND r.state IN ('ready', 'leased')))
  ORDER BY b.id
  LIMIT $2;
 

@@ -22,7 +22,7 @@ SELECT $1, s.first_item, least(s.first_item + $3 - 1, $2), parsed.failed, parsed
 -- 0: none of those); what a longer range has beyond them becomes a range of its own. The counts of a range that was taken
 -- over or split have to be taken from its items.
 WITH claimable AS MATERIALIZED (
-    SELECT r.batch_id, r.first_item, r.last_item, r.state = 'leased' AS taken_over,
+    SELECT r.batch_id, r.first_item, r.last_item, r.state = 'leased' AS taken_over, r.deferred, r.final_pass,
            r.crashes + (r.state = 'leased' AND r.worker_id <> $2)::integer AS crashes, w.wanted
       FROM reliable_imports.import_batch_ranges r
      CROSS JOIN LATERAL (
@@ -41,8 +41,9 @@ WITH claimable AS MATERIALIZED (
        FOR UPDATE OF r SKIP LOCKED),
 rest AS (
     INSERT INTO reliable_imports.import_batch_ranges
-           (batch_id, first_item, last_item, crashes, completed, skipped, failed, groups)
-    SELECT c.batch_id, c.first_item + c.wanted, c.last_item, c.crashes, n.completed, n.skipped, n.failed, g.groups
+           (batch_id, first_item, last_item, crashes, completed, skipped, failed, groups, deferred, final_pass)
+    SELECT c.batch_id, c.first_item + c.wanted, c.last_item, c.crashes, n.completed, n.skipped, n.failed, g.groups,
+           ARRAY(SELECT d FROM unnest(c.deferred) AS d WHERE d >= c.first_item + c.wanted), c.final_pass
       FROM claimable c
      CROSS JOIN LATERAL (
            SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
@@ -62,11 +63,12 @@ rest AS (
 UPDATE reliable_imports.import_batch_ranges k
    SET state = 'leased', epoch = k.epoch + 1, worker_id = $2, not_before = NULL, crashes = c.crashes,
        last_item = least(k.last_item, k.first_item + c.wanted - 1),
+       deferred = ARRAY(SELECT d FROM unnest(c.deferred) AS d WHERE d < c.first_item + c.wanted),
        lease_until = clock_timestamp() + make_interval(secs => $3)
   FROM claimable c
  WHERE k.batch_id = c.batch_id AND k.first_item = c.first_item
 RETURNING k.first_item, k.last_item, k.epoch, k.crashes, c.taken_over OR EXISTS (SELECT FROM rest) AS recount,
-          k.completed, k.skipped, k.failed, k.groups::text AS groups;
+          k.completed, k.skipped, k.failed, k.groups::text AS groups, k.deferred, k.final_pass;
 
 -- name: count_range
 -- What has been settled in a range, counted from its items.
@@ -86,9 +88,11 @@ SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
 WITH renewed AS (
     UPDATE reliable_imports.import_batch_ranges r
        SET lease_until = clock_timestamp() + make_interval(secs => $8),
-           completed = u.completed, skipped = u.skipped, failed = u.failed, groups = u.groups::jsonb
-      FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::integer[], $6::integer[], $7::text[])
-           AS u(batch_id, first_item, epoch, completed, skipped, failed, groups)
+           completed = u.completed, skipped = u.skipped, failed = u.failed, groups = u.groups::jsonb,
+           deferred = u.deferred::integer[]
+      FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::integer[], $6::integer[], $7::text[],
+                  $10::text[])
+           AS u(batch_id, first_item, epoch, completed, skipped, failed, groups, deferred)
      WHERE r.batch_id = u.batch_id AND r.first_item = u.first_item AND r.epoch = u.epoch AND r.state = 'leased'
     RETURNING r.batch_id, r.first_item)
 SELECT b.id, b.status, ARRAY(SELECT n.first_item FROM renewed n WHERE n.batch_id = b.id) AS renewed
@@ -97,12 +101,16 @@ SELECT b.id, b.status, ARRAY(SELECT n.first_item FROM renewed n WHERE n.batch_id
 
 -- name: release_range
 -- Closes a range, or hands it back with what is still pending; its counts are taken from its items. Fenced by the epoch.
+-- $5: the items that were deferred in this pass. When nothing else is pending, the range waits for the next one.
 WITH counted AS (
     SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
            count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
            count(*) FILTER (WHERE i.status = 'failed') AS failed,
            count(*) FILTER (WHERE i.status = 'pending') AS pending,
-           min(coalesce(i.due_at, '-infinity')) FILTER (WHERE i.status = 'pending') AS due_at
+           coalesce(array_agg(i.item_number) FILTER (WHERE i.status = 'pending' AND i.item_number = ANY ($5::integer[])),
+                    '{}') AS deferred,
+           min(coalesce(i.due_at, '-infinity'))
+               FILTER (WHERE i.status = 'pending' AND i.item_number <> ALL ($5::integer[])) AS due_at
       FROM reliable_imports.import_batch_items i
      WHERE i.batch_id = $1 AND i.item_number BETWEEN $2 AND $3),
 grouped AS (
@@ -112,7 +120,10 @@ grouped AS (
              WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.item_number BETWEEN $2 AND $3
              GROUP BY f.error_group) g)
 UPDATE reliable_imports.import_batch_ranges r
-   SET state = CASE WHEN counted.pending = 0 THEN 'done' ELSE 'ready' END,
+   SET state = CASE WHEN counted.pending = 0 THEN 'done'
+                    WHEN counted.pending = cardinality(counted.deferred) THEN 'deferred'
+                    ELSE 'ready' END,
+       deferred = counted.deferred,
        not_before = CASE WHEN counted.due_at > clock_timestamp() THEN counted.due_at END,
        worker_id = NULL, lease_until = NULL,
        completed = counted.completed, skipped = counted.skipped, failed = counted.failed, groups = grouped.groups
@@ -121,8 +132,11 @@ UPDATE reliable_imports.import_batch_ranges r
 RETURNING r.state;
 
 -- name: outlook
--- How many ranges are unfinished and leased, and in how many seconds the first of them can be claimed.
-SELECT count(*) AS unfinished, count(*) FILTER (WHERE r.state = 'leased') AS leased,
+-- How many ranges are unfinished, deferred and leased, in how many seconds the first of them can be claimed, and which pass
+-- this is.
+SELECT count(*) AS unfinished, count(*) FILTER (WHERE r.state = 'deferred') AS deferred,
+       count(*) FILTER (WHERE r.state = 'leased') AS leased,
+       (SELECT b.pass_number FROM reliable_imports.import_batches b WHERE b.id = $1) AS pass_number,
        min(extract(epoch FROM CASE r.state
                WHEN 'leased' THEN greatest(r.lease_until, pg_postmaster_start_time() + make_interval(secs => $2))
                ELSE r.not_before END - clock_timestamp()))::float8 AS seconds

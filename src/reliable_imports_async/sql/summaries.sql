@@ -5,12 +5,13 @@
 SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.reprocesses_all, b.total_items, b.pause_reason,
        b.error, b.source_name, b.created_by, b.created_at, b.started_at, b.finished_at, clock_timestamp() AS read_at,
        coalesce(b.completed_items, t.completed) AS completed, coalesce(b.skipped_items, t.skipped) AS skipped,
-       coalesce(b.failed_items, t.failed) AS failed
+       coalesce(b.failed_items, t.failed) AS failed, t.deferred
   FROM reliable_imports.import_batches b
  CROSS JOIN LATERAL (
        SELECT coalesce(sum(r.completed), 0)::integer AS completed,
               coalesce(sum(r.skipped), 0)::integer AS skipped,
-              coalesce(sum(r.failed), 0)::integer AS failed
+              coalesce(sum(r.failed), 0)::integer AS failed,
+              coalesce(sum(cardinality(r.deferred)), 0)::integer AS deferred
          FROM reliable_imports.import_batch_ranges r
         WHERE r.batch_id = b.id AND b.completed_items IS NULL) t
  WHERE b.id = ANY ($1::uuid[])

@@ -1,6 +1,6 @@
 """Statements about ranges."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -23,6 +23,8 @@ class ClaimedRange:
     last_item: int
     epoch: int
     crashes: int
+    deferred: tuple[int, ...] = ()  # items that were deferred in this pass, by earlier holders
+    final_pass: bool = False
 
 
 @dataclass(slots=True)
@@ -44,6 +46,7 @@ class RunningCounts:
     skipped: int
     failed: int
     groups: str  # JSON text
+    deferred: str  # array text
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,23 @@ class Outlook:
 
     Attributes:
         unfinished: Ranges that are not done.
+        deferred: Those of them that wait for the next pass.
         leased: Those of them that somebody holds, or held when they died.
         seconds: Until the first of them can be claimed, by the server's clock; None when there is
             one now or none at all.
+        pass_number: Which pass this is, over what was deferred before.
     """
 
     unfinished: int
+    deferred: int
     leased: int
     seconds: float | None
+    pass_number: int
+
+    @property
+    def only_deferred(self) -> bool:
+        """Whether all that is left waits for the next pass."""
+        return self.deferred == self.unfinished
 
 
 async def insert(
@@ -101,8 +113,8 @@ async def claim(
     )
     if row is None:
         return None
-    first, last, epoch, crashes, recount, completed, skipped, failed, groups = row
-    claimed = ClaimedRange(batch_id, first, last, epoch, crashes)
+    first, last, epoch, crashes, recount, completed, skipped, failed, groups, deferred, final = row
+    claimed = ClaimedRange(batch_id, first, last, epoch, crashes, tuple(deferred), final)
     if recount:
         return claimed, await count(conn, claimed)
     return claimed, Counts(completed, skipped, failed, from_json(groups))
@@ -132,20 +144,28 @@ async def renew(
         [one.groups for one in held],
         lease,
         batches,
+        [one.deferred for one in held],
     )
     return [
         Renewal(row["id"], BatchStatus(row["status"]), frozenset(row["renewed"])) for row in rows
     ]
 
 
-async def release(conn: Connection, claimed: ClaimedRange) -> str | None:
-    """Close a range, or hand it back; the new state, or None when it is somebody else's now."""
+async def release(
+    conn: Connection, claimed: ClaimedRange, deferred: Collection[int] = ()
+) -> str | None:
+    """Close a range, or hand it back; the new state, or None when it is somebody else's now.
+
+    Args:
+        deferred: Items that were deferred in this pass.
+    """
     state: str | None = await conn.fetchval(
         _SQL["release_range"],
         claimed.batch_id,
         claimed.first_item,
         claimed.last_item,
         claimed.epoch,
+        list(deferred),
     )
     return state
 
@@ -154,7 +174,7 @@ async def outlook(conn: Connection, batch_id: UUID, lease: float) -> Outlook:
     """What is left of a batch, and when it can be claimed."""
     row = await conn.fetchrow(_SQL["outlook"], batch_id, lease)
     assert row is not None  # noqa: S101 - an aggregate always returns a row
-    return Outlook(row["unfinished"], row["leased"], row["seconds"])
+    return Outlook(**dict(row))
 
 
 async def any_unfinished(conn: Connection, batch_id: UUID) -> bool:

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from ..context import LogLine
 from ..guarded import Connection
 from ..models import ImportBatchItem, ItemStatus
-from ..outcomes import COMPLETED, Completed, Failed, Outcome, Postponed, Skip
+from ..outcomes import COMPLETED, Completed, Deferred, Failed, Outcome, Postponed, Skip
 from ..sql import statements
 from .item_keys import SETTLE_OUTCOMES as _SETTLE_KEYED
 from .item_keys import Remembering
@@ -111,4 +111,6 @@ def _stored(one: Settlement) -> dict[str, Any]:
             stored["fields"] = to_json(failure.fields).decode() if failure.fields else None
         case Postponed(after):
             stored |= {"status": ItemStatus.PENDING, "after": after}
+        case Deferred():
+            raise AssertionError  # nothing is stored about it
     return stored

@@ -135,6 +135,7 @@ def _summary(row: asyncpg.Record) -> BatchSummary:
         skipped_items=row["skipped"],
         failed_items=row["failed"],
         outstanding_items=row["failed"],
+        deferred_items=row["deferred"],
         created_at=row["created_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],

@@ -36,6 +36,7 @@ function paint(root, batch) {
     show(root, `${kind}_items`, whole.format(batch[`${kind}_items`]));
   }
   show(root, "pending_items", whole.format(batch.pending_items));
+  show(root, "deferred_items", whole.format(batch.deferred_items));
   show(root, "percent", percent(settled, batch.total_items));
   show(root, "rate", pace === null ? "–" : `${whole.format(pace)}/s`);
   show(root, "left", left || "–");

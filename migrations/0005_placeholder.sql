@@ -1,2 +1,0 @@
--- Nothing: its number is given to another change.
-SELECT 1;
