@@ -23,7 +23,7 @@ from .processors import BaseProcessor, as_outcome, as_outcomes, is_declared, is_
 from .readiness import NotReady, make_ready
 from .session import Outage, Session
 from .settings import Settings
-from .settling import Settled, Settler, Superseded, Verdict, undone, waits
+from .settling import Settled, Settler, Superseded, Verdict, defers, undone
 from .stopping import Streak
 from .store import items
 
@@ -321,7 +321,7 @@ class Executor:
             await session.discard()
         if must_propagate(exc) or isinstance(exc, _FenceLost | Outage):
             raise exc
-        if not lost and waits(self.processor, item, exc):
+        if not lost and defers(self.processor, item, exc):
             return Deferred()  # at once: it may happen to most items, and nothing is stored
         judgement = self.judge(exc, own=own, broken=lost)
         if judgement.action is Action.WAIT:
