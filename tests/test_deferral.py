@@ -97,7 +97,7 @@ async def passes(manager: BatchManager, batch_id) -> list[str]:
 
 
 async def test_a_tree_in_random_order_needs_no_sorting(manager, conn):
-    batch_id = await manager.create_batch("node", tree(10_000, children=20))
+    batch_id = await manager.create_batch("node", tree(10_000, children=50))
     summary = await manager.process_batch(batch_id, commit_interval=100)
     assert (summary.ok, summary.completed_items, summary.deferred_items) == (True, 10_000, 0)
     assert await written(conn) == list(range(1, 10_001))

@@ -29,9 +29,9 @@ from .settling import (
     Settler,
     Superseded,
     Verdict,
+    defers,
     is_fence_lost,
     undone,
-    waits,
 )
 from .stopping import Streak
 from .store import item_keys, items
@@ -378,7 +378,7 @@ class Executor:
             await session.discard()
         if must_propagate(exc) or isinstance(exc, _FenceLost | Outage):
             raise exc
-        if not lost and waits(self.processor, item, exc):
+        if not lost and defers(self.processor, item, exc):
             return Deferred()  # at once: it may happen to most items, and nothing is stored
         judgement = self.judge(exc, own=own, broken=lost)
         if judgement.action is Action.WAIT:

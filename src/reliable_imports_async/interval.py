@@ -18,7 +18,7 @@ from .rounds import Done, Round
 from .savepoints import Distance, Savepoints
 from .screening import Screening
 from .session import ROUND_TRIP_SECONDS, Outage, Session
-from .settling import Later, Settled, Verdict, lines_of, undone, waits
+from .settling import Later, Settled, Verdict, defers, lines_of, undone
 from .setwise import SetWise
 from .store import constraints, settlements
 from .store.settlements import Settlement
@@ -185,7 +185,7 @@ class Interval:
         if must_propagate(exc):
             raise exc
         plain = undisturbed((*own, exc)) and not session.lost
-        if plain and waits(self._executor.processor, run[0].item, exc):
+        if plain and defers(self._executor.processor, run[0].item, exc):
             return await self._defer(failed, run, round_)
         judgement = self._executor.judge(exc, own=own, broken=session.lost)
         culprit = 0 if len(run) == 1 else failed.culprit

@@ -62,7 +62,7 @@ def undone(
     failure: Failure,
 ) -> Undone:
     """Deferred, if a later pass may help; a retry, if asked for with tries left; or failed."""
-    if waits(processor, item, exc):
+    if defers(processor, item, exc):
         return Deferred()
     wanted: tuple[type[BaseException], ...] = (Retry, *processor.retry_on)
     signal = next((one for one in members(exc) if isinstance(one, wanted)), None)
@@ -79,7 +79,7 @@ def is_fence_lost(exc: BaseException) -> bool:
     return getattr(exc, "sqlstate", None) == items.FENCE_LOST
 
 
-def waits(processor: BaseProcessor[Any], item: ImportBatchItem[Any], exc: BaseException) -> bool:
+def defers(processor: BaseProcessor[Any], item: ImportBatchItem[Any], exc: BaseException) -> bool:
     """Whether the item is deferred: it needs another one, and a later pass may bring it."""
     if item.final_pass:
         return False
