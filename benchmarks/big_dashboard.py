@@ -2,7 +2,8 @@
 
 They are in 10,000 batches. Asked by HTTP, one request at a time, of a server in a process of its
 own. Cold: PostgreSQL has just been started and the kernel holds none of its files. Warm: the median
-of several requests after that.
+of several requests after that. CPU: processor time of server and database for a warm request, which
+can be compared also on a machine that has other work.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import os
 import shutil
 import statistics
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,7 +26,7 @@ from rich.table import Table
 from reliable_imports_async import BatchManager
 from reliable_imports_async.embedded import EmbeddedServer
 
-from .api import serving
+from .api import _below, _postmaster, _processor_time, serving
 from .big_data import BATCHES, ITEMS, fill, plan
 
 BAR = 300  # milliseconds
@@ -32,6 +34,16 @@ LOADING = {
     "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off",
     "max_wal_size": "8GB", "maintenance_work_mem": "512MB", "work_mem": "256MB",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What asking for a page has shown, in milliseconds, and the size of the page."""
+
+    cold: float | None
+    warm: list[float]
+    spent: float
+    size: int
 
 
 def main(
@@ -91,8 +103,8 @@ async def _measure(directory: Path, requests: int, only: str, *, cold: bool) -> 
     dsn = server.url("postgres")
     await BatchManager(dsn).migrate()
     paths = {name: path for name, path in (await _paths(dsn)).items() if only in name}
-    found: dict[str, tuple[float | None, list[float], int]] = {}
-    with serving("many_types", dsn) as (url, _):
+    found: dict[str, Found] = {}
+    with serving("many_types", dsn) as (url, process):
         await asyncio.to_thread(_asked, f"{url}/dashboard/upload")
         for name, path in paths.items():
             first = None
@@ -101,8 +113,13 @@ async def _measure(directory: Path, requests: int, only: str, *, cold: bool) -> 
                 _forget(directory / "data")
                 await server.start()
                 first, _size = await asyncio.to_thread(_asked, url + path)
-            warm = [await asyncio.to_thread(_asked, url + path) for _ in range(requests + 1)][1:]
-            found[name] = first, [seconds for seconds, _ in warm], warm[-1][1]
+            await asyncio.to_thread(_asked, url + path)
+            postmaster = await _postmaster(dsn)
+            before = _processor_time(process) + _below(postmaster)
+            warm = [await asyncio.to_thread(_asked, url + path) for _ in range(requests)]
+            spent = _processor_time(process) + _below(postmaster) - before
+            times = [milliseconds for milliseconds, _ in warm]
+            found[name] = Found(first, times, 1000 * spent / requests, warm[-1][1])
     await server.stop()
     _show(found)
 
@@ -183,15 +200,21 @@ async def _paths(dsn: str) -> dict[str, str]:
     }
 
 
-def _show(found: dict[str, tuple[float | None, list[float], int]]) -> None:
+def _show(found: dict[str, Found]) -> None:
     table = Table(title=f"Milliseconds for a whole answer; the bar is {BAR}")
-    for heading in ("page", "cold", "warm", "slowest warm", "kB"):
+    for heading in ("page", "cold", "warm", "slowest warm", "CPU", "kB"):
         table.add_column(heading, justify="left" if heading == "page" else "right")
-    for name, (first, warm, size) in found.items():
-        median, slowest = statistics.median(warm), max(warm)
-        shown = ["-" if first is None else f"{first:,.0f}", f"{median:,.0f}", f"{slowest:,.0f}"]
-        late = max(first or 0, slowest) > BAR
-        table.add_row(name, *shown, f"{size / 1000:,.0f}", style="bold red" if late else None)
+    for name, one in found.items():
+        median, slowest = statistics.median(one.warm), max(one.warm)
+        cold = "-" if one.cold is None else f"{one.cold:,.0f}"
+        late = max(one.cold or 0, slowest) > BAR
+        shown = [
+            f"{median:,.0f}",
+            f"{slowest:,.0f}",
+            f"{one.spent:,.0f}",
+            f"{one.size / 1000:,.0f}",
+        ]
+        table.add_row(name, cold, *shown, style="bold red" if late else None)
     Console(width=110).print(table)
 
 
