@@ -378,7 +378,7 @@ async def test_a_worker_process_hands_back_on_sigterm(dsn, conn, tmp_path):
     environment = os.environ | {
         "RELIABLE_IMPORTS_DATABASE_URL": dsn,
         "RELIABLE_IMPORTS_PROCESSORS": "slow",
-        "PYTHONPATH": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)]),
     }
     command = (sys.executable, "-m", "reliable_imports_async")
 
