@@ -140,6 +140,7 @@ class Drain:
                         known,
                         wanted=wanted,
                         of_suspects=LEAST_ITEMS if control.suspects < MOST_RANGES else 0,
+                        of_dead=LEAST_ITEMS,
                     )
                     if claimed is None:
                         return None

@@ -106,7 +106,6 @@ MUTANTS = (
         "    async def close",
         "            self._connection = connection\n\n    async def close",
         ("tests/test_reliability.py", "tests/test_cancellation.py"),
-        torture=("--kinds", "cut_request,cut_reply,terminate"),
     ),
     Mutant(
         "batch finished without looking again",

@@ -99,6 +99,7 @@ async def claim(
     *,
     wanted: int,
     of_suspects: int,
+    of_dead: int,
 ) -> tuple[ClaimedRange, Counts] | None:
     """Lease a range for `lease` seconds, if one can be claimed; with what is settled in it.
 
@@ -107,9 +108,10 @@ async def claim(
             them was claimed by a statement whose answer was lost.
         wanted: Items at most; the rest of a longer range becomes a range of its own. 0: no range.
         of_suspects: The same for a range in which a worker has died.
+        of_dead: The same for a range that is taken over from one.
     """
     row = await conn.fetchrow(
-        _SQL["claim_range"], batch_id, worker_id, lease, held, wanted, of_suspects
+        _SQL["claim_range"], batch_id, worker_id, lease, held, wanted, of_suspects, of_dead
     )
     if row is None:
         return None
