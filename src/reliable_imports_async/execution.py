@@ -20,6 +20,7 @@ from .item_keys import remembering, skips_unchanged
 from .judgement import Action, Judgement, describe, judge
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Completed, Deferred, Failed, Failure, FailureKind, Outcome, Skip, Undone
+from .prepared import Prepared
 from .processors import BaseProcessor, as_outcome, as_outcomes, is_declared, is_set_wise
 from .readiness import NotReady, make_ready
 from .session import Outage, Session
@@ -38,61 +39,6 @@ from .store import item_keys, items
 from .time_limit import ItemTimeout, TimeLimit
 
 REPEATS = 5
-
-
-class Prepared:
-    """An item with all that was done for it before its transaction.
-
-    Args:
-        begin: Makes the item's context and log, when something first needs them.
-
-    Attributes:
-        item: As it was read.
-        ready: With its data and what was prepared; or why it cannot be processed.
-        mark: How many log lines there were by then; later ones go when the SQL is repeated.
-        seconds: How long that took.
-    """
-
-    __slots__ = ("_begin", "_begun", "item", "mark", "ready", "seconds")
-
-    def __init__(
-        self,
-        item: ImportBatchItem[Any],
-        begin: Callable[[ImportBatchItem[Any]], tuple[ImportContext, LogBuffer]],
-    ) -> None:
-        self.item = item
-        self.ready: ImportBatchItem[Any] | Undone = item
-        self.mark = 0
-        self.seconds = 0.0
-        self._begin = begin
-        self._begun: tuple[ImportContext, LogBuffer] | None = None
-
-    @property
-    def ctx(self) -> ImportContext:
-        """The item's context."""
-        return self._both()[0]
-
-    @property
-    def log(self) -> LogBuffer:
-        """The item's log lines."""
-        return self._both()[1]
-
-    @property
-    def silent(self) -> bool:
-        """Whether it has no log lines."""
-        return self._begun is None or not self._begun[1].lines
-
-    def leave(self) -> None:
-        """Its code has run: let go of what only that needed. Log lines stay."""
-        if self._begun is not None:
-            self._begun[0]._close()  # noqa: SLF001 - the context belongs to this module
-            if self.silent:
-                self._begun = None
-
-    def _both(self) -> tuple[ImportContext, LogBuffer]:
-        if self._begun is None:
-            self._begun = self._begin(self.item)
-        return self._begun
 
 
 @dataclass(frozen=True, slots=True)

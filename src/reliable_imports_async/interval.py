@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 import asyncpg
 
 from .context import LogLine
-from .execution import Executor, Prepared
+from .execution import Executor
 from .guarded import Connection
 from .interruptions import must_propagate, undisturbed
 from .itemwise import ItemWise, MayStart, RunFailed, TransactionChanged
 from .judgement import Action
 from .models import ImportBatchItem, ItemStatus
 from .outcomes import Completed, Deferred, Failed, FailureKind, Outcome, Postponed, Skip, Undone
+from .prepared import Prepared
 from .processors import is_set_wise
 from .rounds import Done, Round
 from .savepoints import Distance, Savepoints

@@ -7,9 +7,9 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .control import HeldRange
-from .execution import Prepared
 from .models import ImportBatchItem
 from .outcomes import Failure
+from .prepared import Prepared
 
 PAGE_ITEMS = 500
 FIRST_PAGE_ITEMS = 50

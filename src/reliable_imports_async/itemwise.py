@@ -6,10 +6,11 @@ from time import perf_counter
 
 from .context import LogLine
 from .errors import TransactionEnded
-from .execution import Executor, Prepared
+from .execution import Executor
 from .guarded import GuardedConnection
 from .models import ImportBatchItem
 from .outcomes import Completed, Skip
+from .prepared import Prepared
 from .savepoints import Savepoints
 from .time_limit import TimeLimit
 

@@ -150,10 +150,9 @@ class BatchManager(BatchRepairs):
             options: Thresholds and control totals; see `BatchOptions`.
 
         Raises:
-            UnknownBatchType: It has no processor here.
+            UnknownBatchType, SourceError: It has no processor here; the source cannot be read.
             SameFile, IdempotencyConflict: The file came before; the key did, with other records.
             AnotherBatchRuns: With `enqueue`, of a type whose `only_one` is "refuse".
-            SourceError: The source as a whole cannot be read.
         """
         request = Request(
             batch_type=batch_type,
@@ -165,7 +164,8 @@ class BatchManager(BatchRepairs):
             enqueue=enqueue,
             keys=ItemKeys.of(self.registry.get(batch_type)),
         )
-        await self._refuse_another(batch_type, connection, asked=enqueue)
+        if enqueue:
+            await self._refuse_another(batch_type, connection)
         database, source, limits = self._database, as_source(items), self._limits
         return await loading.load(
             database, source, request, limits, connection=connection, progress=progress
@@ -358,11 +358,8 @@ class BatchManager(BatchRepairs):
             await schema.verify(conn)
         return schema.migrations()[-1].name
 
-    async def _refuse_another(
-        self, batch_type: str, conn: Connection | None = None, *, asked: bool = True
-    ) -> None:
-        if asked:
-            await only_one.refuse(self._database, self.registry, batch_type, conn)
+    async def _refuse_another(self, batch_type: str, conn: Connection | None = None) -> None:
+        await only_one.refuse(self._database, self.registry, batch_type, conn)
 
     def _options(self, batch_type: str, given: BatchOptions) -> dict[str, Any]:
         """What every process that works on a batch of this type must know."""

@@ -12,12 +12,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from .context import ImportContext
 from .database import Database
 from .errors import BatchNotFound, DatabaseUnavailable, TransactionEnded, WrongBatchStatus
-from .execution import REPEATS, Executor, Prepared
+from .execution import REPEATS, Executor
 from .guarded import GuardedConnection, PooledConnection, ReadingConnection
 from .interruptions import must_propagate, undisturbed
 from .judgement import Action
 from .models import BatchStatus, ImportBatch, ImportBatchItem
 from .outcomes import Failed, Outcome, Skip
+from .prepared import Prepared
 from .processors import BaseProcessor
 from .session import Outage, Session
 from .settings import Settings

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .context import LogLine
-from .execution import Prepared
 from .outcomes import Outcome
+from .prepared import Prepared
 from .savepoints import Savepoints
 
 

@@ -5,10 +5,11 @@ from time import perf_counter
 
 from .context import LogBuffer
 from .errors import TransactionEnded
-from .execution import Executor, Prepared
+from .execution import Executor
 from .guarded import GuardedConnection
 from .itemwise import Attempt, MayStart, RunFailed, TransactionChanged
 from .models import ImportBatchItem
+from .prepared import Prepared
 from .savepoints import Savepoints
 from .time_limit import TimeLimit
 
