@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from uuid import uuid4
 
@@ -141,6 +142,16 @@ def _is_abandoned(directory: Path) -> bool:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_sessionstart() -> None:
+    """Import now what schemathesis imports when a session ends.
+
+    pytest parses it, and CPython 3.11 may refuse that when garbage is collected meanwhile that
+    parses something itself (python/cpython#106905); at the end there is such garbage.
+    """
+    with suppress(ImportError):
+        import_module("schemathesis.reporting.html.writer")
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`: as many as there are processors, and two anyway, for tests wait a lot."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

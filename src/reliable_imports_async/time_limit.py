@@ -95,7 +95,7 @@ class TimeLimit:
         if self._loop.time() < self._until:
             self._timer = self._loop.call_at(self._until, self._look)
         else:
-            self._scope.cancel("the time limit of an item")
+            self._scope.cancel()
 
     def _renew(self, exc: BaseException | None) -> bool:
         """Leave the scope that has cancelled, for a new one; whether `exc` was its doing."""
