@@ -183,7 +183,11 @@ async def test_an_item_may_wait_before_its_transaction(manager, conn):
             seen.append(item.final_pass)
             raise Defer("first")
 
-    assert (await run(manager, insert, 2, prepare_item=prepare_item, concurrency=1)).ok
+    assert (
+        await run(
+            manager, insert, 2, prepare_item=prepare_item, concurrency=1, prepare_concurrency=1
+        )
+    ).ok
     assert await written(conn) == [1, 2]
     assert seen == [False]
 
@@ -229,6 +233,12 @@ async def test_a_stored_retry_is_waited_for(manager, conn):
     assert tries == {1: 2, 2: 2}
 
 
+async def claim(conn, batch_id, worker_id, held, wanted):
+    return await ranges.claim(
+        conn, batch_id, worker_id, 15.0, held, wanted=wanted, of_suspects=wanted, of_dead=wanted
+    )
+
+
 async def test_a_retry_and_a_deferral_in_one_range(manager, conn):
     batch_id = await manager.create_batch("node", [{"n": n} for n in range(1, 1_001)])
     await conn.execute("UPDATE reliable_imports.import_batches SET status = 'processing'")
@@ -236,9 +246,9 @@ async def test_a_retry_and_a_deferral_in_one_range(manager, conn):
         "UPDATE reliable_imports.import_batch_items"
         " SET due_at = clock_timestamp() + interval '1 hour' WHERE item_number = 2"
     )
-    claimed, _ = await ranges.claim(conn, batch_id, batch_id, 15.0, [], 2)
+    claimed, _ = await claim(conn, batch_id, batch_id, [], 2)
     assert await ranges.release(conn, claimed, {1}) == "ready"  # not before the retry is due
-    again, _ = await ranges.claim(conn, batch_id, batch_id, 15.0, [], 2)
+    again, _ = await claim(conn, batch_id, batch_id, [], 2)
     assert again.first_item == 3
     assert await ranges.release(conn, again, {3, 4}) == "deferred"
     outlook = await ranges.outlook(conn, batch_id)
@@ -248,13 +258,13 @@ async def test_a_retry_and_a_deferral_in_one_range(manager, conn):
 async def test_what_was_deferred_outlives_a_crash_and_a_split(manager, conn):
     batch_id = await manager.create_batch("node", [{"n": n} for n in range(1, 1_001)])
     await conn.execute("UPDATE reliable_imports.import_batches SET status = 'processing'")
-    claimed, _ = await ranges.claim(conn, batch_id, batch_id, 15.0, [], 5)
+    claimed, _ = await claim(conn, batch_id, batch_id, [], 5)
     running = ranges.RunningCounts(claimed, 0, 0, 0, "{}", "{1,4}")
     assert await ranges.renew(conn, [running], 0.0, [batch_id])  # as if it had died then
     somebody = another(batch_id)
-    taken, _ = await ranges.claim(conn, batch_id, somebody, 15.0, [], 2)
+    taken, _ = await claim(conn, batch_id, somebody, [], 2)
     assert (taken.last_item, taken.deferred, taken.crashes) == (2, (1,), 1)
-    rest, _ = await ranges.claim(conn, batch_id, somebody, 15.0, [1], 5)
+    rest, _ = await claim(conn, batch_id, somebody, [1], 5)
     assert (rest.first_item, rest.last_item, rest.deferred) == (3, 5, (4,))
     summary = await manager.get_batch_summary(batch_id)
     assert (summary.deferred_items, summary.pending_items) == (2, 1_000)

@@ -45,9 +45,9 @@ async def test_a_batch_ends_although_its_last_two_ranges_close_together(dsn, mon
         both = anyio.Event()
         release = ranges.release
 
-        async def together(conn, claimed):
+        async def together(conn, claimed, deferred):
             async with conn.transaction():
-                state = await release(conn, claimed)
+                state = await release(conn, claimed, deferred)
                 arrived.append(claimed.first_item)
                 if len(arrived) == 2:
                     both.set()

@@ -72,7 +72,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
     "previews_by_group": ("overviews", (BATCH, 2_000, 100, GROUP)),
     "timeline": ("overviews", (BATCH, [*range(1, 10_001, 100)])),
     "group_glance": ("overviews", (BATCH, GROUP, 1_000, 5)),
-    "claim_range": ("ranges", (BATCH, WORKER, 15.0, [], 50, 20)),
+    "claim_range": ("ranges", (BATCH, WORKER, 15.0, [], 50, 20, 50)),
     "count_range": ("ranges", (BATCH, 2_001, 3_000)),
     "release_range": ("ranges", (BATCH, 2_001, 3_000, 0, [2_500])),
     "reopen_deferred": ("deferrals", (BATCH, 1)),

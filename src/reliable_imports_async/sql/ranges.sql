@@ -19,8 +19,8 @@ SELECT $1, s.first_item, least(s.first_item + $3 - 1, $2), parsed.failed, parsed
 -- A lease that ran out counts as a crash of its holder; the counts of such a range may be out of date.
 -- After a start of the server nobody's lease has run out before its holder has had the time to renew it.
 -- $4: the ranges this worker knows it holds. $5: how many items it wants, $6: of a range in which a worker has died (each
--- 0: none of those), $7: of one that it held to its death; what a longer range has beyond them becomes a range of its own. The counts of a range that was taken
--- over or split have to be taken from its items.
+-- 0: none of those), $7: of one that it held to its death; what a longer range has beyond them becomes a range of its own.
+-- The counts of a range that was taken over or split have to be taken from its items.
 WITH claimable AS MATERIALIZED (
     SELECT r.batch_id, r.first_item, r.last_item, r.state = 'leased' AS taken_over, r.deferred, r.final_pass,
            r.crashes + (r.state = 'leased' AND r.worker_id <> $2)::integer AS crashes, w.wanted
