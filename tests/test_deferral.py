@@ -159,7 +159,7 @@ async def test_a_processor_says_itself_that_an_item_waits(manager, conn, monkeyp
         if n % 2 and not await ctx.fetchval("SELECT count(*) FROM ledger WHERE n = $1", n + 1):
             raise Defer(f"{n + 1} is not there yet")
 
-    summary = await run(manager, process_item, 61, pause_after=3)
+    summary = await run(manager, process_item, 61, pause_after=3, concurrency=1)
     assert (summary.status, summary.failed_items) == ("partial", 1)
     assert await written(conn) == list(range(1, 61))
     (group,) = summary.groups
@@ -251,7 +251,7 @@ async def test_a_retry_and_a_deferral_in_one_range(manager, conn):
     again, _ = await claim(conn, batch_id, batch_id, [], 2)
     assert again.first_item == 3
     assert await ranges.release(conn, again, {3, 4}) == "deferred"
-    outlook = await ranges.outlook(conn, batch_id)
+    outlook = await ranges.outlook(conn, batch_id, 15.0)
     assert (outlook.deferred, outlook.only_deferred) == (1, False)
 
 
