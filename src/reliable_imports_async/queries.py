@@ -82,7 +82,8 @@ class BatchQueries(BatchOverviews):
     async def skip_reasons(self, batch_id: UUID, *, limit: int = 10) -> tuple[tuple[str, int], ...]:
         """Why items of a batch were skipped and how many, most frequent first.
 
-        Numbers and ids in a reason are taken out. Reads items, 50,000 at most.
+        Numbers and ids in a reason are taken out. In a batch of more than 100,000 items only the
+        first 250 ranges that have skipped items are looked at.
         """
         async with self._database.connection() as conn:
             return tuple(await item_keys.skip_reasons(conn, batch_id, limit))

@@ -184,18 +184,19 @@ SELECT (SELECT count(*) FROM plain) + (SELECT count(*) FROM others);
 
 -- name: skip_reasons
 -- Why items of a batch were skipped, most frequent first; numbers and ids in a reason do not tell two of them apart. Only
--- ranges that have skipped items are read, and $3 of those at most.
+-- ranges that have skipped items are read, and the first $3 of those.
 WITH skipped AS (
     SELECT i.skip_reason
       FROM (SELECT r.first_item, r.last_item
               FROM reliable_imports.import_batch_ranges r
              WHERE r.batch_id = $1 AND r.skipped > 0
-             ORDER BY r.first_item) w
+             ORDER BY r.first_item
+             LIMIT $3) w
      CROSS JOIN LATERAL (
            SELECT i.skip_reason
              FROM reliable_imports.import_batch_items i
-            WHERE i.batch_id = $1 AND i.item_number BETWEEN w.first_item AND w.last_item AND i.status = 'skipped') i
-     LIMIT $3),
+            WHERE i.batch_id = $1 AND i.item_number BETWEEN w.first_item AND w.last_item AND i.status = 'skipped'
+            OFFSET 0) i),  -- or the planner may read the whole table
 counted AS (SELECT s.skip_reason, count(*) AS items FROM skipped s GROUP BY s.skip_reason)
 SELECT regexp_replace(regexp_replace(coalesce(c.skip_reason, ''),
                                      '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}', '…', 'g'),

@@ -18,7 +18,7 @@ _SQL = statements("item_keys")
 _SETTLE = _SQL["settle_keyed"]
 _SETTLE_WITH_LOGS = _SQL["settle_keyed_with_logs"]
 SETTLE_OUTCOMES = _SQL["settle_keyed_outcomes"]
-REASONS_SAMPLE = 50_000  # skipped items whose reasons are counted
+REASONS_RANGES = 250  # of which reasons are counted: all, in a batch of up to 100,000 items
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ async def settle(
 
 async def skip_reasons(conn: Connection, batch_id: UUID, limit: int) -> list[tuple[str, int]]:
     """Why items were skipped, most frequent first."""
-    rows = await conn.fetch(_SQL["skip_reasons"], batch_id, limit, REASONS_SAMPLE)
+    rows = await conn.fetch(_SQL["skip_reasons"], batch_id, limit, REASONS_RANGES)
     return [(row["reason"], row["items"]) for row in rows]
 
 
