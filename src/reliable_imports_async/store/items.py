@@ -90,26 +90,29 @@ def settling(item: ImportBatchItem[Any], outcome: Completed | Skip | Failed, sec
     Args:
         seconds: How long a failed try took.
     """
-    stored = None if outcome == COMPLETED else _hexadecimal(outcome, seconds)
-    return _SETTLE_AT_ONCE(
-        None, f"'{item.batch_id}'", item.item_number, item.attempts, stored or "NULL"
-    )
+    stored = "NULL"
+    if outcome != COMPLETED:
+        digits = to_json(stored_outcome(outcome) | {"seconds": seconds}).hex()
+        stored = f"'{digits}'"
+    return _SETTLE_AT_ONCE(None, f"'{item.batch_id}'", item.item_number, item.attempts, stored)
 
 
-def _hexadecimal(outcome: Completed | Skip | Failed, seconds: float) -> str:
-    """What is stored about an outcome, as the digits of its JSON text."""
-    stored: dict[str, Any]
+def stored_outcome(outcome: Completed | Skip | Failed) -> dict[str, Any]:
+    """What settling statements read about an outcome, as JSON; what is missing is NULL."""
     match outcome:
         case Completed(table, target_id, data):
-            stored = {"status": ItemStatus.COMPLETED, "target_table": table}
-            stored |= {"target_id": target_id, "processed_data": data}
+            return {
+                "status": ItemStatus.COMPLETED,
+                "target_table": table,
+                "target_id": target_id,
+                "processed_data": data,
+            }
         case Skip(reason):
-            stored = {"status": ItemStatus.SKIPPED, "skip_reason": reason}
+            return {"status": ItemStatus.SKIPPED, "skip_reason": reason}
         case Failed(failure):
+            fields = to_json(failure.fields).decode() if failure.fields else None
             stored = {name: getattr(failure, name) for name in Failure.__slots__}
-            stored |= {"status": ItemStatus.FAILED, "seconds": seconds}
-            stored["fields"] = to_json(failure.fields).decode() if failure.fields else None
-    return f"'{to_json(stored).hex()}'"
+            return stored | {"status": ItemStatus.FAILED, "fields": fields}
 
 
 async def settle_failed(

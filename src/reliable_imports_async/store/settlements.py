@@ -1,7 +1,7 @@
 """Statements that settle many items at once."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from ..outcomes import COMPLETED, Completed, Deferred, Failed, Outcome, Postpone
 from ..sql import statements
 from .item_keys import SETTLE_OUTCOMES as _SETTLE_KEYED
 from .item_keys import Remembering
-from .items import StoredStatus, stored_status
+from .items import StoredStatus, stored_outcome, stored_status
 
 _SQL = statements("settlements")
 _SETTLE_COMPLETED = _SQL["settle_completed"]
@@ -101,14 +101,8 @@ def _stored(one: Settlement) -> dict[str, Any]:
     """What the statement reads about one item; what is missing is NULL."""
     stored: dict[str, Any] = {"attempts": one.item.attempts, "seconds": one.seconds}
     match one.outcome:
-        case Completed(table, target_id, data):
-            stored |= {"status": ItemStatus.COMPLETED, "target_table": table}
-            stored |= {"target_id": target_id, "processed_data": data}
-        case Skip(reason):
-            stored |= {"status": ItemStatus.SKIPPED, "skip_reason": reason}
-        case Failed(failure):
-            stored |= {"status": ItemStatus.FAILED, **asdict(failure)}
-            stored["fields"] = to_json(failure.fields).decode() if failure.fields else None
+        case Completed() | Skip() | Failed() as outcome:
+            stored |= stored_outcome(outcome)
         case Postponed(after):
             stored |= {"status": ItemStatus.PENDING, "after": after}
         case Deferred():
