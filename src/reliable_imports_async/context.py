@@ -1,7 +1,7 @@
 """ImportContext: what a processor is handed beside the item."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +31,8 @@ LEVELS = {
 
 LogLine = tuple[str, str, str | None, datetime]
 """Level, message, details as JSON text, time."""
+
+_NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -101,7 +103,17 @@ class ImportContext:
         changes: What `set_metadata` has set in this hook.
     """
 
-    __slots__ = ("_database", "_log", "_of_items", "batch", "changes", "dry_run", "item", "shared")
+    __slots__ = (
+        "_database",
+        "_log_buffer",
+        "_new_log",
+        "_of_items",
+        "batch",
+        "changes",
+        "dry_run",
+        "item",
+        "shared",
+    )
 
     def __init__(
         self,
@@ -111,6 +123,7 @@ class ImportContext:
         item: ImportBatchItem[Any] | None = None,
         shared: Any = None,
         log: LogBuffer | None = None,
+        new_log: Callable[[], LogBuffer] = LogBuffer,
         of_items: bool = False,
     ) -> None:
         self._of_items = of_items  # of a whole set
@@ -119,8 +132,9 @@ class ImportContext:
         self.shared = shared
         self.dry_run = False
         self._database = database
-        self._log = log if log is not None else LogBuffer()
-        self.changes: dict[str, Any] = {}
+        self._log_buffer = log
+        self._new_log = new_log  # few items log anything
+        self.changes = _NO_CHANGES
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -140,7 +154,7 @@ class ImportContext:
                 "set_metadata belongs into on_batch_start or on_batch_complete.",
                 hint="return processed_data for what concerns one item.",
             )
-        self.changes.update(values)
+        self.changes = {**self.changes, **values}
 
     @property
     def connection(self) -> GuardedConnection:
@@ -159,27 +173,30 @@ class ImportContext:
                     hint="use ctx.fetch and its like for reading; write in process_item.",
                 )
 
-    async def execute(self, sql: str, *args: Any) -> str:
+    # The next five hand a coroutine on instead of awaiting it in one of their own: they are called
+    # for every item, often several times.
+
+    def execute(self, sql: str, *args: Any) -> Coroutine[Any, Any, str]:
         """Run a statement; return PostgreSQL's command tag, such as ``UPDATE 1``."""
-        return await self._session.execute(sql, *args)
+        return self._session.execute(sql, *args)
 
-    async def executemany(self, sql: str, args: Sequence[Sequence[Any]]) -> None:
+    def executemany(self, sql: str, args: Sequence[Sequence[Any]]) -> Coroutine[Any, Any, None]:
         """Run a statement once for each sequence of arguments."""
-        await self._session.executemany(sql, args)
+        return self._session.executemany(sql, args)
 
-    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+    def fetch(self, sql: str, *args: Any) -> Coroutine[Any, Any, list[asyncpg.Record]]:
         """Run a query and return its rows."""
-        return await self._session.fetch(sql, *args)
+        return self._session.fetch(sql, *args)
 
-    async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
+    def fetchrow(self, sql: str, *args: Any) -> Coroutine[Any, Any, asyncpg.Record | None]:
         """Run a query and return its first row, or None."""
-        return await self._session.fetchrow(sql, *args)
+        return self._session.fetchrow(sql, *args)
 
     execute_one = fetchrow
 
-    async def fetchval(self, sql: str, *args: Any) -> Any:
+    def fetchval(self, sql: str, *args: Any) -> Coroutine[Any, Any, Any]:
         """Run a query and return the first value of its first row, or None."""
-        return await self._session.fetchval(sql, *args)
+        return self._session.fetchval(sql, *args)
 
     async def upsert(
         self, table: str, values: Mapping[str, Any], *, key: str | Sequence[str]
@@ -217,6 +234,16 @@ class ImportContext:
     def error(self, message: str, **details: Any) -> None:
         """Add a log line of level error. The item does not fail by it."""
         self._write(LogLevel.ERROR, message, details)
+
+    @property
+    def _log(self) -> LogBuffer:
+        if self._log_buffer is None:
+            self._log_buffer = self._new_log()
+        return self._log_buffer
+
+    @property
+    def _silent(self) -> bool:
+        return self._log_buffer is None or not self._log_buffer.lines
 
     @property
     def _session(self) -> GuardedConnection | ReadingConnection:

@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 import asyncpg
 
-from .context import ImportContext, LogBuffer
+from .calling import Calls
+from .context import ImportContext, LogBuffer, LogLine
 from .database import Database
-from .declared import Upsert, declared_upsert
-from .errors import ConfigurationError, TransactionEnded
+from .errors import TransactionEnded
 from .guarded import Connection, GuardedConnection, ReadingConnection
 from .interruptions import must_propagate, undisturbed
 from .item_keys import remembering, skips_unchanged
@@ -21,7 +21,7 @@ from .judgement import Action, Judgement, describe, judge
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Completed, Deferred, Failed, Failure, FailureKind, Outcome, Skip, Undone
 from .prepared import Prepared
-from .processors import BaseProcessor, as_outcome, as_outcomes, is_declared, is_set_wise
+from .processors import BaseProcessor
 from .readiness import NotReady, make_ready
 from .session import Outage, Session
 from .settings import Settings
@@ -36,7 +36,7 @@ from .settling import (
 )
 from .stopping import Streak
 from .store import item_keys, items
-from .time_limit import ItemTimeout, TimeLimit
+from .time_limit import ItemTimeout
 
 REPEATS = 5
 
@@ -66,6 +66,7 @@ class Executor:
 
     Attributes:
         batch, processor, database, settings: What it was made with.
+        calls: Calls the processor's code for items.
         streak: Counts the failures in a row.
         settler: Stores what does not commit with the item's own transaction.
         item_timeout: Seconds for validating and preparing, and again for processing, an item.
@@ -95,9 +96,8 @@ class Executor:
         self.item_timeout = processor.item_timeout or settings.item_timeout
         self.remembering = remembering(processor, batch.batch_type)
         self.skipping = self.remembering if skips_unchanged(batch.options) else None
-        self._upsert: Upsert | None = None
-        self._set_wise = is_set_wise(type(processor))
-        self._always_ready = processor.model() is None and not (
+        self.calls = Calls(processor, self.item_timeout)
+        self.always_ready = processor.model() is None and not (
             processor.overrides("validate_item") or processor.overrides("prepare_item")
         )
 
@@ -130,18 +130,25 @@ class Executor:
         Raises:
             Outage: The server failed under a query of validate_item or prepare_item.
         """
-        prepared = Prepared(item, self._begin)
-        if not self._always_ready:
+        prepared = self.as_it_is(item)
+        if not self.always_ready:
             started = perf_counter()
-            prepared.ready = await self._ready(item, prepared.ctx)
-            prepared.mark, prepared.seconds = len(prepared.log.lines), perf_counter() - started
+            ready = await self._ready(item, prepared.ctx)
+            prepared.is_ready(ready, perf_counter() - started)
         return prepared
 
-    def _begin(self, item: ImportBatchItem[Any]) -> tuple[ImportContext, LogBuffer]:
-        log = LogBuffer(self.settings.log_level, self.database.redact)
-        ctx = ImportContext(self.batch, None, item=item, shared=self._shared, log=log)
+    def as_it_is(self, item: ImportBatchItem[Any]) -> Prepared:
+        """An item for which there is nothing to do before its transaction."""
+        return Prepared(item, self._context)
+
+    def _context(self, item: ImportBatchItem[Any] | None) -> ImportContext:
+        ctx = ImportContext(self.batch, None, item=item, shared=self._shared, new_log=self.new_log)
         ctx.dry_run = self.dry_run
-        return ctx, log
+        return ctx
+
+    def new_log(self) -> LogBuffer:
+        """An empty log buffer."""
+        return LogBuffer(self.settings.log_level, self.database.redact)
 
     async def execute(self, prepared: Prepared, session: Session) -> Verdict:
         """Take a prepared item to its outcome.
@@ -170,19 +177,18 @@ class Executor:
         self, item: ImportBatchItem[Any], failure: Failure, session: Session
     ) -> Verdict:
         """Fail an item under which connections keep breaking while the server is well."""
-        log = LogBuffer(self.settings.log_level, self.database.redact)
-        return await self.settler.settle(item, Failed(failure), log, session, 0.0)
+        return await self.settler.settle(item, Failed(failure), self.new_log(), session, 0.0)
 
     async def _outcome(self, prepared: Prepared, session: Session) -> Outcome:
         """Transact; repeated in place while other transactions are in the way."""
-        ready, ctx, log = prepared.ready, prepared.ctx, prepared.log
+        ready = prepared.ready
         if not isinstance(ready, ImportBatchItem):
             return ready
         repeats = 0
         while True:
-            log.truncate(prepared.mark)
+            prepared.rewind()
             try:
-                return await self._transact(ready, ctx, log, session)
+                return await self._transact(ready, prepared, session)
             except _Conflict as conflict:
                 if repeats == REPEATS:
                     return Failed(conflict.failure)
@@ -220,70 +226,31 @@ class Executor:
         return undone(self.processor, item, cause, judgement.failure)
 
     async def _transact(
-        self, item: ImportBatchItem[Any], ctx: ImportContext, log: LogBuffer, session: Session
+        self, item: ImportBatchItem[Any], prepared: Prepared, session: Session
     ) -> Outcome:
         """The item's transaction, from BEGIN to COMMIT."""
         conn = await session.begin()
-        guarded = GuardedConnection(conn)
+        guarded, ctx = GuardedConnection(conn), prepared.ctx
         ctx._enter(guarded, item)  # noqa: SLF001
         try:
             if self.database.pooled:
                 await self.database.configure_transaction(conn, self.item_timeout)
-            outcome = await self.process(item, ctx, session.limit)
+            outcome = await self.calls.one(item, ctx, session.limit)
             guarded.close()
             if not conn.is_in_transaction():
                 raise TransactionEnded
             chain = not guarded.changed_transaction and session.more()
             at_once = None
             keyed = self.remembering is not None and item.item_key is not None
-            if chain and not keyed and not log.lines:
+            if chain and not keyed and not prepared.lines:
                 at_once = items.settling(item, outcome, 0.0)
             else:
-                await self._settle(conn, item, outcome, log)
+                await self._settle(conn, item, outcome, prepared.lines)
         except BaseException as exc:  # noqa: BLE001 - judged; what is not ours is raised again
             own = await guarded.own_errors(exc)
             guarded.close()
             return await self._undo(exc, item, own, session, changed=guarded.changed_transaction)
         return await self._commit(item, outcome, session, at_once, chain=chain)
-
-    async def process(
-        self, item: ImportBatchItem[Any], ctx: ImportContext, limit: TimeLimit
-    ) -> Completed | Skip:
-        """The developer's code, for at most `item_timeout`.
-
-        Raises:
-            ItemTimeout: It took longer.
-        """
-        if self._set_wise:
-            return (await self.process_set([item], ctx, limit))[0]
-        work = self.processor.process_item(item, ctx)
-        return as_outcome(await limit.run(work, self.item_timeout))
-
-    async def process_set(
-        self, items: Sequence[ImportBatchItem[Any]], ctx: ImportContext, limit: TimeLimit
-    ) -> list[Completed | Skip]:
-        """The same for many items at once, for at most `item_timeout` in all.
-
-        Raises:
-            ItemTimeout: It took longer.
-        """
-        write = self.processor.process_items
-        if is_declared(type(self.processor)):
-            if self._upsert is None:
-                self._upsert = await declared_upsert(ctx.connection._open(), self.processor)  # noqa: SLF001
-            write = self._upsert.write
-        results = await limit.run(write(items, ctx), self.item_timeout)
-        return as_outcomes(results, len(items))
-
-    async def check_declaration(self) -> str | None:
-        """Why items cannot be upserted as the processor declares; None: they can, or need not."""
-        if is_declared(type(self.processor)):
-            try:
-                async with self.database.connection() as conn:
-                    self._upsert = await declared_upsert(conn, self.processor)
-            except ConfigurationError as exc:
-                return str(exc)
-        return None
 
     def set_context(self, guarded: GuardedConnection, log: LogBuffer) -> ImportContext:
         """The context of a set of items."""
@@ -294,10 +261,10 @@ class Executor:
         conn: Connection,
         item: ImportBatchItem[Any],
         outcome: Completed | Skip,
-        log: LogBuffer,
+        lines: Sequence[LogLine],
     ) -> None:
         """The last statement before COMMIT, fenced: exactly one row, or the try is rolled back."""
-        lines, timeout = log.finished(), self.settings.commit_timeout
+        timeout = self.settings.commit_timeout
         try:
             settled = await item_keys.settle(
                 conn, item, outcome, lines, self.remembering, timeout=timeout

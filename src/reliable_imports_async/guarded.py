@@ -1,14 +1,14 @@
 """The connections a processor meets: the item's own, guarded, and a reserved one for reading."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import anyio
 import asyncpg
 
-from .errors import ContextClosed, ProcessorError
-from .transaction_control import changes_transaction, refuse_transaction_control
+from .errors import ContextClosed, ProcessorError, TransactionControlRefused
+from .transaction_control import examined
 
 if TYPE_CHECKING:  # asyncpg's classes are generic in its stubs only
     PooledConnection: TypeAlias = asyncpg.pool.PoolConnectionProxy[Any]
@@ -50,7 +50,7 @@ class GuardedConnection:
     def __init__(self, connection: Connection) -> None:
         self._connection: Connection | None = connection
         self.changed_transaction = False  # such as its isolation level, which a chain would keep
-        self.errors: list[BaseException] = []
+        self.errors: Sequence[BaseException] = ()
         self.savepoints = 0  # made here so far
 
     def close(self) -> None:
@@ -162,12 +162,15 @@ class GuardedConnection:
         return self._connection
 
     def _usable(self, sql: str) -> Connection:
-        refuse_transaction_control(sql)
-        self.changed_transaction = self.changed_transaction or changes_transaction(sql)
+        refused, changes = examined(sql)
+        if refused is not None:
+            raise TransactionControlRefused(refused)
+        if changes:
+            self.changed_transaction = True
         return self._open()
 
     def _remember(self, exc: BaseException, args: tuple[Any, ...]) -> None:
-        self.errors.append(exc)
+        self.errors = (*self.errors, exc)
         packed = len(args) == 1 and isinstance(args[0], tuple | list)
         if packed and isinstance(exc, asyncpg.InterfaceError):
             exc.add_note("pass the arguments one by one (sql, a, b), not as a tuple or list.")
@@ -227,8 +230,10 @@ class ReadingConnection:
 
     @asynccontextmanager
     async def _transaction(self, sql: str) -> AsyncIterator[Connection]:
-        refuse_transaction_control(sql)
-        if changes_transaction(sql):
+        refused, changes = examined(sql)
+        if refused is not None:
+            raise TransactionControlRefused(refused)
+        if changes:
             raise _only_reading()
         if self._reserve is None:
             raise ContextClosed

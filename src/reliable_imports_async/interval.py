@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import asyncpg
 
-from .context import LogLine
 from .execution import Executor
 from .guarded import Connection
 from .interruptions import must_propagate, undisturbed
@@ -19,10 +18,9 @@ from .rounds import Done, Round
 from .savepoints import Distance, Savepoints
 from .screening import Screening
 from .session import ROUND_TRIP_SECONDS, Outage, Session
-from .settling import Later, Settled, Verdict, defers, lines_of, undone
+from .settling import Later, Settled, Verdict, defers, undone
 from .setwise import SetWise
 from .store import constraints, settlements
-from .store.settlements import Settlement
 
 _OURS = (
     OSError,  # TimeoutError is one
@@ -30,9 +28,6 @@ _OURS = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-
-
-_NO_LINES: Sequence[LogLine] = ()
 
 
 class _Abandoned(Exception):
@@ -242,7 +237,7 @@ class Interval:
         """The last statement before COMMIT, fenced: exactly these rows, or all is rolled back."""
         if not stored:
             return
-        settling = [_settlement(one) for one in stored.values()]
+        settling = list(stored.values())
         timeout = self._executor.settings.commit_timeout
         settled = await settlements.settle(
             round_.savepoints.conn,
@@ -278,13 +273,6 @@ class Interval:
         except Outage:
             return {}
         return {item.item_number: verdict}
-
-
-def _settlement(one: Done) -> Settlement:
-    item, lines = one.prepared.item, _NO_LINES
-    if isinstance(one.outcome, Postponed) or not one.prepared.silent:
-        lines = lines_of(one.prepared.log, item, one.outcome)
-    return Settlement(item, one.outcome, lines, one.seconds)
 
 
 _COMPLETED = Settled(ItemStatus.COMPLETED)

@@ -1,10 +1,12 @@
 """The items between the feeder and the slots, and as many of them as fit."""
 
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .control import HeldRange
 from .models import ImportBatchItem
@@ -30,6 +32,58 @@ class Work:
     doomed: Failure | None = None
 
 
+class Belt:
+    """Works from those who put them on to those who take them off, many at a time.
+
+    Attributes:
+        ended: Whether nothing more comes.
+    """
+
+    def __init__(self) -> None:
+        self._works: deque[Work] = deque()
+        self._takers: deque[anyio.Event] = deque()
+        self.ended = False
+
+    def __len__(self) -> int:
+        return len(self._works)
+
+    def put(self, works: Sequence[Work]) -> None:
+        """Put works on; as many takers as that are woken."""
+        self._works.extend(works)
+        self._wake(len(works))
+
+    async def take(self, most: int, patience: float | None) -> list[Work]:
+        """The next works, `most` or fewer; none when none come within `patience` seconds."""
+        if not self._works and not self.ended:
+            with anyio.move_on_after(patience):
+                await self._arrival()
+        works = self._works
+        return [works.popleft() for _ in range(min(most, len(works)))]
+
+    def end(self) -> None:
+        """Nothing more comes: who waits gets what is there, and then nothing."""
+        self.ended = True
+        self._wake(len(self._takers))
+
+    async def _arrival(self) -> None:
+        while not self._works and not self.ended:
+            woken = anyio.Event()
+            self._takers.append(woken)
+            try:
+                await woken.wait()
+            except BaseException:
+                if woken.is_set() and self._works:  # somebody else has to take them
+                    self._wake(1)
+                raise
+            finally:
+                with suppress(ValueError):
+                    self._takers.remove(woken)
+
+    def _wake(self, count: int) -> None:
+        for _ in range(min(count, len(self._takers))):
+            self._takers.popleft().set()
+
+
 class Queue:
     """Items that were read, and behind the preparers those that are ready for a slot.
 
@@ -38,32 +92,25 @@ class Queue:
         apart: Whether items are prepared apart from the slots, a few ahead of them.
 
     Attributes:
+        read: What the feeder has read.
+        ready: What slots take; the same, unless items are prepared apart.
         page_items: How many items to read next, so that a page of large records fits in memory.
     """
 
     def __init__(self, concurrency: int, *, apart: bool) -> None:
-        self.send: MemoryObjectSendStream[Work]
-        self.receive: MemoryObjectReceiveStream[Work]
-        self.send, self.receive = anyio.create_memory_object_stream[Work](float("inf"))
-        self.ready_send, self.ready = self.send, self.receive
+        self.read = Belt()
+        self.ready = Belt() if apart else self.read
         self.apart = apart
-        if apart:
-            self.ready_send, self.ready = anyio.create_memory_object_stream[Work](concurrency)
         self.page_items = FIRST_PAGE_ITEMS
+        self._ahead = anyio.Semaphore(concurrency)  # prepared, and not yet taken
         self._least = 2 * concurrency
         self._enough = self._least
-        self._queued = 0
         self._room = anyio.Event()
-
-    @property
-    def waiting(self) -> int:
-        """How many items wait for a slot."""
-        return self.ready.statistics().current_buffer_used
 
     @property
     def full(self) -> bool:
         """Whether there are enough items for now."""
-        return self._queued > self._enough
+        return len(self.read) > self._enough
 
     def portion(self, size: int) -> int:
         """How many of `size` items a slot takes at once; fewer when they are large."""
@@ -71,17 +118,30 @@ class Queue:
 
     def put(self, page: list[Work], portion: int) -> None:
         """Queue a page of items, for slots that take `portion` at once."""
-        self._queued += len(page)
         self._enough = max(self._least, 4 * portion)
-        for work in page:
-            self.send.send_nowait(work)
+        self.read.put(page)
         self.page_items = _page_items(page)
 
-    def took_one(self) -> None:
-        """An item was taken: the feeder goes on when there are few."""
-        self._queued -= 1
-        if not self.full:
-            self._room.set()
+    async def take(self, most: int, patience: float | None) -> list[Work]:
+        """The next items for a slot, `most` of them or fewer; none within `patience` seconds."""
+        works = await self.ready.take(most, patience)
+        if self.apart:
+            for _ in works:
+                self._ahead.release()
+        else:
+            self._made_room()
+        return works
+
+    async def take_unprepared(self) -> Work | None:
+        """The next item for a preparer; None when none comes any more."""
+        works = await self.read.take(1, None)
+        self._made_room()
+        return works[0] if works else None
+
+    async def put_prepared(self, work: Work) -> None:
+        """Hand a prepared item on to the slots, once there is room."""
+        await self._ahead.acquire()
+        self.ready.put([work])
 
     async def wait_for_room(self, seconds: float) -> None:
         """Wait until the queue is not full any more, for so long at most."""
@@ -89,10 +149,10 @@ class Queue:
         with anyio.move_on_after(seconds):
             await self._room.wait()
 
-    def close(self) -> None:
-        """Nothing is queued or taken any more."""
-        for stream in (self.send, self.receive, self.ready_send, self.ready):
-            stream.close()
+    def _made_room(self) -> None:
+        """Items were taken: the feeder goes on when there are few."""
+        if not self.full:
+            self._room.set()
 
 
 def _page_items(page: list[Work]) -> int:

@@ -93,17 +93,16 @@ class ItemWise:
         item, ctx = prepared.ready, prepared.ctx
         assert isinstance(item, ImportBatchItem)  # noqa: S101 - others have their outcome already
         guarded, started = GuardedConnection(savepoints.conn), perf_counter()
-        prepared.log.truncate(prepared.mark)
+        prepared.rewind()
         ctx._enter(guarded, item)  # noqa: SLF001
         try:
-            outcome = await self._executor.process(item, ctx, limit)
+            outcome = await self._executor.calls.one(item, ctx, limit)
             if not savepoints.conn.is_in_transaction():
                 raise TransactionEnded
         except BaseException as exc:
             own, seconds = await guarded.own_errors(exc), perf_counter() - started
             raise RunFailed(exc, own, position, seconds) from exc
         finally:
-            guarded.close()
             prepared.leave()
         if guarded.changed_transaction:
             raise TransactionChanged

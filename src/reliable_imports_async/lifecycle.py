@@ -176,7 +176,7 @@ class Lifecycle:
             await hook(ctx)
             if not conn.is_in_transaction():
                 raise TransactionEnded
-            changes = storable_json(to_json(ctx.changes, inf_nan_mode="strings").decode())
+            changes = storable_json(to_json(dict(ctx.changes), inf_nan_mode="strings").decode())
         except BaseException as exc:
             if must_propagate(exc):
                 raise

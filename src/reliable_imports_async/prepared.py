@@ -1,63 +1,76 @@
 """An item on its way into a transaction, with the context and the log that belong to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .context import ImportContext, LogBuffer
+from .context import ImportContext, LogBuffer, LogLine
 from .models import ImportBatchItem
 from .outcomes import Undone
+
+_NO_LINES: Sequence[LogLine] = ()
 
 
 class Prepared:
     """An item with all that was done for it before its transaction.
 
     Args:
-        begin: Makes the item's context and log, when something first needs them.
+        context: Makes the item's context, when something first needs it.
 
     Attributes:
         item: As it was read.
         ready: With its data and what was prepared; or why it cannot be processed.
-        mark: How many log lines there were by then; later ones go when the SQL is repeated.
         seconds: How long that took.
     """
 
-    __slots__ = ("_begin", "_begun", "item", "mark", "ready", "seconds")
+    __slots__ = ("_context", "_ctx", "_mark", "item", "ready", "seconds")
 
     def __init__(
         self,
         item: ImportBatchItem[Any],
-        begin: Callable[[ImportBatchItem[Any]], tuple[ImportContext, LogBuffer]],
+        context: Callable[[ImportBatchItem[Any]], ImportContext],
     ) -> None:
         self.item = item
         self.ready: ImportBatchItem[Any] | Undone = item
-        self.mark = 0
         self.seconds = 0.0
-        self._begin = begin
-        self._begun: tuple[ImportContext, LogBuffer] | None = None
+        self._context = context
+        self._ctx: ImportContext | None = None
+        self._mark = 0  # how many log lines there were before the transaction
 
     @property
     def ctx(self) -> ImportContext:
         """The item's context."""
-        return self._both()[0]
+        if self._ctx is None:
+            self._ctx = self._context(self.item)
+        return self._ctx
 
     @property
     def log(self) -> LogBuffer:
         """The item's log lines."""
-        return self._both()[1]
+        return self.ctx._log  # noqa: SLF001 - the context belongs to this module
 
     @property
     def silent(self) -> bool:
         """Whether it has no log lines."""
-        return self._begun is None or not self._begun[1].lines
+        return self._ctx is None or self._ctx._silent  # noqa: SLF001
+
+    @property
+    def lines(self) -> Sequence[LogLine]:
+        """The log lines to store."""
+        return _NO_LINES if self.silent else self.log.finished()
+
+    def is_ready(self, ready: ImportBatchItem[Any] | Undone, seconds: float) -> None:
+        """What was to be done before the transaction is done; its log lines stay."""
+        self.ready, self.seconds = ready, seconds
+        self._mark = 0 if self.silent else len(self.log.lines)
+
+    def rewind(self) -> None:
+        """The SQL runs again: forget what it logged."""
+        if not self.silent:
+            self.log.truncate(self._mark)
 
     def leave(self) -> None:
         """Its code has run: let go of what only that needed. Log lines stay."""
-        if self._begun is not None:
-            self._begun[0]._close()  # noqa: SLF001 - the context belongs to this module
-            if self.silent:
-                self._begun = None
-
-    def _both(self) -> tuple[ImportContext, LogBuffer]:
-        if self._begun is None:
-            self._begun = self._begin(self.item)
-        return self._begun
+        if self._ctx is not None:
+            self._ctx._close()  # noqa: SLF001
+            if self._ctx._silent:  # noqa: SLF001
+                self._ctx = None

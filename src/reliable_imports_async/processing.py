@@ -151,7 +151,7 @@ class Processing:
             executor = Executor(
                 batch, processor, self._database, self._settings, shared=shared, streak=streak
             )
-            if (reason := await executor.check_declaration()) is not None:
+            if (reason := await executor.calls.check_declaration(self._database)) is not None:
                 await pause(batch, self._control, reason)
                 return
             concurrency = min(

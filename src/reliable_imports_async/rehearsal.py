@@ -208,7 +208,7 @@ class Stage:
         guarded = GuardedConnection(conn)
         ctx._enter(guarded, item)  # noqa: SLF001
         try:
-            outcome: Outcome = await self._executor.process(item, ctx, self._session.limit)
+            outcome: Outcome = await self._executor.calls.one(item, ctx, self._session.limit)
             guarded.close()
             if not conn.is_in_transaction():
                 raise TransactionEnded

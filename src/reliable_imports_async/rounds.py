@@ -3,20 +3,35 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .context import LogLine
-from .outcomes import Outcome
+from .models import ImportBatchItem
+from .outcomes import Outcome, Postponed
 from .prepared import Prepared
 from .savepoints import Savepoints
+from .settling import lines_of
 
 
 @dataclass(slots=True)
 class Done:
-    """An item with its outcome, as far as this transaction goes."""
+    """An item with its outcome, as far as this transaction goes: what is stored about it."""
 
     prepared: Prepared
     outcome: Outcome
     seconds: float = 0.0
+
+    @property
+    def item(self) -> ImportBatchItem[Any]:
+        """As it was read."""
+        return self.prepared.item
+
+    @property
+    def lines(self) -> Sequence[LogLine]:
+        """The log lines to store."""
+        if isinstance(self.outcome, Postponed):
+            return lines_of(self.prepared.log, self.item, self.outcome)
+        return self.prepared.lines
 
 
 @dataclass(slots=True)
@@ -66,12 +81,15 @@ class Round:
     def succeeded(self, run: Sequence[Prepared], outcomes: Sequence[Outcome]) -> None:
         """A run, or the beginning of it, is kept."""
         for prepared, outcome in zip(run, outcomes, strict=False):
-            number = prepared.item.item_number
-            self.done[number] = Done(prepared, outcome)
-            for witnesses in self.accused.values():
-                witnesses.discard(number)
-        self.accused = {number: left for number, left in self.accused.items() if left}
+            self.done[prepared.item.item_number] = Done(prepared, outcome)
+        if self.accused:
+            self._testify({prepared.item.item_number for prepared in run[: len(outcomes)]})
         self.put_back(run[len(outcomes) :])
+
+    def _testify(self, numbers: set[int]) -> None:
+        """These have succeeded again; who is accused in the face of them alone has failed."""
+        tested = {number: left - numbers for number, left in self.accused.items()}
+        self.accused = {number: left for number, left in tested.items() if left}
 
     def failed(self, run: Sequence[Prepared], culprit: int, ended: Done) -> None:
         """An item of an undone run failed; those before it run again, then those behind it."""

@@ -5,7 +5,6 @@ from time import monotonic
 from typing import Any
 
 import anyio
-from anyio.streams.memory import MemoryObjectSendStream
 
 from . import unchanged
 from .control import BEAT_SECONDS, Control, HeldRange
@@ -76,15 +75,12 @@ class Drain:
                 async with anyio.create_task_group() as closing, anyio.create_task_group() as slots:
                     for _ in range(self._concurrency):
                         slots.start_soon(self._slots.run)
-                    for _ in range(self._executor.preparers):
-                        slots.start_soon(self._preparer, self._queue.ready_send.clone())
                     if self._queue.apart:
-                        self._queue.ready_send.close()  # the preparers hold clones
+                        slots.start_soon(self._prepare_apart)
                     await self._feed(closing)
-                    self._queue.send.close()
+                    self._queue.read.end()
                 beating.cancel_scope.cancel()
         finally:
-            self._queue.close()
             await self._hand_back()
 
     async def _feed(self, closing: anyio.abc.TaskGroup) -> None:
@@ -223,17 +219,22 @@ class Drain:
             await self._released.wait()
         return False
 
-    async def _preparer(self, send: MemoryObjectSendStream[Work]) -> None:
-        """Validate and prepare queued items, before a slot and its connection are needed."""
-        async with send, self._queue.receive.clone() as receive:
-            async for work in receive:
-                self._queue.took_one()
-                if not self._slots.may_start(work):
-                    work.held.finish_item()
-                    continue
-                with suppress(Outage):  # the slot waits for the server, and prepares it again
-                    work.prepared = await self._executor.prepare(work.item)
-                await send.send(work)
+    async def _prepare_apart(self) -> None:
+        """Prepare queued items, before a slot and its connection are needed."""
+        async with anyio.create_task_group() as preparers:
+            for _ in range(self._executor.preparers):
+                preparers.start_soon(self._preparer)
+        self._queue.ready.end()
+
+    async def _preparer(self) -> None:
+        """Validate and prepare one queued item after the other."""
+        while work := await self._queue.take_unprepared():
+            if not self._slots.may_start(work):
+                work.held.finish_item()
+                continue
+            with suppress(Outage):  # the slot waits for the server, and prepares it again
+                work.prepared = await self._executor.prepare(work.item)
+            await self._queue.put_prepared(work)
 
     async def _hand_back(self) -> None:
         """Release what is still held; what is pending in it stays pending, for whoever comes."""

@@ -41,11 +41,12 @@ class Screening:
 
     def suspects(self, item: ImportBatchItem[Any]) -> bool:
         """Whether an item carries a key that was named."""
-        return bool(self._known) and any(
-            _values(source, columns) in known
-            for columns, known in self._known.items()
-            for source in (item.source_data, item.data)
-        )
+        for columns, known in self._known.items():
+            if _values(item.source_data, columns) in known:
+                return True
+            if item.data is not item.source_data and _values(item.data, columns) in known:
+                return True
+        return False
 
     def acquit(self, item: ImportBatchItem[Any]) -> None:
         """An item with such a key has succeeded: its cause is gone, for the others as well."""
@@ -57,5 +58,5 @@ class Screening:
 def _values(source: Any, columns: Columns) -> Values:
     """A record's values for some columns, as PostgreSQL would show most of them."""
     if isinstance(source, Mapping):
-        return tuple(str(source.get(column)) for column in columns)
-    return tuple(str(getattr(source, column, None)) for column in columns)
+        return tuple([str(source.get(column)) for column in columns])
+    return tuple([str(getattr(source, column, None)) for column in columns])

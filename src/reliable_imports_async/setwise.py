@@ -42,7 +42,7 @@ class SetWise:
         log = LogBuffer(self._executor.settings.log_level, self._executor.database.redact)
         ctx = self._executor.set_context(guarded, log)
         try:
-            outcomes = await self._executor.process_set(items, ctx, limit)
+            outcomes = await self._executor.calls.several(items, ctx, limit)
             if not savepoints.conn.is_in_transaction():
                 raise TransactionEnded
         except BaseException as exc:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream
 
 from .control import Control
 from .execution import Executor
@@ -80,19 +79,16 @@ class Slots:
 
     def _has_more(self) -> bool:
         """Whether an item waits for a slot."""
-        return self._queue.waiting > 0 and self.running
+        return bool(self._queue.ready) and self.running
 
     async def run(self) -> None:
         """Run queued items on one kept connection, one at a time or an interval at a time."""
-        async with self._queue.ready.clone() as receive:
-            while works := await self._take(receive, None):
-                session = self._executor.session(more=self._has_more)
-                async with self._limiter, session:
-                    await self._burst(works, receive, session)
+        while works := await self._take(None):
+            session = self._executor.session(more=self._has_more)
+            async with self._limiter, session:
+                await self._burst(works, session)
 
-    async def _burst(
-        self, first: list[Work], receive: MemoryObjectReceiveStream[Work], session: Session
-    ) -> None:
+    async def _burst(self, first: list[Work], session: Session) -> None:
         """Run items while there are any and no other batch waits for this slot."""
         works = first
         count = 0
@@ -103,51 +99,29 @@ class Slots:
                 count = 0
                 if self._limiter.statistics().tasks_waiting:
                     return
-            works = await self._take(receive, IDLE_SECONDS)
+            works = await self._take(IDLE_SECONDS)
 
-    async def _take(
-        self, receive: MemoryObjectReceiveStream[Work], patience: float | None
-    ) -> list[Work]:
+    async def _take(self, patience: float | None) -> list[Work]:
         """The next items to run together; none when there are none within `patience` seconds.
 
         One slot at a time collects, or each of those that wait would get a single item.
         """
         if self._interval is None:
-            work = await self._next(receive, patience)
-            return [] if work is None else [work]
+            return await self._queue.take(1, patience)
         with anyio.move_on_after(patience) as waiting:
             await self._taking.acquire()
         if waiting.cancelled_caught:
             return []
-        works: list[Work] = []
         try:
-            while len(works) < self.portion:
-                work = await self._next(receive, GATHER_SECONDS if works else patience)
-                if work is None:
+            works = await self._queue.take(self.portion, patience)
+            while works and (missing := self.portion - len(works)) > 0:
+                more = await self._queue.take(missing, GATHER_SECONDS)
+                if not more:
                     break
-                works.append(work)
+                works += more
         finally:
             self._taking.release()
         return works
-
-    async def _next(
-        self, receive: MemoryObjectReceiveStream[Work], patience: float | None
-    ) -> Work | None:
-        """The next item, if there is one soon."""
-        work: Work | None = None
-        try:
-            work = receive.receive_nowait()
-        except anyio.EndOfStream:
-            return None
-        except anyio.WouldBlock:
-            with anyio.move_on_after(patience):
-                try:
-                    work = await receive.receive()
-                except anyio.EndOfStream:
-                    return None
-        if work is not None and not self._queue.apart:
-            self._queue.took_one()
-        return work
 
     async def _run_together(self, works: list[Work], session: Session) -> None:
         """Run items in one transaction; what that leaves undecided runs alone."""
@@ -167,6 +141,10 @@ class Slots:
 
     async def _make_ready(self, works: Sequence[Work]) -> None:
         """Validate and prepare items, as far as the server does not fail meanwhile."""
+        if self._executor.always_ready:
+            for work in works:
+                work.prepared = self._executor.as_it_is(work.item)
+            return
         for work in works:
             if work.prepared is None and self.running:
                 with suppress(Outage):
@@ -176,20 +154,21 @@ class Slots:
         self, interval: Interval, works: Sequence[Work], session: Session
     ) -> dict[int, Verdict]:
         """Execute items in one transaction until their outcomes are known, as far as it gets."""
-        by_number = {work.item.item_number: work for work in works if work.prepared is not None}
-        prepared = [work.prepared for work in by_number.values() if work.prepared is not None]
+        prepared = [work.prepared for work in works if work.prepared is not None]
+        ranges = {work.item.item_number: work.held for work in works}
         try:
             return await interval.execute(
-                prepared, session, lambda one: self.may_start(by_number[one.item.item_number])
+                prepared, session, lambda one: ranges[one.item.item_number].open and self.running
             )
         except Outage as outage:
             logger.warning("%s items wait: %s", len(works), outage.failure.message)
             if not outage.lost:
                 await anyio.sleep(_backoff(1))
+        asked = {one.item.item_number: one.item for one in prepared}
         stored = await self._control.insist(
-            lambda conn: settlements.ask(conn, self._batch.id, list(by_number)), apart=True
+            lambda conn: settlements.ask(conn, self._batch.id, list(asked)), apart=True
         )
-        verdicts = {number: _answer(by_number[number].item, one) for number, one in stored.items()}
+        verdicts = {number: _answer(asked[number], one) for number, one in stored.items()}
         return {number: verdict for number, verdict in verdicts.items() if verdict is not None}
 
     async def run_alone(self, work: Work, session: Session) -> None:

@@ -2,10 +2,9 @@
 
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 import sqlparse
-
-from .errors import TransactionControlRefused
 
 _SUSPICIOUS = re.compile(
     r"\b(?:commit|end|abort|rollback|begin|start|prepare|discard)\b", re.IGNORECASE
@@ -21,23 +20,26 @@ _CHARACTERISTICS = re.compile(
 )
 
 
-def refuse_transaction_control(sql: str) -> None:
-    """Raise `TransactionControlRefused` for COMMIT, ROLLBACK, BEGIN and their like.
+class Examined(NamedTuple):
+    """What SQL text means for the transaction it runs in.
 
-    ROLLBACK TO a savepoint is allowed, and so are these words inside strings, names, function
-    bodies and CASE … END.
+    Attributes:
+        refused: The command by which it would end or begin one: COMMIT, ROLLBACK, BEGIN and their
+            like. ROLLBACK TO a savepoint is allowed, and so are these words inside strings, names,
+            function bodies and CASE … END.
+        changes: Whether it may change how its transaction works: isolation, access, constraints.
     """
-    if command := _transaction_control(sql):
-        raise TransactionControlRefused(command)
+
+    refused: str | None
+    changes: bool
 
 
 @lru_cache(maxsize=2048)
-def changes_transaction(sql: str) -> bool:
-    """Whether the text may change how its transaction works: isolation, access, constraints."""
-    return _CHARACTERISTICS.search(sql) is not None
+def examined(sql: str) -> Examined:
+    """SQL text, examined once however often it is sent."""
+    return Examined(_transaction_control(sql), _CHARACTERISTICS.search(sql) is not None)
 
 
-@lru_cache(maxsize=2048)
 def _transaction_control(sql: str) -> str | None:
     if not _SUSPICIOUS.search(sql):
         return None

@@ -77,9 +77,9 @@ MUTANTS = (
     Mutant(
         "settle first",
         "execution.py",
-        "            outcome = await self.process(item, ctx, session.limit)\n",
-        "            await self._settle(conn, item, Completed(), log)\n"
-        "            outcome = await self.process(item, ctx, session.limit)\n"
+        "            outcome = await self.calls.one(item, ctx, session.limit)\n",
+        "            await self._settle(conn, item, Completed(), ())\n"
+        "            outcome = await self.calls.one(item, ctx, session.limit)\n"
         "            return await self._commit(item, outcome, session, None, chain=False)\n",
         ("tests/test_reliability.py::test_a_swallowed_sql_error_fails_the_item",),
     ),

@@ -130,20 +130,19 @@ remembered AS (
        SET content_sha256 = excluded.content_sha256, batch_id = excluded.batch_id, item_number = excluded.item_number),
 logged AS (
     INSERT INTO reliable_imports.import_logs (batch_id, item_number, level, message, details, logged_at)
-    SELECT s.batch_id, s.item_number, l.level, l.message, l.details::jsonb, l.logged_at
-      FROM settled s, unnest($9::text[], $10::text[], $11::text[], $12::timestamptz[])
-           WITH ORDINALITY AS l(level, message, details, logged_at, n)
+    SELECT s.batch_id, s.item_number, l.v ->> 0, l.v ->> 1, (l.v ->> 2)::jsonb, (l.v ->> 3)::timestamptz
+      FROM settled s, json_array_elements($9::text::json) WITH ORDINALITY AS l(v, n)
      ORDER BY l.n)
 SELECT count(*) FROM settled;
 
 -- name: settle_keyed_outcomes
 -- The same for an interval: $2, $3 the items that completed and of which nothing more is to be said, $4, $5 the others,
--- and by number what is stored about each, $6 to $10 log lines. $13: the numbers of those whose contents are remembered;
+-- and by number what is stored about each, $6 log lines. $9: the numbers of those whose contents are remembered;
 -- of items with one key only the last.
 WITH plain AS (
     UPDATE reliable_imports.import_batch_items
        SET status = 'completed', attempts = attempts + 1, started_at = now(), finished_at = clock_timestamp()
-     WHERE batch_id = $1 AND item_number = ANY ($2::integer[])
+     WHERE batch_id = $1 AND item_number = ANY ($2::text::integer[])
        AND status = 'pending' AND attempts = $3 AND reprocessed_by IS NULL
     RETURNING item_number, item_key, source_data),
 given AS MATERIALIZED (SELECT $5::text::jsonb AS outcomes),
@@ -162,23 +161,22 @@ others AS (
                    CASE WHEN o.v ->> 'after' IS NULL THEN clock_timestamp() END
               FROM (SELECT (SELECT g.outcomes FROM given g) -> i.item_number::text AS v OFFSET 0) o),
            attempts = i.attempts + 1
-     WHERE i.batch_id = $1 AND i.item_number = ANY ($4::integer[]) AND i.status = 'pending'
+     WHERE i.batch_id = $1 AND i.item_number = ANY ($4::text::integer[]) AND i.status = 'pending'
        AND i.attempts = ((SELECT g.outcomes FROM given g) -> i.item_number::text ->> 'attempts')::integer
        AND i.reprocessed_by IS NULL
     RETURNING i.item_number, i.item_key, i.source_data),
 remembered AS (
     INSERT INTO reliable_imports.import_item_keys (batch_type, item_key, content_sha256, batch_id, item_number)
-    SELECT $11, s.item_key, sha256(convert_to($12 || E'\x1f' || s.source_data::text, 'UTF8')), $1, s.item_number
+    SELECT $7, s.item_key, sha256(convert_to($8 || E'\x1f' || s.source_data::text, 'UTF8')), $1, s.item_number
       FROM (SELECT * FROM plain UNION ALL SELECT * FROM others) s
-     WHERE s.item_key IS NOT NULL AND s.item_number = ANY ($13::integer[])
+     WHERE s.item_key IS NOT NULL AND s.item_number = ANY ($9::text::integer[])
      ORDER BY s.item_key
     ON CONFLICT (batch_type, item_key) DO UPDATE
        SET content_sha256 = excluded.content_sha256, batch_id = excluded.batch_id, item_number = excluded.item_number),
 logged AS (
     INSERT INTO reliable_imports.import_logs (batch_id, item_number, level, message, details, logged_at)
-    SELECT $1, l.item_number, l.level, l.message, l.details::jsonb, l.logged_at
-      FROM unnest($6::integer[], $7::text[], $8::text[], $9::text[], $10::timestamptz[])
-           WITH ORDINALITY AS l(item_number, level, message, details, logged_at, n)
+    SELECT $1, (l.v ->> 0)::integer, l.v ->> 1, l.v ->> 2, (l.v ->> 3)::jsonb, (l.v ->> 4)::timestamptz
+      FROM json_array_elements($6::text::json) WITH ORDINALITY AS l(v, n)
      ORDER BY l.n)
 SELECT (SELECT count(*) FROM plain) + (SELECT count(*) FROM others);
 

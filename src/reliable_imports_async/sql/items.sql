@@ -1,5 +1,6 @@
 -- Items, in the order in which an item meets the statements. The fence is the same everywhere: an item is settled only
--- while it is pending, by the try that read it, and unless a reprocessing has taken it over.
+-- while it is pending, by the try that read it, and unless a reprocessing has taken it over. Log lines come as JSON arrays
+-- of level, message, details and time.
 
 -- name: read_pending
 -- The next items of a range that are due.
@@ -27,9 +28,8 @@ WITH settled AS (
     RETURNING batch_id, item_number),
 logged AS (
     INSERT INTO reliable_imports.import_logs (batch_id, item_number, level, message, details, logged_at)
-    SELECT s.batch_id, s.item_number, l.level, l.message, l.details::jsonb, l.logged_at
-      FROM settled s, unnest($9::text[], $10::text[], $11::text[], $12::timestamptz[])
-           WITH ORDINALITY AS l(level, message, details, logged_at, n)
+    SELECT s.batch_id, s.item_number, l.v ->> 0, l.v ->> 1, (l.v ->> 2)::jsonb, (l.v ->> 3)::timestamptz
+      FROM settled s, json_array_elements($9::text::json) WITH ORDINALITY AS l(v, n)
      ORDER BY l.n)
 SELECT count(*) FROM settled;
 
@@ -50,9 +50,8 @@ WITH settled AS (
     RETURNING batch_id, item_number),
 logged AS (
     INSERT INTO reliable_imports.import_logs (batch_id, item_number, level, message, details, logged_at)
-    SELECT s.batch_id, s.item_number, l.level, l.message, l.details::jsonb, l.logged_at
-      FROM settled s, unnest($17::text[], $18::text[], $19::text[], $20::timestamptz[])
-           WITH ORDINALITY AS l(level, message, details, logged_at, n)
+    SELECT s.batch_id, s.item_number, l.v ->> 0, l.v ->> 1, (l.v ->> 2)::jsonb, (l.v ->> 3)::timestamptz
+      FROM settled s, json_array_elements($17::text::json) WITH ORDINALITY AS l(v, n)
      ORDER BY l.n)
 SELECT count(*) FROM settled;
 
@@ -65,9 +64,8 @@ WITH postponed AS (
     RETURNING batch_id, item_number),
 logged AS (
     INSERT INTO reliable_imports.import_logs (batch_id, item_number, level, message, details, logged_at)
-    SELECT s.batch_id, s.item_number, l.level, l.message, l.details::jsonb, l.logged_at
-      FROM postponed s, unnest($5::text[], $6::text[], $7::text[], $8::timestamptz[])
-           WITH ORDINALITY AS l(level, message, details, logged_at, n)
+    SELECT s.batch_id, s.item_number, l.v ->> 0, l.v ->> 1, (l.v ->> 2)::jsonb, (l.v ->> 3)::timestamptz
+      FROM postponed s, json_array_elements($5::text::json) WITH ORDINALITY AS l(v, n)
      ORDER BY l.n)
 SELECT count(*) FROM postponed;
 

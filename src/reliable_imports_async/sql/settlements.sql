@@ -1,12 +1,13 @@
 -- Settling the items of an interval, all in one statement. The fence is that of a single item; whoever sends this compares
 -- the count with the number of items, and rolls everything back when they differ. Items are found by their numbers, and
--- nothing is joined: with the statistics of a new table, or with none, a join may compare each item with each.
+-- nothing is joined: with the statistics of a new table, or with none, a join may compare each item with each. Arrays come
+-- as text: the driver asks each new connection about array types first, and that takes longer than settling an interval.
 
 -- name: settle_completed
 -- The plain case: every item completed in its same try, and nothing more is to be said about any.
 UPDATE reliable_imports.import_batch_items
    SET status = 'completed', attempts = attempts + 1, started_at = now(), finished_at = clock_timestamp()
- WHERE batch_id = $1 AND item_number = ANY ($2::integer[])
+ WHERE batch_id = $1 AND item_number = ANY ($2::text::integer[])
    AND status = 'pending' AND attempts = $3 AND reprocessed_by IS NULL;
 
 -- name: settle_outcomes
@@ -15,7 +16,7 @@ UPDATE reliable_imports.import_batch_items
 WITH plain AS (
     UPDATE reliable_imports.import_batch_items
        SET status = 'completed', attempts = attempts + 1, started_at = now(), finished_at = clock_timestamp()
-     WHERE batch_id = $1 AND item_number = ANY ($2::integer[])
+     WHERE batch_id = $1 AND item_number = ANY ($2::text::integer[])
        AND status = 'pending' AND attempts = $3 AND reprocessed_by IS NULL
     RETURNING item_number),
 given AS MATERIALIZED (SELECT $5::text::jsonb AS outcomes),
@@ -34,15 +35,14 @@ others AS (
                    CASE WHEN o.v ->> 'after' IS NULL THEN clock_timestamp() END
               FROM (SELECT (SELECT g.outcomes FROM given g) -> i.item_number::text AS v OFFSET 0) o),
            attempts = i.attempts + 1
-     WHERE i.batch_id = $1 AND i.item_number = ANY ($4::integer[]) AND i.status = 'pending'
+     WHERE i.batch_id = $1 AND i.item_number = ANY ($4::text::integer[]) AND i.status = 'pending'
        AND i.attempts = ((SELECT g.outcomes FROM given g) -> i.item_number::text ->> 'attempts')::integer
        AND i.reprocessed_by IS NULL
     RETURNING i.item_number),
 logged AS (
     INSERT INTO reliable_imports.import_logs (batch_id, item_number, level, message, details, logged_at)
-    SELECT $1, l.item_number, l.level, l.message, l.details::jsonb, l.logged_at
-      FROM unnest($6::integer[], $7::text[], $8::text[], $9::text[], $10::timestamptz[])
-           WITH ORDINALITY AS l(item_number, level, message, details, logged_at, n)
+    SELECT $1, (l.v ->> 0)::integer, l.v ->> 1, l.v ->> 2, (l.v ->> 3)::jsonb, (l.v ->> 4)::timestamptz
+      FROM json_array_elements($6::text::json) WITH ORDINALITY AS l(v, n)
      ORDER BY l.n)
 SELECT (SELECT count(*) FROM plain) + (SELECT count(*) FROM others);
 

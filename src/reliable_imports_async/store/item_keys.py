@@ -108,8 +108,8 @@ async def settle(
     if not logs:
         tag = await conn.execute(_SETTLE, *values, timeout=timeout)
         return bool(tag == "INSERT 0 1")
-    columns = [list(column) for column in zip(*logs, strict=True)]
-    settled = await conn.fetchval(_SETTLE_WITH_LOGS, *values, *columns, timeout=timeout)
+    lines = items.logged(logs)
+    settled = await conn.fetchval(_SETTLE_WITH_LOGS, *values, lines, timeout=timeout)
     return bool(settled == 1)
 
 

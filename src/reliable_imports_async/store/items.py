@@ -77,8 +77,8 @@ async def settle(
     if not logs:
         tag = await conn.execute(_SETTLE, *key, *values, timeout=timeout)
         return bool(tag == "UPDATE 1")
-    values += tuple(_columns(logs))
-    return bool(await conn.fetchval(_SETTLE_WITH_LOGS, *key, *values, timeout=timeout) == 1)
+    lines = logged(logs)
+    return bool(await conn.fetchval(_SETTLE_WITH_LOGS, *key, *values, lines, timeout=timeout) == 1)
 
 
 def settling(item: ImportBatchItem[Any], outcome: Completed | Skip | Failed, seconds: float) -> str:
@@ -145,7 +145,7 @@ async def settle_failed(
         failure.traceback,
         to_json(failure.fields).decode() if failure.fields else None,
         seconds,
-        *_columns(logs),
+        logged(logs),
     )
     return bool(settled == 1)
 
@@ -160,7 +160,7 @@ async def postpone(
         item.item_number,
         item.attempts,
         after,
-        *_columns(logs),
+        logged(logs),
     )
     return bool(stored == 1)
 
@@ -208,9 +208,9 @@ async def delete_chunk(conn: Connection, batch_ids: Sequence[UUID], limit: int) 
     return int(tag.split()[1])
 
 
-def _columns(logs: Sequence[LogLine]) -> tuple[list[Any], ...]:
-    """Log lines as one array a column."""
-    return tuple(list(column) for column in zip(*logs, strict=True)) or ([], [], [], [])
+def logged(lines: Sequence[Sequence[Any]]) -> str:
+    """Log lines as settling statements read them."""
+    return to_json(lines).decode()
 
 
 def _item(row: asyncpg.Record) -> ImportBatchItem[Any]:

@@ -1,8 +1,7 @@
 """Statements that settle many items at once."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -14,26 +13,31 @@ from ..outcomes import COMPLETED, Completed, Deferred, Failed, Outcome, Postpone
 from ..sql import statements
 from .item_keys import SETTLE_OUTCOMES as _SETTLE_KEYED
 from .item_keys import Remembering
-from .items import StoredStatus, stored_outcome, stored_status
+from .items import StoredStatus, logged, stored_outcome, stored_status
 
 _SQL = statements("settlements")
 _SETTLE_COMPLETED = _SQL["settle_completed"]
 _SETTLE_OUTCOMES = _SQL["settle_outcomes"]
 
 
-@dataclass(slots=True)
-class Settlement:
-    """What is stored about one item.
+class Settlement(Protocol):
+    """What is stored about one item."""
 
-    Attributes:
-        lines: Its log lines.
-        seconds: How long the try took.
-    """
+    @property
+    def item(self) -> ImportBatchItem[Any]:
+        """As it was read."""
 
-    item: ImportBatchItem[Any]
-    outcome: Outcome
-    lines: Sequence[LogLine]
-    seconds: float
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it."""
+
+    @property
+    def lines(self) -> Sequence[LogLine]:
+        """Its log lines."""
+
+    @property
+    def seconds(self) -> float:
+        """How long the try took."""
 
 
 async def settle(
@@ -58,25 +62,30 @@ async def settle(
     tries = settling[0].item.attempts
     plain, others = [], {}
     for one in settling:
-        if one.outcome == COMPLETED and one.item.attempts == tries:
-            plain.append(one.item.item_number)
+        item, outcome = one.item, one.outcome
+        plainly = outcome is COMPLETED or outcome == COMPLETED  # comparing fields takes long
+        if plainly and item.attempts == tries:
+            plain.append(item.item_number)
         else:
-            others[one.item.item_number] = _stored(one)
-    logged: list[tuple[Any, ...]] = [(None, *line) for line in lines]
-    logged += [(one.item.item_number, *line) for one in settling for line in one.lines]
+            others[item.item_number] = _stored(one)
+    log: list[tuple[Any, ...]] = [(None, *line) for line in lines]
+    log += [(one.item.item_number, *line) for one in settling for line in one.lines]
     kept = [] if remembering is None else _last_of_each_key(settling)
-    if not (others or logged or kept):
-        tag = await conn.execute(_SETTLE_COMPLETED, batch_id, plain, tries, timeout=timeout)
+    if not (others or log or kept):
+        numbers = _array(plain)
+        tag = await conn.execute(_SETTLE_COMPLETED, batch_id, numbers, tries, timeout=timeout)
         return int(tag.split()[1])
-    keyed = (remembering.batch_type, remembering.version, kept) if remembering and kept else ()
+    keyed: tuple[str, ...] = ()
+    if remembering and kept:
+        keyed = (remembering.batch_type, remembering.version, _array(kept))
     settled: int = await conn.fetchval(
         _SETTLE_KEYED if keyed else _SETTLE_OUTCOMES,
         batch_id,
-        plain,
+        _array(plain),
         tries,
-        list(others),
+        _array(others),
         to_json(others).decode(),
-        *([list(column) for column in zip(*logged, strict=True)] or [[], [], [], [], []]),
+        logged(log),
         *keyed,
         timeout=timeout,
     )
@@ -88,6 +97,10 @@ async def ask(conn: Connection, batch_id: UUID, numbers: Sequence[int]) -> dict[
     rows = await conn.fetch(_SQL["ask_items"], batch_id, numbers)
     found = {row["item_number"]: stored_status(row) for row in rows}
     return {number: found.get(number, stored_status(None)) for number in numbers}
+
+
+def _array(numbers: Iterable[int]) -> str:
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def _last_of_each_key(settling: Sequence[Settlement]) -> list[int]:

@@ -1,6 +1,6 @@
 """One record through the engine's own code, inside a savepoint of the caller's transaction."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from uuid import UUID
 import anyio
 from pydantic_core import from_json
 
-from ..context import LogBuffer
+from ..context import LogLine
 from ..database import Database
 from ..errors import ConfigurationError
 from ..execution import Executor
@@ -121,7 +121,7 @@ class _Trial(Executor):
         conn: Connection,
         item: ImportBatchItem[Any],
         outcome: Completed | Skip,
-        log: LogBuffer,
+        lines: Sequence[LogLine],
     ) -> None:
         """There is no row to settle."""
 
