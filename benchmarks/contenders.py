@@ -8,6 +8,7 @@ import anyio
 import asyncpg
 
 from reliable_imports_async import BaseProcessor, BatchManager, ImportBatchItem, ImportContext
+from reliable_imports_async.database import RESERVED_CONNECTIONS
 
 from .ground import Ground, Spent
 from .workloads import Workload
@@ -113,9 +114,13 @@ async def process_items(ground: Ground, workload: Workload) -> Spent:
 
 
 async def _ours(ground: Ground, processor: WorkloadProcessor, **options: Any) -> Spent:
-    """From process_batch to its end."""
+    """From process_batch to its end; the pool is open before, as that of the plain loop is."""
     workload = processor.workload
-    async with BatchManager(ground.dsn, concurrency=CONNECTIONS) as manager:
+    size = CONNECTIONS + RESERVED_CONNECTIONS
+    async with (
+        asyncpg.create_pool(ground.dsn, min_size=size, max_size=size) as pool,
+        BatchManager(pool=pool, concurrency=CONNECTIONS) as manager,
+    ):
         manager.registry.register(processor)
         batch_id = await manager.create_batch("workload", list(workload.records))
         with ground.spending() as spent:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import asyncpg
 
+from .crowding import Crowd
 from .execution import Executor
 from .guarded import Connection
 from .interruptions import must_propagate, undisturbed
@@ -50,10 +51,18 @@ class _Abandoned(Exception):
 
 
 class Interval:
-    """Executes up to `size` items in a transaction; shared by all slots of a drain."""
+    """Executes up to `size` items in a transaction; shared by all slots of a drain.
 
-    def __init__(self, executor: Executor, size: int) -> None:
+    Args:
+        most: How many slots there are.
+
+    Attributes:
+        crowd: How many of them may execute at once.
+    """
+
+    def __init__(self, executor: Executor, size: int, most: int) -> None:
         self._executor = executor
+        self.crowd = Crowd(most)
         self._limit = size
         self._size = size
         set_wise = is_set_wise(type(executor.processor))
@@ -111,6 +120,7 @@ class Interval:
             await self._settle(round_, stored)
             if await self._executor.commit(session, chain=session.more()) is not None:
                 raise _Abandoned
+            self.crowd.learn(round_.savepoints.waits)
         except BaseException as exc:
             outcomes = [one.outcome for one in stored.values()]
             failed = sum(isinstance(outcome, Failed) for outcome in outcomes)

@@ -166,7 +166,7 @@ class Processing:
                 streak=streak,
                 turn=turn,
                 queue=queue,
-                interval=_interval(executor, commit_interval or interval_of(processor)),
+                interval=_interval(executor, commit_interval or interval_of(processor), concurrency),
             )
             drain = Drain(
                 batch,
@@ -198,9 +198,9 @@ class Processing:
         return summary
 
 
-def _interval(executor: Executor, size: int) -> Interval | None:
+def _interval(executor: Executor, size: int, most: int) -> Interval | None:
     """What executes `size` items in a transaction; None where each has its own."""
-    return Interval(executor, size) if size > 1 else None
+    return Interval(executor, size, most) if size > 1 else None
 
 
 def refuse_stopped(batch: ImportBatch) -> None:

@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any
 
 import anyio
@@ -83,10 +83,19 @@ class Slots:
 
     async def run(self) -> None:
         """Run queued items on one kept connection, one at a time or an interval at a time."""
-        while works := await self._take(None):
-            session = self._executor.session(more=self._has_more)
-            async with self._limiter, session:
-                await self._burst(works, session)
+        more = True
+        while more:
+            async with self._place():
+                works = await self._take(None)
+                more = bool(works)
+                if works:
+                    session = self._executor.session(more=self._has_more)
+                    async with self._limiter, session:
+                        await self._burst(works, session)
+
+    def _place(self) -> AbstractAsyncContextManager[None]:
+        """What a slot holds while it works."""
+        return nullcontext() if self._interval is None else self._interval.crowd.places
 
     async def _burst(self, first: list[Work], session: Session) -> None:
         """Run items while there are any and no other batch waits for this slot."""
@@ -99,6 +108,8 @@ class Slots:
                 count = 0
                 if self._limiter.statistics().tasks_waiting:
                     return
+            if self._interval is not None and self._interval.crowd.too_many:
+                return
             works = await self._take(IDLE_SECONDS)
 
     async def _take(self, patience: float | None) -> list[Work]:
