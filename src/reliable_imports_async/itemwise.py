@@ -11,6 +11,7 @@ from .guarded import GuardedConnection
 from .models import ImportBatchItem
 from .outcomes import Completed, Skip
 from .prepared import Prepared
+from .processors import as_outcome
 from .savepoints import Savepoints
 from .time_limit import TimeLimit
 
@@ -80,31 +81,32 @@ class ItemWise:
             RunFailed: An item failed; what the run did must be undone.
             TransactionChanged: The run cannot share a transaction.
         """
+        process, timeout = self._executor.processor.process_item, self._executor.item_timeout
         outcomes: list[Completed | Skip] = []
         for position, prepared in enumerate(run):
             if savepoints.exhausted or not may_start(prepared):
                 break
-            outcomes.append(await self._one(position, prepared, savepoints, limit))
+            started, item, ctx = perf_counter(), _ready(prepared), prepared.ctx
+            guarded = GuardedConnection(savepoints.conn)
+            ctx._enter(guarded, item)  # noqa: SLF001
+            try:  # and await it right here: a coroutine in between is paid for by every item
+                outcome = as_outcome(await limit.run(process(item, ctx), timeout))
+                if not savepoints.conn.is_in_transaction():
+                    raise TransactionEnded
+            except BaseException as exc:
+                own, seconds = await guarded.own_errors(exc), perf_counter() - started
+                raise RunFailed(exc, own, position, seconds) from exc
+            finally:
+                prepared.leave()
+            if guarded.changed_transaction:
+                raise TransactionChanged
+            savepoints.count(guarded.savepoints)
+            outcomes.append(outcome)
         return Attempt(outcomes)
 
-    async def _one(
-        self, position: int, prepared: Prepared, savepoints: Savepoints, limit: TimeLimit
-    ) -> Completed | Skip:
-        item, ctx = prepared.ready, prepared.ctx
-        assert isinstance(item, ImportBatchItem)  # noqa: S101 - others have their outcome already
-        guarded, started = GuardedConnection(savepoints.conn), perf_counter()
-        prepared.rewind()
-        ctx._enter(guarded, item)  # noqa: SLF001
-        try:
-            outcome = await self._executor.calls.one(item, ctx, limit)
-            if not savepoints.conn.is_in_transaction():
-                raise TransactionEnded
-        except BaseException as exc:
-            own, seconds = await guarded.own_errors(exc), perf_counter() - started
-            raise RunFailed(exc, own, position, seconds) from exc
-        finally:
-            prepared.leave()
-        if guarded.changed_transaction:
-            raise TransactionChanged
-        savepoints.count(guarded.savepoints)
-        return outcome
+
+def _ready(prepared: Prepared) -> ImportBatchItem:
+    """The item, about to run once more or for the first time."""
+    prepared.rewind()
+    assert isinstance(prepared.ready, ImportBatchItem)  # noqa: S101 - others have their outcome
+    return prepared.ready

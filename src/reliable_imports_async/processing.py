@@ -158,6 +158,7 @@ class Processing:
                 processor.concurrency or self._database.concurrency, self._database.concurrency
             )
             queue = Queue(concurrency, apart=executor.waits)
+            size = commit_interval or interval_of(processor)
             slots = Slots(
                 batch,
                 executor,
@@ -166,7 +167,7 @@ class Processing:
                 streak=streak,
                 turn=turn,
                 queue=queue,
-                interval=_interval(executor, commit_interval or interval_of(processor), concurrency),
+                interval=Interval(executor, size, concurrency) if size > 1 else None,
             )
             drain = Drain(
                 batch,
@@ -196,11 +197,6 @@ class Processing:
         if summary is None:
             raise BatchNotFound(batch_id)
         return summary
-
-
-def _interval(executor: Executor, size: int, most: int) -> Interval | None:
-    """What executes `size` items in a transaction; None where each has its own."""
-    return Interval(executor, size, most) if size > 1 else None
 
 
 def refuse_stopped(batch: ImportBatch) -> None:
