@@ -1,89 +1,101 @@
-"""How many intervals run at once, by how long a trivial statement takes among them."""
+"""How many intervals run at once, by what is faster."""
 
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 
 import anyio
 import pytest
 
-from reliable_imports_async.crowding import FIRST, Crowd
-
-ALONE = 0.000_1  # seconds that a trivial statement takes with nobody in front of it
+from reliable_imports_async.crowding import FIRST, LONGEST_REST, Crowd
 
 
-async def with_everybody_inside(crowd: Crowd, waits: list[float]) -> None:
-    """As many slots as may execute intervals do, and each of them tells what it met."""
-    async with AsyncExitStack() as inside:
-        for _ in range(crowd.limit):
-            await inside.enter_async_context(_Place(crowd))
-        crowd.learn(waits)
+class World:
+    """Slots that execute intervals of a hundred items, so many in a second as `speed` says."""
+
+    def __init__(self, most: int, speed: Callable[[int], float], work: float = 0.3) -> None:
+        self.speed = speed
+        self.work = work  # the thread's share of a processor
+        self.now = 0.0
+        self.crowd = Crowd(most, clock=lambda: self.now, worked=lambda: self.now * self.work)
+
+    def intervals(self, count: int) -> list[int]:
+        """Execute so many; how many slots did it, each time."""
+        limits = []
+        for _ in range(count):
+            self.now += 100 / self.speed(self.crowd.limit)
+            limits.append(self.crowd.limit)
+            self.crowd.finished(100)
+        return limits
 
 
-class _Place:
-    """A place that is another borrower's each time, as with slots in tasks of their own."""
-
-    def __init__(self, crowd: Crowd) -> None:
-        self._crowd = crowd
-
-    async def __aenter__(self) -> None:
-        await self._crowd.places.acquire_on_behalf_of(self)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._crowd.places.release_on_behalf_of(self)
+def far_away(slots: int) -> float:
+    """Each slot waits for the network most of the time."""
+    return 300.0 * slots
 
 
-async def test_over_a_slow_network_all_slots_are_used() -> None:
-    crowd = Crowd(16)
-    for _ in range(30):
-        await with_everybody_inside(crowd, [0.020, 0.021, 0.020])
-    assert crowd.limit == 16
+def busy(slots: int) -> float:
+    """The processors are busy with five; with more, they wait for each other."""
+    return 5_000.0 * min(slots, 5) / 5 * 0.98 ** max(0, slots - 5)
 
 
-async def test_on_one_busy_machine_it_stays_at_few() -> None:
-    crowd = Crowd(16)
-    crowd.learn([ALONE])
-    for _ in range(30):
-        await with_everybody_inside(crowd, [crowd.limit * ALONE * 2] * 3)
-    assert crowd.limit == FIRST
+def test_over_a_slow_network_all_slots_are_used_soon() -> None:
+    world = World(16, far_away)
+    world.intervals(50)
+    assert world.crowd.limit == 16
+    limits = world.intervals(5_000)
+    assert sum(limits) / len(limits) > 15.5
 
 
-async def test_it_shrinks_when_the_server_gets_busy_and_grows_when_it_has_room_again() -> None:
-    crowd = Crowd(16)
-    for _ in range(30):
-        await with_everybody_inside(crowd, [ALONE])
-    grown = crowd.limit
-    for _ in range(60):
-        await with_everybody_inside(crowd, [crowd.limit * ALONE * 4])
-    busy = crowd.limit
-    for _ in range(60):
-        await with_everybody_inside(crowd, [ALONE])
-    assert (grown, busy, crowd.limit) == (16, FIRST, 16)
+def test_on_a_busy_machine_it_stays_at_few_and_tries_more_seldom() -> None:
+    world = World(16, busy)
+    limits = world.intervals(5_000)
+    assert set(limits) == {FIRST, 2 * FIRST}
+    assert sum(limit > FIRST for limit in limits[:100]) > 0
+    assert sum(limit > FIRST for limit in limits[-LONGEST_REST * FIRST * 2 :]) < 100
 
 
-@pytest.mark.parametrize("most", [1, 2, 3])
-async def test_never_more_than_there_are_slots_and_never_none(most: int) -> None:
-    crowd = Crowd(most)
-    for wait in (ALONE, 1.0):
-        for _ in range(20):
-            await with_everybody_inside(crowd, [wait])
-        assert crowd.limit == most
+@pytest.mark.parametrize("kind", [far_away, busy])
+def test_it_finds_out_when_the_world_has_changed(kind: Callable[[int], float]) -> None:
+    other = busy if kind is far_away else far_away
+    world = World(16, kind)
+    world.intervals(500)
+    world.speed = other
+    world.intervals(4_000)
+    expected = FIRST if other is busy else 16
+    assert world.crowd.limit in {expected, 2 * FIRST, 8}  # the second while it tries
+    limits = world.intervals(2_000)
+    assert sorted(limits)[len(limits) // 2] == expected
 
 
-async def test_it_does_not_grow_while_there_is_room_anyway() -> None:
-    crowd = Crowd(16)
-    async with crowd.places:
-        for _ in range(20):
-            crowd.learn([ALONE])
-    assert crowd.limit == FIRST
+def test_a_thread_that_has_no_time_for_more_does_not_try() -> None:
+    world = World(16, far_away, work=0.8)
+    assert set(world.intervals(1_000)) == {FIRST}
+    world.work = 0.5
+    assert 16 in world.intervals(100)
 
 
-async def test_who_waits_for_a_place_gets_it_when_it_grows() -> None:
-    crowd = Crowd(8)
+@pytest.mark.parametrize("most", [1, 2, 5])
+@pytest.mark.parametrize("kind", [far_away, busy])
+def test_never_more_than_there_are_slots_and_never_none(
+    most: int, kind: Callable[[int], float]
+) -> None:
+    assert set(World(most, kind).intervals(500)) == {most}
+
+
+def test_intervals_in_no_time_do_no_harm() -> None:
+    crowd = Crowd(16, clock=lambda: 0.0, worked=lambda: 0.0)
+    for _ in range(1_000):
+        crowd.finished(100)
+    assert FIRST <= crowd.limit <= 16
+
+
+async def test_who_waits_for_a_place_gets_it_when_there_are_more() -> None:
+    world = World(8, far_away)
     inside = 0
     leave = anyio.Event()
 
     async def slot() -> None:
         nonlocal inside
-        async with crowd.places:
+        async with world.crowd.places:
             inside += 1
             await leave.wait()
 
@@ -92,7 +104,8 @@ async def test_who_waits_for_a_place_gets_it_when_it_grows() -> None:
             group.start_soon(slot)
         await anyio.wait_all_tasks_blocked()
         assert inside == FIRST
-        crowd.learn([ALONE])
+        world.intervals(30)
         await anyio.wait_all_tasks_blocked()
-        assert inside == FIRST + 1
+        assert inside == world.crowd.limit == 8
+        assert not world.crowd.too_many
         leave.set()

@@ -1,7 +1,6 @@
 """The savepoints inside an interval's transaction: one live at a time, and not too many in all."""
 
 from collections.abc import Sequence
-from time import perf_counter
 
 from .guarded import Connection
 
@@ -22,9 +21,6 @@ class Savepoints:
         seconds: How long each statement may take.
         deferred: Constraints that are asked about after each run; else they would fire at
             COMMIT, and nobody would know whose fault it was.
-
-    Attributes:
-        waits: Seconds that each statement took which has nothing to do.
     """
 
     def __init__(self, conn: Connection, seconds: float, deferred: Sequence[str] = ()) -> None:
@@ -34,7 +30,6 @@ class Savepoints:
         check = f"SET CONSTRAINTS {names} IMMEDIATE; SET CONSTRAINTS {names} DEFERRED; "
         self._keep = (check if deferred else "") + _KEEP
         self._used = 0
-        self.waits: list[float] = []
 
     @property
     def exhausted(self) -> bool:
@@ -47,7 +42,7 @@ class Savepoints:
 
     async def set(self) -> None:
         """The first savepoint of the transaction."""
-        await self._trivial(_SET)
+        await self.conn.execute(_SET, timeout=self._seconds)
 
     async def keep(self) -> None:
         """Keep what the run did, and begin the next one.
@@ -55,20 +50,12 @@ class Savepoints:
         Raises:
             PostgresError: The run violates a deferred constraint, or left the transaction aborted.
         """
-        if self._keep is _KEEP:
-            await self._trivial(_KEEP)
-        else:
-            await self.conn.execute(self._keep, timeout=self._seconds)
+        await self.conn.execute(self._keep, timeout=self._seconds)
         self._used += 1
 
     async def undo(self) -> None:
         """Undo what the run did."""
         await self.conn.execute(_UNDO, timeout=self._seconds)
-
-    async def _trivial(self, sql: str) -> None:
-        started = perf_counter()
-        await self.conn.execute(sql, timeout=self._seconds)
-        self.waits.append(perf_counter() - started)
 
 
 class Distance:
