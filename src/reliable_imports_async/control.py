@@ -103,7 +103,7 @@ class Control:
         self._settings = settings
         self._held: dict[tuple[UUID, int], HeldRange] = {}
         self._watched: dict[UUID, int] = {}
-        self._status: dict[UUID, BatchStatus] = {}
+        self._stopped: set[UUID] = set()  # of the watched ones
         self._turn = anyio.Lock()
         self._kept: PooledConnection | None = None
         self._kept_lock = anyio.Lock()
@@ -138,14 +138,17 @@ class Control:
         """How many ranges are held in which a worker has died."""
         return sum(held.suspect for held in self._held.values())
 
-    def status(self, batch_id: UUID) -> BatchStatus:
-        """The status of a watched batch, at most about a second old."""
-        return self._status.get(batch_id, BatchStatus.PROCESSING)
+    def is_stopped(self, batch_id: UUID) -> bool:
+        """Whether a watched batch is being processed no more, as known about a second ago."""
+        return bool(self._stopped) and batch_id in self._stopped
 
     def note_status(self, batch_id: UUID, status: BatchStatus) -> None:
         """Learn a status from another statement."""
         if batch_id in self._watched:
-            self._status[batch_id] = status
+            if status is BatchStatus.PROCESSING:
+                self._stopped.discard(batch_id)
+            else:
+                self._stopped.add(batch_id)
 
     async def beat(self, batch_id: UUID) -> None:
         """Watch a batch until cancelled. Of all drains of a process, one beats for all."""
@@ -159,7 +162,7 @@ class Control:
             self._watched[batch_id] -= 1
             if not self._watched[batch_id]:
                 del self._watched[batch_id]
-                self._status.pop(batch_id, None)
+                self._stopped.discard(batch_id)
             if not self._watched:
                 with anyio.CancelScope(shield=True):
                     async with self._kept_lock:

@@ -57,6 +57,8 @@ class Screening:
 
 def _values(source: Any, columns: Columns) -> Values:
     """A record's values for some columns, as PostgreSQL would show most of them."""
-    if isinstance(source, Mapping):
+    if type(source) is dict or isinstance(source, Mapping):  # the second takes long
+        if len(columns) == 1:
+            return (str(source.get(columns[0])),)
         return tuple([str(source.get(column)) for column in columns])
     return tuple([str(getattr(source, column, None)) for column in columns])

@@ -12,7 +12,7 @@ from .control import Control
 from .execution import Executor
 from .interval import Interval
 from .item_queue import Queue, Work
-from .models import BatchStatus, ImportBatch, ImportBatchItem, ItemStatus
+from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Deferred
 from .session import Outage, Session
 from .settling import Later, Settled, Superseded, Verdict
@@ -65,7 +65,7 @@ class Slots:
         return (
             self._streak.reason is None
             and not self._turn.over
-            and self._control.status(self._batch.id) is BatchStatus.PROCESSING
+            and not self._control.is_stopped(self._batch.id)
         )
 
     def may_start(self, work: Work) -> bool:
