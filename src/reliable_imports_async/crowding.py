@@ -7,6 +7,7 @@ import anyio
 
 FIRST = 5
 EACH = 2  # intervals of each slot that a measurement covers
+LEAST_SECONDS = 0.2
 GAIN, LOSS = 1.15, 0.95  # twice as many have to bring the one, half as many may cost the other
 BUSY = 0.7  # this thread's share of a processor beyond which more slots can bring little
 PATIENCE, LONGEST_REST = 8, 64
@@ -56,15 +57,15 @@ class Crowd:
         return self.places.borrowed_tokens > self.limit
 
     def finished(self, items: int) -> None:
-        """An interval of so many items has ended."""
+        """An interval of so many items has ended, together or, after a conflict, one by one."""
         self._intervals += 1
         if self._intervals <= self.limit:  # begun with other neighbours
             self._began = self._clock(), self._worked()
             return
         self._items += items
-        if self._intervals == (1 + EACH) * self.limit:
-            began, worked = self._began
-            seconds = max(self._clock() - began, 1e-9)
+        began, worked = self._began
+        seconds = self._clock() - began
+        if self._intervals >= (1 + EACH) * self.limit and seconds > LEAST_SECONDS:
             self._conclude(self._items / seconds, (self._worked() - worked) / seconds)
             self._measure()
 

@@ -120,7 +120,6 @@ class Interval:
             await self._settle(round_, stored)
             if await self._executor.commit(session, chain=session.more()) is not None:
                 raise _Abandoned
-            self.crowd.finished(len(stored))
         except BaseException as exc:
             outcomes = [one.outcome for one in stored.values()]
             failed = sum(isinstance(outcome, Failed) for outcome in outcomes)

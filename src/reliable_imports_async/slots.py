@@ -108,8 +108,10 @@ class Slots:
                 count = 0
                 if self._limiter.statistics().tasks_waiting:
                     return
-            if self._interval is not None and self._interval.crowd.too_many:
-                return
+            if self._interval is not None:
+                self._interval.crowd.finished(len(works))
+                if self._interval.crowd.too_many:
+                    return
             works = await self._take(IDLE_SECONDS)
 
     async def _take(self, patience: float | None) -> list[Work]:
