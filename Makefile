@@ -61,7 +61,7 @@ check: install ## Formatting, lint, types, layers
 
 .PHONY: bench
 bench: bench-install ## Measure against the loop that a developer would write by hand, and against others (PEERS=0: without them)
-	@$(BIN)/python -m benchmarks --rounds $(or $(ROUNDS),5) --items $(or $(ITEMS),10000) --only '$(ONLY)' $(if $(filter 0,$(PEERS)),--no-peers)
+	@$(BIN)/python -m benchmarks --rounds $(or $(ROUNDS),5) --items $(or $(ITEMS),20000) --only '$(ONLY)' $(if $(filter 0,$(PEERS)),--no-peers)
 
 .PHONY: bench-creation
 bench-creation: bench-install ## Measure creating a batch against a bare COPY of the same rows

@@ -27,7 +27,7 @@ PATIENCE = 600.0  # seconds for one contender on one workload
 
 def main(
     rounds: int = 5,
-    items: int = 10_000,
+    items: int = 20_000,
     only: str = "",
     contenders: str = "",
     peers: bool = True,  # noqa: FBT001, FBT002 - the way typer spells --no-peers
