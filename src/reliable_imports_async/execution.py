@@ -141,7 +141,7 @@ class Executor:
         """An item for which there is nothing to do before its transaction."""
         return Prepared(item, self._context)
 
-    def _context(self, item: ImportBatchItem[Any] | None) -> ImportContext:
+    def _context(self, item: ImportBatchItem[Any]) -> ImportContext:
         ctx = ImportContext(self.batch, None, item=item, shared=self._shared, new_log=self.new_log)
         ctx.dry_run = self.dry_run
         return ctx

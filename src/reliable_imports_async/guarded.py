@@ -162,10 +162,7 @@ class GuardedConnection:
         return self._connection
 
     def _usable(self, sql: str) -> Connection:
-        refused, changes = examined(sql)
-        if refused is not None:
-            raise TransactionControlRefused(refused)
-        if changes:
+        if _changes_transaction(sql):
             self.changed_transaction = True
         return self._open()
 
@@ -230,10 +227,7 @@ class ReadingConnection:
 
     @asynccontextmanager
     async def _transaction(self, sql: str) -> AsyncIterator[Connection]:
-        refused, changes = examined(sql)
-        if refused is not None:
-            raise TransactionControlRefused(refused)
-        if changes:
+        if _changes_transaction(sql):
             raise _only_reading()
         if self._reserve is None:
             raise ContextClosed
@@ -251,6 +245,14 @@ class ReadingConnection:
             self.errors.append(exc)
             self.lost = self.lost or closed
             raise
+
+
+def _changes_transaction(sql: str) -> bool:
+    """Whether the text may change how its transaction works; refused if it would end it."""
+    refused, changes = examined(sql)
+    if refused is not None:
+        raise TransactionControlRefused(refused)
+    return changes
 
 
 def _only_reading() -> ProcessorError:

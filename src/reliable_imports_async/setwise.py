@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from time import perf_counter
 
-from .context import LogBuffer
 from .errors import TransactionEnded
 from .execution import Executor
 from .guarded import GuardedConnection
@@ -39,7 +38,7 @@ class SetWise:
         started = perf_counter()
         items = _ready(run, may_start)
         guarded = GuardedConnection(savepoints.conn)
-        log = LogBuffer(self._executor.settings.log_level, self._executor.database.redact)
+        log = self._executor.new_log()
         ctx = self._executor.set_context(guarded, log)
         try:
             outcomes = await self._executor.calls.several(items, ctx, limit)
