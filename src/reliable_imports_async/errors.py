@@ -53,15 +53,29 @@ from uuid import UUID
 class ReliableImportsError(Exception):
     """The base of every error raised by this library.
 
+    Args:
+        hint: What to do about it; in Python's words where they differ from place to place.
+        cli_hint: The same in the words of the command line; None where `hint` fits there too.
+        web_hint: The same for HTTP clients and the dashboard; None where `hint` fits there too.
+
     Attributes:
         message: What went wrong.
         hint: What to do about it, or an empty string.
     """
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        cli_hint: str | None = None,
+        web_hint: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.cli_hint = hint if cli_hint is None else cli_hint
+        self.web_hint = hint if web_hint is None else web_hint
 
     def __str__(self) -> str:
         return f"{self.message}\nHint: {self.hint}" if self.hint else self.message

@@ -139,7 +139,7 @@ async def _refusal(request: Request, visit: Visit | None, exc: Exception) -> Res
     elif isinstance(exc, InvalidRequest):
         status, text = exc.status, exc.detail
     elif isinstance(exc, ReliableImportsError):
-        status, text, hint = status_of(exc), exc.message, exc.hint
+        status, text, hint = status_of(exc), exc.message, exc.web_hint
     else:
         status = (await on_error(request, exc)).status_code  # logs what is unexpected
         text = {503: "The database did not answer in time."}.get(

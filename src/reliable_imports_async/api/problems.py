@@ -94,7 +94,7 @@ async def on_error(request: Request, exc: Exception) -> Response:
     """Answer anything else; what is unexpected is logged and not told."""
     status = status_of(exc)
     if isinstance(exc, ReliableImportsError):
-        extra = {"hint": exc.hint} if exc.hint else {}
+        extra = {"hint": exc.web_hint} if exc.web_hint else {}
         if batch_id := getattr(exc, "batch_id", None):
             extra["batch_id"] = str(batch_id)
         return problem(request, status, exc.message, kind=_kind(exc), extra=extra)

@@ -86,13 +86,18 @@ class Output:
         """What went wrong and what to do: for people, or as one JSON object."""
         name = type(exc).__name__
         if self.json:
-            values = {"error": name, "message": exc.message, "hint": exc.hint, "exit_code": code}
+            values = {
+                "error": name,
+                "message": exc.message,
+                "hint": exc.cli_hint,
+                "exit_code": code,
+            }
             sys.stderr.write(json_text(values, self.redact) + "\n")
             return
         mark = ("Stopped. ", "bold yellow") if name == "Stopped" else ("Error: ", "bold red")
         text = Text.assemble(mark, self.redact(plain(exc.message)))
-        if exc.hint:
-            text.append("\nHint: ", "bold cyan").append(self.redact(plain(exc.hint)))
+        if exc.cli_hint:
+            text.append("\nHint: ", "bold cyan").append(self.redact(plain(exc.cli_hint)))
         self.notes.print(text, soft_wrap=True)
 
     def flush(self) -> None:
