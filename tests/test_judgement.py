@@ -31,6 +31,8 @@ LOST, CONFLICT, DATA = FailureKind.CONNECTION_LOST, FailureKind.CONFLICT, Failur
 # Code, what it means from the item's own connection, and its row; None is the default.
 ROWS = [
     ("08006", WAIT, LOST, "08"),
+    ("09000", FAIL, DATA, "09"),
+    ("21000", FAIL, DATA, "21"),
     ("22P02", FAIL, DATA, "22"),
     ("22001", FAIL, DATA, "22"),
     ("23505", FAIL, DATA, "23"),
@@ -42,11 +44,14 @@ ROWS = [
     ("25001", FAIL, FailureKind.EXCEPTION, None),
     ("40001", REPEAT, CONFLICT, "40001"),
     ("40P01", REPEAT, CONFLICT, "40P01"),
-    ("40002", FAIL, FailureKind.EXCEPTION, None),
+    ("27000", FAIL, DATA, "27"),
+    ("40002", FAIL, DATA, "40002"),
     ("42P01", FAIL, FailureKind.BUG, "42"),
     ("42501", FAIL, FailureKind.BUG, "42"),
+    ("44000", FAIL, DATA, "44"),
     ("53100", WAIT, LOST, "53"),
     ("53300", WAIT, LOST, "53"),
+    ("54000", FAIL, DATA, "54"),
     ("55P03", REPEAT, CONFLICT, "55P03"),
     ("55006", FAIL, FailureKind.EXCEPTION, None),
     ("57014", FAIL, FailureKind.TIMEOUT, "57014"),
@@ -54,7 +59,7 @@ ROWS = [
     ("57P03", WAIT, LOST, "57P0"),
     ("57P05", WAIT, LOST, "57P0"),
     ("58030", WAIT, LOST, "58"),
-    ("P0001", FAIL, FailureKind.EXCEPTION, None),
+    ("P0001", FAIL, DATA, "P0"),
     ("XX000", FAIL, FailureKind.EXCEPTION, None),
 ]
 

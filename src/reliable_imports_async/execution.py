@@ -17,7 +17,7 @@ from .errors import TransactionEnded
 from .guarded import Connection, GuardedConnection, ReadingConnection
 from .interruptions import must_propagate, undisturbed
 from .item_keys import remembering, skips_unchanged
-from .judgement import Action, Judgement, describe, judge
+from .judgement import Action, Judgement, describe, judge, sound
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Completed, Deferred, Failed, Failure, FailureKind, Outcome, Skip, Undone
 from .prepared import Prepared
@@ -217,12 +217,13 @@ class Executor:
         cause, kind = (
             (exc.cause, exc.kind) if isinstance(exc, NotReady) else (exc, FailureKind.EXCEPTION)
         )
+        cause = sound(cause)
         if must_propagate(cause):
             raise exc
         own = tuple(reader.errors)
         judgement = self.judge(cause, own=own, broken=reader.lost, default=kind)
         if judgement.action is Action.WAIT:
-            raise Outage(judgement.failure, lost=reader.lost) from cause
+            raise Outage(judgement.failure, lost=reader.lost, by_item=True) from cause
         return undone(self.processor, item, cause, judgement.failure)
 
     async def _transact(
@@ -246,7 +247,8 @@ class Executor:
                 at_once = items.settling(item, outcome, 0.0)
             else:
                 await self._settle(conn, item, outcome, prepared.lines)
-        except BaseException as exc:  # noqa: BLE001 - judged; what is not ours is raised again
+        except BaseException as raised:  # noqa: BLE001 - judged; what is not ours is raised again
+            exc = sound(raised)
             own = await guarded.own_errors(exc)
             guarded.close()
             return await self._undo(exc, item, own, session, changed=guarded.changed_transaction)
@@ -296,7 +298,7 @@ class Executor:
         judgement = self.judge(exc, own=own, broken=lost)
         if judgement.action is Action.WAIT:
             await session.discard()
-            raise Outage(judgement.failure, lost=lost) from exc
+            raise Outage(judgement.failure, lost=lost, by_item=True) from exc
         if judgement.action is Action.REPEAT:
             raise _Conflict(judgement.failure) from exc
         return undone(self.processor, item, exc, judgement.failure)

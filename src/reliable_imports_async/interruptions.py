@@ -7,7 +7,7 @@ import anyio
 import asyncpg
 
 from .errors import TransactionEnded
-from .judgement import members, unfold
+from .judgement import ends_process, unfold
 from .time_limit import ItemTimeout
 
 
@@ -20,8 +20,7 @@ def cancelled_from_outside() -> bool:
 
 def must_propagate(exc: BaseException) -> bool:
     """Whether the exception ends the drain or the process, and is no verdict on the item."""
-    ending = (SystemExit, KeyboardInterrupt, GeneratorExit)
-    if any(isinstance(one, ending) for one in members(exc)):
+    if ends_process(exc):
         return True
     cancelled = any(isinstance(one, asyncio.CancelledError) for one in unfold(exc))
     return cancelled and cancelled_from_outside()

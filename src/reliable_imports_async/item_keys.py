@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 
 from .errors import ItemKeyRefused, NotAProcessor
 from .guarded import Connection
-from .judgement import describe, duplicate_failure
+from .judgement import describe, duplicate_failure, ends_process
 from .models import ImportBatch
 from .outcomes import Failure, FailureKind
 from .processors import BaseProcessor, is_declared
@@ -45,7 +45,9 @@ class ItemKeys:
         """The key of a stored record; None: it has none; a failure: what it has cannot be one."""
         try:
             return key_text(self._given(from_json(text)))
-        except Exception as exc:  # noqa: BLE001 - a user's code may raise anything; it is one record
+        except BaseException as exc:  # a user's code may raise anything; it is one record
+            if ends_process(exc):
+                raise
             refused = exc if isinstance(exc, ItemKeyRefused) else _raised(exc)
             return describe(refused, kind=FailureKind.VALIDATION)
 
@@ -142,7 +144,7 @@ def _refused(message: str) -> ItemKeyRefused:
     return ItemKeyRefused(message, hint=hint)
 
 
-def _raised(exc: Exception) -> ItemKeyRefused:
+def _raised(exc: BaseException) -> ItemKeyRefused:
     try:
         reason = f"{type(exc).__name__}: {exc}"
     except Exception:  # noqa: BLE001 - even this may be a user's code

@@ -8,6 +8,7 @@ from .context import LogLine
 from .errors import TransactionEnded
 from .execution import Executor
 from .guarded import GuardedConnection
+from .judgement import sound
 from .models import ImportBatchItem
 from .outcomes import Completed, Skip
 from .prepared import Prepared
@@ -93,7 +94,8 @@ class ItemWise:
                 outcome = as_outcome(await limit.run(process(item, ctx), timeout))
                 if not savepoints.conn.is_in_transaction():
                     raise TransactionEnded
-            except BaseException as exc:
+            except BaseException as raised:  # noqa: BLE001 - judged by whoever undoes the run
+                exc = sound(raised)
                 own, seconds = await guarded.own_errors(exc), perf_counter() - started
                 raise RunFailed(exc, own, position, seconds) from exc
             finally:

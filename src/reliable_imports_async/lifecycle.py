@@ -262,7 +262,7 @@ async def in_child_task(function: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _only(exc: Exception) -> Exception:
-    """The exception inside groups of one."""
-    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
+    """The exception inside groups; the first where all tasks met the same."""
+    while isinstance(exc, ExceptionGroup) and len({type(one) for one in exc.exceptions}) == 1:
         exc = exc.exceptions[0]
     return exc

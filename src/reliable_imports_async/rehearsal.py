@@ -15,7 +15,7 @@ from .errors import BatchNotFound, DatabaseUnavailable, TransactionEnded, WrongB
 from .execution import REPEATS, Executor
 from .guarded import GuardedConnection, PooledConnection, ReadingConnection
 from .interruptions import must_propagate, undisturbed
-from .judgement import Action
+from .judgement import Action, sound
 from .models import BatchStatus, ImportBatch, ImportBatchItem
 from .outcomes import Failed, Outcome, Skip
 from .prepared import Prepared
@@ -216,7 +216,8 @@ class Stage:
                 await conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
             after = await rehearsals.rows_changed(conn, self._oids)
             await conn.execute(ROLLBACK)
-        except BaseException as exc:  # noqa: BLE001 - judged; what is not ours is raised again
+        except BaseException as raised:  # noqa: BLE001 - judged; what is not ours is raised again
+            exc = sound(raised)
             own = await guarded.own_errors(exc)
             guarded.close()
             failed = await self._undo(exc, own, item, last=last)

@@ -76,6 +76,16 @@ def storable(text: str, limit: int) -> str:
     return data[: max(0, limit - len(mark.encode()))].decode("utf-8", "ignore") + mark
 
 
+def visible(text: str) -> str:
+    """The text with characters that cannot be seen (zero-width, no-break, control) as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
 _JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 

@@ -24,12 +24,14 @@ class Outage(Exception):
     Attributes:
         failure: What was seen.
         lost: Whether the item's connection broke (and not the server refused politely).
+        by_item: Whether a statement of the item met it, and not the way to a connection.
     """
 
-    def __init__(self, failure: Failure, *, lost: bool) -> None:
+    def __init__(self, failure: Failure, *, lost: bool, by_item: bool = False) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.lost = lost
+        self.by_item = by_item
 
 
 class Session:
@@ -210,15 +212,27 @@ class Session:
         try:
             with anyio.fail_after(self._item_timeout):
                 await self._database.configure(connection, self._item_timeout)
-                await self._set_up(connection)
         except BaseException as exc:
-            drop(connection)
-            await self._database.give_back(connection)
+            await self._refuse(connection)
             if isinstance(exc, Exception):
                 raise self._outage(exc) from exc
             raise
+        try:
+            with anyio.fail_after(self._item_timeout):
+                await self._set_up(connection)
+        except BaseException as exc:
+            broken = is_lost(connection)
+            await self._refuse(connection)
+            if broken and isinstance(exc, Exception):
+                raise self._outage(exc) from exc
+            raise  # of the processor's own making: it ends the call
         self._connection = connection
         return connection
+
+    async def _refuse(self, connection: PooledConnection) -> None:
+        """Terminate a connection that cannot be set up."""
+        drop(connection)
+        await self._database.give_back(connection)
 
     async def _set_up(self, connection: Connection) -> None:
         """Run the processor's on_connection."""

@@ -1,8 +1,10 @@
 """What is stored about an item that did not commit: its failure or its retry, fenced too."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import anyio
@@ -10,6 +12,7 @@ import asyncpg
 
 from .context import LogBuffer, LogLine
 from .database import Database
+from .errors import ProcessorResultError
 from .guarded import Connection
 from .judgement import describe, members, unfold
 from .models import ImportBatchItem, ItemStatus, LogLevel
@@ -31,6 +34,7 @@ from .stopping import Streak
 from .store import items
 
 LONGEST_BACKOFF = 300.0
+LONGEST_DELAY = 366 * 24 * 3600.0
 FOREIGN_KEY = asyncpg.ForeignKeyViolationError.sqlstate
 
 
@@ -68,10 +72,29 @@ def undone(
     signal = next((one for one in members(exc) if isinstance(one, wanted)), None)
     if signal is None or item.attempt >= processor.max_attempts:
         return Failed(failure)
-    after = signal.after if isinstance(signal, Retry) else None
+    try:
+        after = _delay(signal, item)
+    except Exception as odd:  # noqa: BLE001 - a signal's attributes may be the user's code
+        return Failed(describe(odd, kind=failure.kind))
+    return Postponed(after, failure)
+
+
+def _delay(signal: BaseException, item: ImportBatchItem[Any]) -> float:
+    """Seconds until the next try, between 0 and LONGEST_DELAY.
+
+    Raises:
+        ProcessorResultError: The signal names something that is not a number of seconds.
+    """
+    after: object = signal.after if isinstance(signal, Retry) else None
     if after is None:
-        after = min(2.0**item.attempts, LONGEST_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
-    return Postponed(max(0.0, after), failure)
+        return min(2.0**item.attempts, LONGEST_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
+    broken = isinstance(after, float | Decimal) and math.isnan(after)
+    if broken or isinstance(after, bool) or not isinstance(after, int | float | Decimal):
+        raise ProcessorResultError(
+            f"Retry(after={after!r:.100}) is not a number of seconds.",
+            hint="write Retry('reason', after=30), or leave it out.",
+        )
+    return float(min(max(0, after), LONGEST_DELAY))
 
 
 def is_fence_lost(exc: BaseException) -> bool:

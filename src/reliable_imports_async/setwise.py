@@ -7,6 +7,7 @@ from .errors import TransactionEnded
 from .execution import Executor
 from .guarded import GuardedConnection
 from .itemwise import Attempt, MayStart, RunFailed, TransactionChanged
+from .judgement import sound
 from .models import ImportBatchItem
 from .prepared import Prepared
 from .savepoints import Savepoints
@@ -44,7 +45,8 @@ class SetWise:
             outcomes = await self._executor.calls.several(items, ctx, limit)
             if not savepoints.conn.is_in_transaction():
                 raise TransactionEnded
-        except BaseException as exc:
+        except BaseException as raised:  # noqa: BLE001 - judged by whoever undoes the run
+            exc = sound(raised)
             own, seconds = await guarded.own_errors(exc), perf_counter() - started
             raise RunFailed(exc, own, seconds=seconds) from exc
         finally:

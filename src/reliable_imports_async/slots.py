@@ -2,8 +2,9 @@
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -12,8 +13,9 @@ from .control import Control
 from .execution import Executor
 from .interval import Interval
 from .item_queue import Queue, Work
+from .judgement import is_server_state
 from .models import ImportBatch, ImportBatchItem, ItemStatus
-from .outcomes import Deferred
+from .outcomes import Deferred, Failure, FailureKind
 from .session import Outage, Session
 from .settling import Later, Settled, Superseded, Verdict
 from .stopping import Streak
@@ -27,6 +29,9 @@ IDLE_SECONDS = 0.05
 GATHER_SECONDS = 0.005
 QUANTUM_ITEMS = 50
 LOSSES = 3
+REFUSALS = 5
+STATE_REFUSALS = 10
+STUCK_REFUSALS = 20
 LONGEST_BACKOFF = 10.0
 
 
@@ -58,6 +63,7 @@ class Slots:
         self._queue = queue
         self._interval = interval
         self._taking = anyio.Lock()
+        self._settled = 0  # items that completed or were skipped here
 
     @property
     def running(self) -> bool:
@@ -149,6 +155,7 @@ class Slots:
             else:
                 _count(work, verdict)
                 work.held.finish_item()
+        self._settled += sum(_succeeded(verdict) for verdict in verdicts.values())
         if verdicts and self._streak.reason is not None:
             await pause(self._batch, self._control, self._streak.reason)
 
@@ -191,8 +198,9 @@ class Slots:
             if self.may_start(work):
                 verdict = await self._verdict(work, session)
                 _count(work, verdict)
-                if isinstance(verdict, Settled) and verdict.status is not ItemStatus.FAILED:
+                if _succeeded(verdict):
                     self._streak.success()
+                    self._settled += 1
                 if self._streak.reason is not None:
                     await pause(self._batch, self._control, self._streak.reason)
         finally:
@@ -201,23 +209,21 @@ class Slots:
     async def _verdict(self, work: Work, session: Session) -> Verdict:
         """Execute an item until its outcome is known, whatever happens to the server."""
         item, prepared = work.item, work.prepared
-        failure = work.doomed
-        losses, delays = (0 if failure is None else LOSSES), 0
+        outages = Outages(work.doomed, lambda: self._settled)
         while True:
             try:
-                if failure is not None and losses >= LOSSES:
-                    return await self._executor.give_up(item, failure, session)
+                if outages.hopeless is not None:
+                    return await self._executor.give_up(item, outages.hopeless, session)
                 prepared = prepared or await self._executor.prepare(item)
                 return await self._executor.execute(prepared, session)
             except Outage as outage:
-                failure = outage.failure
-                logger.warning("item %s waits: %s", item.item_number, failure.message)
-                healthy = await self._control.probe()
-                if healthy and (outage.lost or failure.sqlstate == "25006"):
-                    losses += 1
+                message = outage.failure.message
+                logger.warning("item %s waits: %s", item.item_number, message)
+                outages.add(outage, healthy=await self._control.probe())
+                if outages.stuck:
+                    self._streak.halt(f"the server refuses everything, for now: {message[:300]}")
                 if not outage.lost:
-                    delays += 1
-                    await anyio.sleep(_backoff(delays))
+                    await anyio.sleep(_backoff(outages.delays))
             if (verdict := await self._ask(item)) is not None:
                 return verdict
             if not self.running:
@@ -229,6 +235,55 @@ class Slots:
             lambda conn: items.ask(conn, item.batch_id, item.item_number), apart=True
         )
         return _answer(item, stored)
+
+
+class Outages:
+    """The outages under one item, and whether it is to blame for them itself.
+
+    A connection that breaks three times under it while the server is well is its doing; so is an
+    error that only its own statements meet, again and again. A state of the whole server, such as
+    a full disk, is held against it only where other items succeed meanwhile.
+
+    Args:
+        doomed: Why the item fails without being run.
+        settled: How many items have succeeded here so far.
+
+    Attributes:
+        hopeless: Why the item fails now; None: it runs once more.
+        stuck: Whether nothing at all succeeds although the server answers.
+        delays: Refusals after which the server is left alone for a while.
+    """
+
+    def __init__(self, doomed: Failure | None, settled: Callable[[], int]) -> None:
+        self.hopeless = doomed
+        self.stuck = False
+        self.delays = 0
+        self._settled = settled
+        self._settled_before = settled()
+        self._losses = 0
+        self._refusals = 0
+
+    def add(self, outage: Outage, *, healthy: bool) -> None:
+        """One more.
+
+        Args:
+            healthy: Whether the server takes writes now, on another connection.
+        """
+        failure = outage.failure
+        self.delays += not outage.lost
+        self._losses += healthy and (outage.lost or failure.sqlstate == "25006")
+        self._refusals += healthy and outage.by_item and not outage.lost
+        others = self._settled() > self._settled_before
+        state = is_server_state(failure)
+        if self._losses >= LOSSES:
+            self.hopeless = failure
+        elif self._refusals >= (STATE_REFUSALS if state else REFUSALS) and (others or not state):
+            self.hopeless = replace(failure, kind=FailureKind.EXCEPTION)
+        self.stuck = self.hopeless is None and self._refusals >= STUCK_REFUSALS
+
+
+def _succeeded(verdict: Verdict) -> bool:
+    return isinstance(verdict, Settled) and verdict.status is not ItemStatus.FAILED
 
 
 def _count(work: Work, verdict: Verdict) -> None:

@@ -128,6 +128,10 @@ class Streak:
                 self._pause(failure, self._exceptions)
         return False
 
+    def halt(self, reason: str) -> None:
+        """Pause for a reason that no count tells."""
+        self.reason = self.reason or reason
+
     def _measure(self, failed: int, settled: int, last: Failure | None = None) -> bool:
         why = self.thresholds.exceeded(failed, settled)
         if why is None:

@@ -161,4 +161,22 @@ MUTANTS = (
         "            pass\n",
         ("tests/test_reliability.py::test_a_missing_table_pauses_the_batch_with_its_reason",),
     ),
+    Mutant(
+        "an item waits for ever for what only it meets",
+        "slots.py",
+        "            self.hopeless = replace(failure, kind=FailureKind.EXCEPTION)\n",
+        "            pass\n",
+        (
+            "tests/test_user_faults.py::test_when_an_item_is_to_blame_for_its_outages",
+            "tests/test_user_faults.py"
+            "::test_an_error_that_only_one_item_meets_again_and_again_fails_it",
+        ),
+    ),
+    Mutant(
+        "an exit of an item's code ends the process",
+        "judgement.py",
+        "    return isinstance(exc, SystemExit) and _is_raised_by_handler(exc)\n",
+        "    return isinstance(exc, SystemExit)\n",
+        ("tests/test_user_faults.py::test_an_exit_of_the_code_itself_is_told_apart",),
+    ),
 )

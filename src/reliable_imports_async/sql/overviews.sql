@@ -101,11 +101,13 @@ SELECT i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reproce
  LIMIT $3;
 
 -- name: group_glance
--- The offending values that PostgreSQL named among the first $3 failed items of a group, most frequent first.
+-- The values at fault among the first $3 failed items of a group, most frequent first: named by PostgreSQL, or the input of
+-- the first field that a model refused.
 SELECT v.value, count(*)::integer AS items, min(v.item_number) AS first_item
   FROM (SELECT i.item_number,
-               i.named[1] || '=' || i.named[2] AS value
-          FROM (SELECT item_number, regexp_match(left(error_detail, 2000), '\((.*?)\)=\((.*?)\)') AS named
+               coalesce(i.named[1] || '=' || i.named[2], (i.field ->> 'loc') || '=' || (i.field ->> 'input')) AS value
+          FROM (SELECT item_number, regexp_match(left(error_detail, 2000), '\((.*?)\)=\((.*?)\)') AS named,
+                       error_fields -> 0 AS field
                   FROM reliable_imports.import_batch_items
                  WHERE batch_id = $1 AND error_group = $2
                  ORDER BY item_number

@@ -54,11 +54,13 @@ SELECT g.batch_id, g.error_group, g.items, f.error_kind, f.error_type, f.error_m
  ORDER BY g.batch_id, g.items DESC, g.error_group;
 
 -- name: group_values
--- The values that PostgreSQL named for one group, most frequent first: Key (dest)=(SJU) is not present …
+-- The values at fault in one group, most frequent first: named by PostgreSQL, as in Key (dest)=(SJU) is not present …, or
+-- the input of the first field that a model refused.
 SELECT v.value, count(*)::integer AS items
   FROM reliable_imports.import_batch_items i,
-       LATERAL (SELECT substring(i.error_detail FROM '\((.*?)\)=\(') || '=' || substring(i.error_detail FROM '\)=\((.*?)\)')
-                       AS value) v
+       LATERAL (SELECT coalesce(substring(i.error_detail FROM '\((.*?)\)=\(') || '='
+                                || substring(i.error_detail FROM '\)=\((.*?)\)'),
+                                (i.error_fields -> 0 ->> 'loc') || '=' || (i.error_fields -> 0 ->> 'input')) AS value) v
  WHERE i.batch_id = $1 AND i.error_group = $2 AND i.status = 'failed' AND v.value IS NOT NULL
  GROUP BY v.value
  ORDER BY items DESC, v.value
