@@ -25,6 +25,7 @@ logger = logging.getLogger("reliable_imports_async")
 R = TypeVar("R")
 
 BEAT_SECONDS = 1.0
+BLOCKED_SECONDS = 1.0
 LONGEST_WAIT = 2.0
 
 
@@ -155,8 +156,11 @@ class Control:
         self._watched[batch_id] = self._watched.get(batch_id, 0) + 1
         try:
             async with self._turn:
+                longest = BLOCKED_SECONDS
                 while True:
+                    due = monotonic() + BEAT_SECONDS
                     await anyio.sleep(BEAT_SECONDS)
+                    longest = _report_block(monotonic() - due, longest)
                     await self._beat_once()
         finally:
             self._watched[batch_id] -= 1
@@ -263,3 +267,15 @@ class Control:
         fence, not the lease, keeps that correct.
         """
         return (monotonic() if began is None else began) + max(self.lease, BEAT_SECONDS * 1.5)
+
+
+def _report_block(late: float, longest: float) -> float:
+    """Say that the event loop was blocked for longer than ever before; the new longest time."""
+    if late <= longest:
+        return longest
+    logger.warning(
+        "the event loop was blocked for %.1f s, and with it all items and the renewal of leases: "
+        "run blocking code of the processor with asyncio.to_thread, or use an async client",
+        late,
+    )
+    return 2 * late
