@@ -68,7 +68,10 @@ async def main(target: Path) -> None:
 async def served(manager: BatchManager):
     """The dashboard's address."""
     api = APIManager(manager, worker=False)
-    async with api.running(), serving(api.app, manager.settings, api.end_streams) as running:
+    async with (
+        api.running(allow_anonymous=True),
+        serving(api.app, manager.settings, api.end_streams) as running,
+    ):
         yield f"{running.url}/dashboard"
 
 

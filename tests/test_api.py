@@ -79,7 +79,7 @@ async def client_of(app, prefix="", **options):
 async def api(manager):
     """A running API over an open manager."""
     api = APIManager(register(manager))
-    async with api.running():
+    async with api.running(allow_anonymous=True):
         yield api
 
 
@@ -105,6 +105,7 @@ def problem_of(answer, status):
     return body
 
 
+JSON = {"content-type": "application/json"}
 GOOD, OLD, WRONG = {"email": "a@x"}, {"email": "b@x", "age": 200}, {"email": "c@x", "age": "x"}
 
 
@@ -145,7 +146,7 @@ async def test_items_are_stored_as_they_were_written(client):
         b'{"a": 1.10, "b": 340282366920938463463374607431768211457}, {"a": NaN}, 7,'
         b' {"a": 1, "a": 2}, {"n": ' + b"9" * 5000 + b"}]}"
     )
-    batch = (await client.post("/api/batches", content=text)).json()
+    batch = (await client.post("/api/batches", content=text, headers=JSON)).json()
     assert (batch["completed_items"], batch["failed_items"]) == (1, 5)
     items = (await client.get(batch["links"]["items"])).text
     assert '"a":1.1' in items
@@ -179,14 +180,14 @@ async def test_items_are_stored_as_they_were_written(client):
     ],
 )
 async def test_a_body_that_cannot_be_a_batch_is_refused(client, content, status, words):
-    body = problem_of(await client.post("/api/batches", content=content), status)
+    body = problem_of(await client.post("/api/batches", content=content, headers=JSON), status)
     assert words in body["detail"]
     assert (await client.get("/api/batches")).json()["batches"] == []
 
 
 async def test_metadata_may_hold_anything_that_json_may(client):
     body = b'{"batch_type": "plain", "items": [], "metadata": {"a": "x\\u0000y"}, "process": false}'
-    batch = (await client.post("/api/batches", content=body)).json()
+    batch = (await client.post("/api/batches", content=body, headers=JSON)).json()
     assert "x" in (await client.get(batch["links"]["self"])).json()["metadata"]["a"]
 
 
@@ -217,7 +218,7 @@ async def test_too_many_items_or_bytes_are_refused(dsn):
     settings = Settings(max_batch_items=2, max_body_bytes=2_000)
     async with BatchManager(dsn, settings=settings) as manager:
         api = APIManager(register(manager))
-        async with api.running(), client_of(api.app) as client:
+        async with api.running(allow_anonymous=True), client_of(api.app) as client:
             body = {"batch_type": "plain", "items": [{}, {}, {}]}
             problem_of(await client.post("/api/batches", json=body), 413)
             body = {"batch_type": "plain", "items": [{"a": "x" * 3_000}]}
@@ -405,7 +406,7 @@ async def test_failures_run_again_and_what_succeeded_does_not(client):
 async def test_pause_resume_and_cancel(manager):
     gated = GatedProcessor()
     api = APIManager(register(manager, gated))
-    async with api.running(), client_of(api.app) as client:
+    async with api.running(allow_anonymous=True), client_of(api.app) as client:
         body = {"batch_type": "gated", "items": [{}] * 30}
         own = (await client.post("/api/batches", json=body)).json()["links"]["self"]
         await asyncio.wait_for(gated.reached.wait(), 60)
@@ -426,7 +427,7 @@ async def test_pause_resume_and_cancel(manager):
 async def test_leaving_while_waiting_cancels_nothing(manager):
     gated = GatedProcessor()
     api = APIManager(register(manager, gated))
-    async with api.running(), client_of(api.app) as client:
+    async with api.running(allow_anonymous=True), client_of(api.app) as client:
         body = {"batch_type": "gated", "items": [{}], "process": "wait"}
         waiting = asyncio.ensure_future(client.post("/api/batches", json=body))
         await asyncio.wait_for(gated.reached.wait(), 60)
@@ -516,7 +517,7 @@ class Quota(BaseEndpoint):
 async def test_hooks_change_refuse_and_log(manager):
     manager.registry.register_endpoint(Quota())
     api = APIManager(register(manager))
-    async with api.running(), client_of(api.app) as client:
+    async with api.running(allow_anonymous=True), client_of(api.app) as client:
         batch = await created(client, [{"email": " a@x ", "price": 1.10}, GOOD])
         items = (await client.get(batch["links"]["items"])).json()["items"]
         assert [one["source_data"]["email"] for one in items] == ["a@x", "a@x"]
@@ -538,7 +539,7 @@ async def test_hooks_change_refuse_and_log(manager):
 async def test_what_is_not_visible_is_not_there(manager):
     manager.registry.register_endpoint(Quota())
     api = APIManager(register(manager))
-    async with api.running(), client_of(api.app) as client:
+    async with api.running(allow_anonymous=True), client_of(api.app) as client:
         mine, yours = {"x-tenant": "mine"}, {"x-tenant": "yours"}
         body = {"batch_type": "customer_data", "items": [GOOD], "process": "wait"}
         batch = (await client.post("/api/batches", json=body, headers=mine)).json()
@@ -557,7 +558,7 @@ async def test_the_upload_hook_runs_before_the_body_is_read(manager):
         raise AssertionError("the body was read")
         yield b""
 
-    async with api.running(), client_of(api.app) as client:
+    async with api.running(allow_anonymous=True), client_of(api.app) as client:
         answer = await client.post(
             "/api/batches/upload?batch_type=customer_data",
             content=body(),
@@ -578,7 +579,7 @@ async def secured(manager, **more):
 
 async def test_an_api_key_is_needed_and_names_the_user(manager):
     api, _, key = await secured(manager)
-    async with api.running(), client_of(api.app) as client:
+    async with api.running(allow_anonymous=True), client_of(api.app) as client:
         answer = await client.get("/api/batches")
         problem_of(answer, 401)
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -592,7 +593,7 @@ async def test_an_api_key_is_needed_and_names_the_user(manager):
 
 async def test_a_browser_comes_in_by_ticket_or_cookie_for_reading_only(manager):
     api, header, _ = await secured(manager)
-    async with api.running(), client_of(api.app) as client:
+    async with api.running(allow_anonymous=True), client_of(api.app) as client:
         client.headers.update(header)
         batch = await created(client, [GOOD])
         events = batch["links"]["events"]
@@ -618,7 +619,10 @@ async def test_an_application_may_bring_its_own_backend(manager):
             return (AuthCredentials(), SimpleUser(name)) if name else None
 
     api = APIManager(register(manager), authentication=Header())
-    async with api.running(), client_of(api.app, headers={"x-user": "bob"}) as client:
+    async with (
+        api.running(allow_anonymous=True),
+        client_of(api.app, headers={"x-user": "bob"}) as client,
+    ):
         assert (await created(client, [GOOD]))["created_by"] == "bob"
 
 
@@ -630,7 +634,7 @@ def test_a_malformed_key_entry_is_refused(entry):
 
 async def test_a_foreign_host_name_is_refused(manager):
     api = APIManager(register(manager), allowed_hosts=["good.example"])
-    async with api.running(), client_of(api.app) as client:
+    async with api.running(allow_anonymous=True), client_of(api.app) as client:
         assert (await client.get("/health")).status_code == 400
         assert (await client.get("/health", headers={"host": "good.example"})).status_code == 200
 
@@ -641,7 +645,7 @@ async def test_a_foreign_host_name_is_refused(manager):
 async def test_other_sites_are_let_in_by_name_only(manager, origins, allowed):
     manager.settings = manager.settings.model_copy(update={"cors_origins": origins})
     api = APIManager(register(manager))
-    async with api.running(), client_of(api.app) as client:
+    async with api.running(allow_anonymous=True), client_of(api.app) as client:
         for origin in ("https://a.example", "https://b.example"):
             answer = await client.get("/health", headers={"origin": origin})
             expected = allowed if origin == allowed else None
@@ -663,7 +667,7 @@ async def test_mounted_into_an_application_everything_works_below_the_prefix(dsn
 
     app = {"starlette": Starlette, "fastapi": FastAPI}[framework](lifespan=lifespan)
     manager = register(BatchManager(dsn))
-    APIManager(manager).mount_into(app, "/imports")
+    APIManager(manager).mount_into(app, "/imports", allow_anonymous=True)
     async with app.router.lifespan_context(app) as state:
         assert state == {"own": 1}
         assert manager.is_open
@@ -692,10 +696,10 @@ async def test_a_bare_mount_says_what_is_missing(manager):
         problem = problem_of(await client.get("/imports/api/batches"), 503)
         assert "mount_into" in problem["detail"]
         assert "api.running()" in problem["detail"]
-        async with api.running():
+        async with api.running(allow_anonymous=True):
             assert (await client.get("/imports/api/batches")).status_code == 200
             with pytest.raises(ConfigurationError, match="runs already"):
-                async with api.running():
+                async with api.running(allow_anonymous=True):
                     pass
 
 
@@ -707,11 +711,11 @@ def test_a_prefix_that_is_none_is_refused(prefix):
 
 async def test_what_was_accepted_is_finished_by_another_process(dsn, manager):
     api = APIManager(register(manager), worker=False)
-    async with api.running(), client_of(api.app) as client:
+    async with api.running(allow_anonymous=True), client_of(api.app) as client:
         body = {"batch_type": "plain", "items": [{}]}
         answer = await client.post("/api/batches", json=body)
         assert (answer.status_code, answer.json()["status"]) == (202, "pending")
         assert (await client.get("/health")).json()["worker"] == "off"
     other = register(BatchManager(dsn))
-    async with APIManager(other).running():
+    async with APIManager(other).running(allow_anonymous=True):
         assert (await other.wait_for_batch(answer.json()["batch_id"], timeout=60)).ok

@@ -12,7 +12,7 @@ from .test_api import client_of, register
 @pytest_asyncio.fixture(loop_scope="session")
 async def api(manager):
     api = APIManager(register(manager))
-    async with api.running():
+    async with api.running(allow_anonymous=True):
         yield api
 
 

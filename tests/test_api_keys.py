@@ -15,7 +15,7 @@ async def client(manager: BatchManager):
         manager.registry.register(one)
     api = APIManager(manager)
     async with (
-        api.running(),
+        api.running(allow_anonymous=True),
         httpx.AsyncClient(
             transport=httpx.ASGITransport(api.app), base_url="http://test", timeout=120
         ) as opened,

@@ -24,7 +24,7 @@ async def client(manager: BatchManager, conn):
     manager.registry.register(TownsProcessor)
     api = APIManager(manager)
     async with (
-        api.running(),
+        api.running(allow_anonymous=True),
         httpx.AsyncClient(
             transport=httpx.ASGITransport(api.app), base_url="http://test", timeout=120
         ) as opened,

@@ -51,7 +51,7 @@ async def api(manager):
     manager.registry.register(PersonProcessor)
     manager.registry.register(ThingProcessor)
     api = APIManager(manager)
-    async with api.running():
+    async with api.running(allow_anonymous=True):
         yield api
 
 
@@ -157,7 +157,7 @@ async def test_a_status_is_found_wherever_it_is(client, manager, api):
         ("?before=zz", 404),
         ("/batches/00000000-0000-7000-8000-000000000000", 404),
         ("/batches/00000000-0000-7000-8000-000000000000/strange", 404),
-        ("/types/strange", 422),
+        ("/types/strange", 404),
         ("/static/strange", 404),
         ("/strange/page", 404),
     ],
@@ -334,13 +334,15 @@ KEY = new_api_key()
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def guarded(dsn, manager):
-    settings = Settings(api_keys=(f"ann:{hash_of(KEY)}",), api_secret="secret")
+    settings = Settings(
+        api_keys=(f"ann:{hash_of(KEY)}",), api_secret="a secret that nobody can guess at all"
+    )
     manager.registry.register(ThingProcessor)
     manager.settings = manager.settings.model_copy(
         update=settings.model_dump(include={"api_keys", "api_secret"})
     )
     api = APIManager(manager, worker=False)
-    async with api.running(), browser(api.app) as client:
+    async with api.running(allow_anonymous=True), browser(api.app) as client:
         yield client
 
 
@@ -474,7 +476,7 @@ async def test_the_applications_hooks_hold_here_too(manager):
     api = APIManager(manager, worker=False)
     mine = await manager.create_batch("person", [{}], created_by="ann")
     other = await manager.create_batch("person", [{}], created_by="bob")
-    async with api.running(), browser(api.app) as client:
+    async with api.running(allow_anonymous=True), browser(api.app) as client:
         listed = (await client.get("/dashboard")).text
         assert str(mine) in listed
         assert str(other) not in listed
@@ -486,12 +488,12 @@ async def test_the_applications_hooks_hold_here_too(manager):
 async def test_it_can_be_switched_off_and_mounted(manager):
     manager.registry.register(ThingProcessor)
     off = APIManager(manager, worker=False, dashboard=False)
-    async with off.running(), browser(off.app) as client:
+    async with off.running(allow_anonymous=True), browser(off.app) as client:
         assert (await client.get("/dashboard")).status_code == 404
         assert (await client.get("/health")).status_code == 200
     host, api = Starlette(), APIManager(manager, worker=False)
-    api.mount_into(host, "/imports")
-    async with api.running(), browser(host) as client:
+    api.mount_into(host, "/imports", allow_anonymous=True)
+    async with api.running(allow_anonymous=True), browser(host) as client:
         page = (await client.get("/imports/dashboard")).text
         assert 'href="/imports/dashboard/static/dashboard.css"' in page
         assert (await client.get("/imports/dashboard/static/dashboard.css")).status_code == 200

@@ -38,7 +38,7 @@ async def api(manager):
     for processor in (PersonProcessor, ThingProcessor, GatedProcessor):
         manager.registry.register(processor)
     api = APIManager(manager)
-    async with api.running():
+    async with api.running(allow_anonymous=True):
         yield api
 
 

@@ -102,7 +102,7 @@ async def _paths(manager, created, child, waiting, paused) -> list[str]:
 async def test_what_means_harm_is_only_text(hostile, manager, width):
     api = APIManager(manager, worker=False)
     async with (
-        api.running(),
+        api.running(allow_anonymous=True),
         serving(api.app, manager.settings, api.end_streams) as running,
         chromium() as browser,
     ):
@@ -134,7 +134,7 @@ async def check(page, path: str, size: int) -> None:
 async def test_the_text_of_an_attack_can_be_read(hostile, manager):
     api = APIManager(manager, worker=False)
     async with (
-        api.running(),
+        api.running(allow_anonymous=True),
         serving(api.app, manager.settings, api.end_streams) as running,
         chromium() as browser,
     ):

@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 
-from reliable_imports_async import BaseEndpoint, BatchManager, EndpointContext
+from reliable_imports_async import BaseEndpoint, BatchManager, EndpointContext, Visible
 from reliable_imports_async.errors import DuplicateBatchType, NotAnEndpoint
-from reliable_imports_async.models import Visible
 from reliable_imports_async.registry import Registry
 
 from .trying import LEDGER, insert, processor, records

@@ -163,7 +163,7 @@ async def test_the_api_has_a_quota_and_tells_of_the_end(dsn: str) -> None:
     api = api_example.api(dsn)
     transport = httpx.ASGITransport(api.app)
     async with (
-        api.running(),
+        api.running(allow_anonymous=True),
         httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
         contact = {"email": "ada@example.org", "name": "Ada"}

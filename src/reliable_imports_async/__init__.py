@@ -16,7 +16,6 @@ from .models import (
     ItemStatus,
     LogEntry,
     LogLevel,
-    Visible,
 )
 from .outcomes import Defer, Failure, FailureKind, Retry, Skip
 from .processors import BaseProcessor
@@ -25,9 +24,10 @@ from .settings import Settings
 from .sources import read_file
 from .tallying import DryRun, TableChanges
 from .triage import CorrectedFile, ItemEdit, RefusedRow
+from .visibility import Visible
 
 if TYPE_CHECKING:
-    from .api import APIManager, progress_response
+    from .api import APIManager, OuterUser, progress_response
 
 __all__ = [
     "APIManager",
@@ -50,6 +50,7 @@ __all__ = [
     "ItemStatus",
     "LogEntry",
     "LogLevel",
+    "OuterUser",
     "RefusedRow",
     "Registry",
     "ReliableImportsError",
@@ -66,7 +67,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the web framework only where the API is used."""
-    if name in ("APIManager", "progress_response"):
+    if name in ("APIManager", "OuterUser", "progress_response"):
         from . import api  # noqa: PLC0415 - so that the engine alone needs no web framework
 
         return getattr(api, name)

@@ -47,6 +47,7 @@ Signals that a processor raises on purpose (`Retry`) are not errors; they live i
 """
 
 from collections.abc import Sequence
+from typing import Self
 from uuid import UUID
 
 
@@ -79,6 +80,16 @@ class ReliableImportsError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
+
+    def unnamed(self) -> Self:
+        """The same error without the batch that it names, where it names one of somebody else's."""
+        return self
+
+    def _reworded(self, message: str, hint: str = "") -> Self:
+        other = type(self).__new__(type(self), message)
+        other.__dict__ |= self.__dict__ | {"message": message, "batch_id": None}
+        other.hint = other.cli_hint = other.web_hint = hint
+        return other
 
 
 class ConfigurationError(ReliableImportsError, ValueError):
@@ -296,7 +307,14 @@ class AnotherBatchRuns(StateError):
     def __init__(self, batch_type: str, running_id: UUID) -> None:
         message = f"Only one batch of type {batch_type!r} may run: batch {running_id} does."
         super().__init__(message, hint=f"wait for it, or `reliable-imports pause {running_id}`.")
+        self.batch_type = batch_type
         self.running_id = running_id
+        self.other_batch_id = running_id
+
+    def unnamed(self) -> Self:
+        """The same for somebody who may not see that batch."""
+        message = f"Only one batch of type {self.batch_type!r} may run, and another one does."
+        return self._reworded(message, "wait for it.")
 
 
 class ConflictError(ReliableImportsError):
@@ -313,6 +331,12 @@ class SameFile(ConflictError):
             "or 'skip' to get the earlier batch.",
         )
         self.batch_id = batch_id
+        self.other_batch_id = batch_id
+        self.name = name
+
+    def unnamed(self) -> Self:
+        """The same for somebody who may not see that batch."""
+        return self._reworded(f"{self.name} was already imported.")
 
 
 class IdempotencyConflict(ConflictError):
@@ -324,7 +348,13 @@ class IdempotencyConflict(ConflictError):
             hint="use a new key for new content.",
         )
         self.batch_id = batch_id
+        self.other_batch_id = batch_id
         self.key = key
+
+    def unnamed(self) -> Self:
+        """The same for somebody who may not see that batch."""
+        message = f"Idempotency key {self.key!r} was used before, with other content."
+        return self._reworded(message, self.hint)
 
 
 class ReprocessRefused(ConflictError):

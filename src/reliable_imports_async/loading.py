@@ -25,6 +25,7 @@ from .safe_text import storable_json
 from .sources import OpenedSource, Source
 from .store import batches, item_keys, logs, ranges, statistics
 from .store.batches import NewBatch
+from .visibility import Visibility
 
 OnSameFile = Literal["refuse", "skip", "force"]
 LARGEST_RANGE = 500
@@ -47,6 +48,7 @@ class Request:
     on_same_file: OnSameFile = "refuse"
     enqueue: bool = False
     keys: ItemKeys | None = None
+    visible: Visibility | None = None
 
 
 async def load(
@@ -135,9 +137,13 @@ async def _insert_and_enqueue(
     loaded: Loaded,
     request: Request,
 ) -> UUID:
-    """The batch and, if asked for, its jobs; an earlier batch that is returned instead as well."""
+    """The batch and, if asked for, its jobs.
+
+    An earlier batch that is returned instead is enqueued as well, but not for a caller who may not
+    see everything: who asks in whose name decides whether that caller may start it.
+    """
     batch_id = await _insert(conn, new, texts, rows, loaded, request)
-    if request.enqueue:
+    if request.enqueue and (batch_id == new.id or request.visible is None):
         await queueing.enqueue(conn, batch_id)
     return batch_id
 
@@ -152,7 +158,7 @@ async def _insert(
 ) -> UUID:
     """Everything that creates a batch, inside one transaction."""
     if new.source_sha256 is not None and request.on_same_file != "force":
-        earlier = await _same_file(conn, new, request.on_same_file)
+        earlier = await _same_file(conn, new, request)
         if earlier is not None:
             return earlier
     if not await batches.insert(conn, new, *texts):
@@ -179,14 +185,17 @@ def range_size(total: int) -> int:
     return max(SMALLEST_RANGE, min(LARGEST_RANGE, total // RANGES_PER_BATCH))
 
 
-async def _same_file(conn: Connection, new: NewBatch, on_same_file: OnSameFile) -> UUID | None:
-    """The earlier batch made from this file, when it is to be used instead."""
+async def _same_file(conn: Connection, new: NewBatch, request: Request) -> UUID | None:
+    """The earlier batch made from this file, when it is to be used instead.
+
+    One that the caller may not see is as if it were not there.
+    """
     assert new.source_sha256 is not None  # noqa: S101 - checked by the caller
     await batches.lock_file(conn, new.batch_type, new.source_sha256)
-    earlier = await batches.find_same_file(conn, new.batch_type, new.source_sha256)
+    earlier = await batches.find_same_file(conn, new.batch_type, new.source_sha256, request.visible)
     if earlier is None:
         return None
-    if on_same_file == "skip":
+    if request.on_same_file == "skip":
         return earlier[0]
     raise SameFile(new.source_name or "This file", earlier[0], f"{earlier[1]:%Y-%m-%d %H:%M}")
 

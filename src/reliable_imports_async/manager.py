@@ -26,10 +26,12 @@ from .processors import check_commit_interval
 from .purging import purge_batch, purge_finished
 from .registry import Registry
 from .repairs import BatchRepairs
+from .sessions import BrowserSessions
 from .settings import Settings
 from .sources import Source, as_source, read_file
 from .store import batches, logs
 from .tallying import DryRun
+from .visibility import Visibility
 from .workers import Worker
 
 READ_OPTIONS = ("name", "format", "delimiter", "encoding", "columns")
@@ -132,22 +134,23 @@ class BatchManager(BatchRepairs):
         on_same_file: OnSameFile = "refuse",
         enqueue: bool = False,
         progress: Progress | None = None,
+        visible: Visibility | None = None,
         **options: Unpack[BatchOptions],
     ) -> UUID:
         """Store records as a new batch, whole or not at all, and return its id.
 
         Args:
             batch_type: Names the processor.
-            items: Dicts, models, dataclasses, from an iterable or async iterable; or a file
-                (`read_file`). A record that cannot be stored becomes a failed item.
+            items: Dicts, models, dataclasses; or a file. What cannot be stored is a failed item.
             metadata: The caller's own; processors read it as ``ctx.metadata``.
-            created_by: Who asks; owner of the idempotency key.
+            created_by: Who asks, and owns the key.
             idempotency_key: The same key with the same records gives the same batch.
             connection: Joins the transaction that is open on this connection.
             on_same_file: When it came before for this type: "refuse", "skip" (that batch), "force".
             enqueue: Have a worker process it; decided with the batch, in one transaction.
             progress: Called while loading with records, bytes read and bytes in all.
-            options: Thresholds and control totals; see `BatchOptions`.
+            visible: What the caller may see; the same file in another batch does not count.
+            options: See `BatchOptions`.
 
         Raises:
             UnknownBatchType, SourceError: It has no processor here; the source cannot be read.
@@ -163,12 +166,21 @@ class BatchManager(BatchRepairs):
             on_same_file=on_same_file,
             enqueue=enqueue,
             keys=ItemKeys.of(self.registry.get(batch_type)),
+            visible=visible,
         )
         if enqueue:
             await self._refuse_another(batch_type, connection)
-        database, source, limits = self._database, as_source(items), self._limits
+        return await self._load(as_source(items), request, connection, progress)
+
+    async def _load(
+        self,
+        source: Source,
+        request: Request,
+        connection: Connection | None,
+        progress: Progress | None,
+    ) -> UUID:
         return await loading.load(
-            database, source, request, limits, connection=connection, progress=progress
+            self._database, source, request, self._limits, connection=connection, progress=progress
         )
 
     async def import_file(
@@ -367,6 +379,11 @@ class BatchManager(BatchRepairs):
         endpoint = self.registry.endpoint(batch_type)
         announced = endpoint.overrides("after_batch_complete")
         return stored | ({"announce": True} if announced else {})
+
+    @property
+    def sessions(self) -> BrowserSessions:
+        """The sessions of browsers that the API and the dashboard have begun."""
+        return BrowserSessions(self._database)
 
     @property
     def is_open(self) -> bool:

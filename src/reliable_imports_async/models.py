@@ -77,25 +77,6 @@ class ImportBatch:
         return json_ready(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Visible:
-    """Which batches of a type somebody may see.
-
-    Attributes:
-        created_by: Only batches created by this user.
-        metadata: Only batches whose metadata contains all of this.
-    """
-
-    created_by: str | None = None
-    metadata: Mapping[str, Any] | None = None
-
-    def shows(self, batch: ImportBatch) -> bool:
-        """Whether a batch is among them."""
-        if self.created_by is not None and batch.created_by != self.created_by:
-            return False
-        return all(batch.metadata.get(key) == value for key, value in (self.metadata or {}).items())
-
-
 @dataclass(frozen=True, kw_only=True)  # no slots: see `quickly`
 class ImportBatchItem(Generic[T]):
     """One record of a batch, as a processor sees it and as it is stored.

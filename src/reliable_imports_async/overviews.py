@@ -1,6 +1,5 @@
 """What the dashboard asks: overviews whose cost does not grow with the number of items."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -9,6 +8,7 @@ from .errors import BatchNotFound
 from .glances import GroupGlance, ItemPreview, LogPreview, Minute, SourceDetails, Tick
 from .models import BatchSummary, ItemStatus
 from .store import overviews, summaries
+from .visibility import Visibility
 
 TIMELINE_SAMPLE = 480
 VALUES_SAMPLE = 500
@@ -42,16 +42,16 @@ class BatchOverviews:
             return await summaries.outstanding(conn, batch_id)
 
     async def throughput(
-        self, *, minutes: int = 60, without: Sequence[str] = ()
+        self, *, minutes: int = 60, visible: Visibility | None = None
     ) -> tuple[Minute, ...]:
         """Settled items a minute, oldest first; each batch's items spread over the time it ran.
 
         Args:
             minutes: How far to look back.
-            without: Batch types to leave out.
+            visible: Which batches count; None for all.
         """
         async with self._database.connection() as conn:
-            return tuple(await overviews.throughput(conn, minutes, without))
+            return tuple(await overviews.throughput(conn, minutes, visible))
 
     async def timeline(self, batch_id: UUID, total_items: int) -> tuple[tuple[Tick, ...], int]:
         """When items of a batch were settled: every n-th of them, and n."""

@@ -18,12 +18,12 @@ from .models import (
     ItemStatus,
     LogEntry,
     LogLevel,
-    Visible,
 )
 from .only_one import running
 from .overviews import BatchOverviews
 from .store import batches, item_keys, items, lineage, logs, metrics, summaries
 from .store.metrics import Measurements
+from .visibility import Visibility, Visible
 
 PAGE = 500
 WATCH_SECONDS = 0.5
@@ -62,17 +62,20 @@ class BatchQueries(BatchOverviews):
         async with self._database.connection() as conn:
             return {one.batch_id: one for one in await summaries.progress(conn, batch_ids)}
 
-    async def failure_groups(self, batch_id: UUID, *, values: int = 10) -> tuple[FailureGroup, ...]:
+    async def failure_groups(
+        self, batch_id: UUID, *, values: int = 10, visible: Visibility | None = None
+    ) -> tuple[FailureGroup, ...]:
         """The failed items by cause, largest first, with offending values and first items.
 
         Args:
             values: How many values and item numbers to show a group.
+            visible: Which earlier batches are looked at for the same cause; None for all.
         """
         async with self._database.connection() as conn:
             if await batches.get(conn, batch_id) is None:
                 raise BatchNotFound(batch_id)
             found = await summaries.groups(conn, batch_id)
-            return await summaries.with_values(conn, batch_id, found, values)
+            return await summaries.with_values(conn, batch_id, found, values, visible)
 
     async def running_batch(self, batch_type: str) -> UUID | None:
         """The batch of a type whose processor says `only_one` that runs now; None: none does."""
@@ -122,14 +125,24 @@ class BatchQueries(BatchOverviews):
         async with self._database.connection() as conn:
             return await lineage.unreadable(conn, root)
 
-    async def measure(self, bounds: Sequence[float]) -> Measurements:
+    async def measure(
+        self, bounds: Sequence[float], *, visible: Visibility | None = None
+    ) -> Measurements:
         """What monitoring wants to know about all batches; costs O(batches).
 
         Args:
             bounds: The upper bounds of the buckets for the durations of batches, in seconds.
+            visible: Which batches count; None for all.
         """
         async with self._database.connection() as conn:
-            return await metrics.measure(conn, bounds)
+            return await metrics.measure(conn, bounds, visible)
+
+    async def visible_among(
+        self, batch_ids: Sequence[UUID], visible: Visibility
+    ) -> frozenset[UUID]:
+        """Which of some batches somebody may see."""
+        async with self._database.connection() as conn:
+            return await batches.visible_among(conn, batch_ids, visible)
 
     def pool_use(self) -> PoolUse:
         """How many connections this process has, lends and may have."""
@@ -159,7 +172,7 @@ class BatchQueries(BatchOverviews):
         created_before: datetime | None = None,
         before: UUID | None = None,
         search: str | None = None,
-        visible: Mapping[str, Visible | bool] | None = None,
+        visible: Mapping[str, Visible | bool] | Visibility | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[ImportBatch]:
         """Batches, newest first, read in pages.
@@ -169,10 +182,11 @@ class BatchQueries(BatchOverviews):
             created_before: Only batches created earlier.
             before: Only batches older than this one.
             search: Only batches whose file, type, creator or id has this in it.
-            visible: By batch type, which of its batches to list: True, False or `Visible`.
+            visible: By batch type, which of its batches to list: True, False or `Visible`. A
+                type that is not named has no restriction.
             limit: At most so many; None for all.
         """
-        left = limit
+        left, rules = limit, Visibility.of(visible)
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
             async with self._database.connection() as conn:
@@ -185,7 +199,7 @@ class BatchQueries(BatchOverviews):
                     created_before=created_before,
                     before=before,
                     search=search,
-                    visible=visible,
+                    visible=rules,
                     limit=size,
                 )
             for batch in page:

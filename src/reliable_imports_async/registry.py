@@ -56,6 +56,11 @@ class Registry:
         return self._endpoints.get(batch_type, _PLAIN)
 
     @property
+    def endpoint_types(self) -> tuple[str, ...]:
+        """The batch types with a registered endpoint, whether or not they have a processor here."""
+        return tuple(sorted(self._endpoints))
+
+    @property
     def endpoints(self) -> tuple[BaseEndpoint, ...]:
         """The registered endpoints, in the order of their batch types."""
         return tuple(self._endpoints[name] for name in sorted(self._endpoints))

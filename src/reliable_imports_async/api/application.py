@@ -19,7 +19,7 @@ from ..dashboard import PAGES
 from ..errors import ReliableImportsError
 from ..registry import Registry
 from . import browsing, payloads
-from .authentication import Browsers
+from .browser_safety import RefuseOtherSites, SafeHeaders
 from .calls import Call
 from .openapi import document
 from .operations import OPERATIONS, Operation
@@ -43,14 +43,18 @@ def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlet
         lifespan: Entered when the application is served by itself.
         hosts: The names it answers to; "*" for all.
     """
-    secured = service.authentication is not None
-    service.document = lambda base: document(service.manager.registry, base, secured=secured)
+    service.document = lambda base: document(
+        service.manager.registry, base, secured=service.authentication is not None
+    )
+    origins = service.settings.cors_origins
     middleware = [
         Middleware(RequestIds),
+        Middleware(SafeHeaders),
         Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
         Middleware(_OnlyWhileRunning, service=service),
+        Middleware(RefuseOtherSites, origins=origins, exempt=_is_page),
     ]
-    if origins := service.settings.cors_origins:
+    if origins:
         headers = ["authorization", "content-type", "idempotency-key", "x-api-key"]
         middleware.append(
             Middleware(
@@ -61,9 +65,8 @@ def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlet
                 expose_headers=["location", "x-request-id"],
             )
         )
-    if service.authentication is not None:
-        backend = Browsers(service.authentication, service.signer)
-        middleware.append(Middleware(AuthenticationMiddleware, backend=backend, on_error=_refused))
+    backend = service.browsers
+    middleware.append(Middleware(AuthenticationMiddleware, backend=backend, on_error=_refused))
     middleware.append(Middleware(BodyPace, settings=service.settings))
     return Starlette(
         routes=_own_routes(service),
@@ -94,11 +97,40 @@ class _OnlyWhileRunning:
         await answer(scope, receive, send)
 
 
+def _is_page(scope: Scope) -> bool:
+    """Whether a path is the dashboard's, which looks by itself where a form comes from."""
+    path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+    return path.startswith("/dashboard/")
+
+
 def _refused(conn: HTTPConnection, exc: Exception) -> Response:
     """What an authentication backend refused."""
     return problem(
         Request(conn.scope), 401, str(exc) or "Refused.", headers={"WWW-Authenticate": "Bearer"}
     )
+
+
+def require_user(call: Call) -> None:
+    """Refuse a caller who has not said who it is, where that is asked.
+
+    Raises:
+        HTTPException: 401.
+        Exception: The session could not be looked up.
+    """
+    service = call.service
+    if service.authentication is None or call.user_id is not None:
+        return
+    if error := call.request.scope.get("state", {}).get("session_error"):
+        raise error
+    text = "Send an API key: Authorization: Bearer …"
+    if not service.asked_for:
+        text = (
+            "Anonymous requests are refused: the API was mounted without authentication. Pass "
+            "`authentication=` to APIManager, or allow_anonymous=True."
+        )
+    elif not service.signs_in:
+        text = "Sign in to the application that this API belongs to."
+    raise HTTPException(401, text, {"WWW-Authenticate": "Bearer"})
 
 
 def _own_routes(service: Service) -> list[Route]:
@@ -117,16 +149,14 @@ def add_extra_routes(app: Starlette, registry: Registry, *, dashboard: bool) -> 
 def _route(one: Operation, service: Service) -> Route:
     async def endpoint(request: Request) -> Response:
         call = Call(request, service)
-        if service.authentication is not None and call.user_id is None and not one.public:
-            raise HTTPException(
-                401, "Send an API key: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"}
-            )
         try:
+            if not one.public:
+                require_user(call)
             return await one.handler(call)
         except (HTTPException, InvalidRequest):
             raise
         except Exception as exc:  # noqa: BLE001 - each error has its answer; none shows a traceback
-            return await on_error(request, exc)
+            return await on_error(request, await call.discreet(exc))
 
     limit = SMALL_BODY_BYTES
     if one.takes_file:

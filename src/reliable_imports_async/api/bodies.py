@@ -83,9 +83,18 @@ async def creation_body(request: Request) -> Creation:
 
 
 def _require_json(request: Request) -> None:
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    given = request.headers.get("content-type")
+    if given is None and not _has_body(request):
+        return
+    kind = (given or "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        raise HTTPException(415, f"Send application/json, not {kind}; files go to …/upload.")
+        sent = kind or "a body without a content type"
+        raise HTTPException(415, f"Send application/json, not {sent}; files go to …/upload.")
+
+
+def _has_body(request: Request) -> bool:
+    length = request.headers.get("content-length", "0").strip()
+    return length.strip("0") != "" or "transfer-encoding" in request.headers
 
 
 def _creation(body: bytes) -> Creation:

@@ -1,24 +1,26 @@
 """The dashboard's pages as routes: who asks, whether a form is ours, and errors as pages."""
 
-import hmac
 import secrets
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.authentication import AuthenticationError
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from ..dashboard import PAGES, Page, Refused, Visit, error_page
 from ..errors import ReliableImportsError
-from .authentication import COOKIE, COOKIE_SECONDS
+from ..sessions import LONGEST_KEY
+from .authentication import COOKIE_SECONDS, cookie_name, identity_of, typed_key, user_of, with_key
+from .browser_safety import is_own_site
 from .calls import Call
 from .problems import InvalidRequest, on_error, status_of
 from .service import Service
 
 FORM_COOKIE = "reliable_imports_form"
 SMALL_FORM_BYTES = 8 * 1_048_576
+LONGEST_TYPED_KEY = LONGEST_KEY // 2 - 16  # a session keeps it twice, as both headers
 
 
 def routes(service: Service) -> list[Route]:
@@ -30,9 +32,11 @@ def _route(page: Page, service: Service) -> Route:
     async def endpoint(request: Request) -> Response:
         visit: Visit | None = None
         try:
-            visit = _visit(request, service)
+            visit = await _visit(request, service)
             return await _answer(page, visit)
         except Exception as exc:  # noqa: BLE001 - every error has its page; none shows a traceback
+            if visit is not None:
+                exc = await visit.call.discreet(exc)
             return await _refusal(request, visit, exc)
 
     return Route(
@@ -44,26 +48,36 @@ def _route(page: Page, service: Service) -> Route:
     )
 
 
-def _visit(request: Request, service: Service) -> Visit:
-    cookie = request.cookies.get(COOKIE, "")
-    user = service.signer.user_of_cookie(cookie) if service.authentication else None
+async def _visit(request: Request, service: Service) -> Visit:
+    cookie = request.cookies.get(cookie_name(request), "") if service.signs_in else ""
+    user = user_of(request)  # by a header; when only looking, by the cookie as well
+    if user is None and cookie:
+        user = identity_of(await service.browsers.by_session(request))
     call = Call(request, service, user)
-    browser = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(24)
+    browser = request.cookies.get(cookie_name(request, FORM_COOKIE)) or secrets.token_urlsafe(24)
     session = f"{browser} {call.user_id or ''} {cookie if user else ''}"
     return Visit(
         call=call,
         browser=browser,
         secured=service.authentication is not None,
+        signs_in=service.signs_in,
         token=lambda: service.signer.form_token(session),
         is_token=lambda given: service.signer.is_form_token(given, session),
         sign_in=lambda key: _user_of_key(request, service, key),
-        session_cookie=service.signer.cookie,
+        begin_session=lambda user, key: call.manager.sessions.begin(
+            user, typed_key(key), seconds=COOKIE_SECONDS
+        ),
+        end_session=lambda: call.manager.sessions.end(cookie),
     )
 
 
 async def _answer(page: Page, visit: Visit) -> Response:
     request = visit.call.request
     if visit.secured and visit.call.user_id is None and not page.public:
+        if error := request.scope.get("state", {}).get("session_error"):
+            raise error
+        if not visit.signs_in:
+            raise Refused(401, "Sign in to the application that this dashboard belongs to.")
         if page.method != "GET":
             raise Refused(401, "You are not signed in any more.")
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -71,6 +85,8 @@ async def _answer(page: Page, visit: Visit) -> Response:
         return RedirectResponse(target, 303, {"Cache-Control": "no-store"})
     if page.method == "POST":
         _require_same_site(request)
+    if not page.public:
+        await visit.look_up_rights()
     response = await page.handler(visit)
     if page.public and page.static:
         return response
@@ -79,16 +95,18 @@ async def _answer(page: Page, visit: Visit) -> Response:
 
 
 def _set_cookies(visit: Visit, response: Response) -> None:
-    secure, path = visit.call.request.url.scheme == "https", f"{visit.call.base}/"
-    if visit.browser != visit.call.request.cookies.get(FORM_COOKIE):
+    request = visit.call.request
+    secure, path = request.url.scheme == "https", f"{visit.call.base}/"
+    session, form = cookie_name(request), cookie_name(request, FORM_COOKIE)
+    if visit.browser != request.cookies.get(form):
         response.set_cookie(
-            FORM_COOKIE, visit.browser, httponly=True, samesite="strict", secure=secure, path=path
+            form, visit.browser, httponly=True, samesite="strict", secure=secure, path=path
         )
     if visit.new_session == "":
-        response.delete_cookie(COOKIE, path=path, httponly=True, samesite="strict")
+        response.delete_cookie(session, path=path, httponly=True, samesite="strict", secure=secure)
     elif visit.new_session is not None:
         response.set_cookie(
-            COOKIE,
+            session,
             visit.new_session,
             max_age=COOKIE_SECONDS,
             httponly=True,
@@ -101,32 +119,22 @@ def _set_cookies(visit: Visit, response: Response) -> None:
 def _require_same_site(request: Request) -> None:
     """Refuse a form that another site has sent; every browser says where a form comes from."""
     site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        if site == "same-origin":
-            return
-    elif (origin := request.headers.get("origin")) is not None and hmac.compare_digest(
-        urlsplit(origin).netloc.lower().encode(), request.url.netloc.lower().encode()
-    ):
-        return
-    raise Refused(403, "This form was sent from another site.")
+    said = site == "same-origin" if site is not None else "origin" in request.headers
+    if not said or not is_own_site(request.scope):
+        raise Refused(403, "This form was sent from another site.")
 
 
 async def _user_of_key(request: Request, service: Service, key: str) -> str | None:
     """Whom a key belongs to, as if it had been sent in the headers."""
-    if service.authentication is None or not key.isascii():
+    if service.authentication is None or not service.signs_in:
         return None
-    kept = [
-        (name, value)
-        for name, value in request.scope["headers"]
-        if name not in (b"authorization", b"x-api-key", b"cookie")
-    ]
-    sent = [(b"authorization", f"Bearer {key}".encode()), (b"x-api-key", key.encode())]
-    scope = {**request.scope, "headers": kept + sent}
+    if not key or not key.isascii() or not key.isprintable() or len(key) > LONGEST_TYPED_KEY:
+        return None
     try:
-        found = await service.authentication.authenticate(HTTPConnection(scope))
+        asked = with_key(request, typed_key(key))
+        return identity_of(await service.authentication.authenticate(asked))
     except AuthenticationError:
         return None
-    return None if found is None else str(found[1].identity)
 
 
 async def _refusal(request: Request, visit: Visit | None, exc: Exception) -> Response:

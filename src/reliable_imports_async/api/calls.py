@@ -1,7 +1,9 @@
 """One call of the API: the request, who asks, and the batch it is about."""
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -14,10 +16,11 @@ from starlette.responses import Response
 
 from ..context import LogBuffer
 from ..endpoints import BaseEndpoint, EndpointContext, answer
-from ..errors import BatchNotFound
+from ..errors import BatchNotFound, ReliableImportsError
 from ..manager import BatchManager
-from ..models import ImportBatch, Visible
-from .authentication import user_of
+from ..models import ImportBatch
+from ..visibility import Visibility, Visible
+from .authentication import base_of, user_of
 from .payloads import CreateBatch
 from .problems import InvalidRequest
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from .service import Service
 
 Model = TypeVar("Model", bound=BaseModel)
+_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
 class Call:
@@ -37,13 +41,14 @@ class Call:
         user_id: Who asks; None is anonymous.
     """
 
-    __slots__ = ("ctx", "manager", "request", "service", "user_id")
+    __slots__ = ("_visibility", "ctx", "manager", "request", "service", "user_id")
 
     def __init__(self, request: Request, service: "Service", user_id: str | None = None) -> None:
         self.request = request
         self.service = service
         self.manager: BatchManager = service.manager
-        self.user_id = user_id or user_of(request)
+        self.user_id = None if service.authentication is None else user_id or user_of(request)
+        self._visibility: Visibility | None = None
         self.ctx = EndpointContext(
             manager=self.manager,
             user_id=self.user_id,
@@ -61,7 +66,7 @@ class Call:
     @property
     def base(self) -> str:
         """What the API's paths start with: where it is mounted."""
-        return str(self.request.scope.get("root_path", "")).rstrip("/")
+        return base_of(self.request)
 
     def query(self, model: type[Model]) -> Model:
         """The query as a model.
@@ -103,23 +108,94 @@ class Call:
             BatchNotFound: The caller may not see it.
             HTTPException: 403.
         """
-        endpoint = self.endpoint(batch.batch_type)
-        async with self.hook():
-            visible = await answer(endpoint.visible_batches(self.ctx))
-        if not (visible.shows(batch) if isinstance(visible, Visible) else visible):
-            raise BatchNotFound(self.batch_id)
-        await self.require(endpoint, action, batch)
+        rule = await self._rule(batch.batch_type)
+        if not rule.shows(await self._root(batch)):
+            raise BatchNotFound(batch.id)
+        await self.require(self.endpoint(batch.batch_type), action, batch)
 
-    async def visible(self) -> dict[str, Visible | bool]:
-        """What the application lets this caller see, by batch type."""
-        visible: dict[str, Visible | bool] = {}
-        for name in self.manager.registry.batch_types:
-            endpoint = self.endpoint(name)
-            if endpoint.overrides("visible_batches"):
-                async with self.hook():
-                    allowed = await answer(endpoint.visible_batches(self.ctx))
-                visible[name] = allowed if isinstance(allowed, Visible) else bool(allowed)
-        return visible
+    async def may(self, action: str, batch: ImportBatch) -> bool:
+        """Whether the caller, who sees a batch, may do this with it."""
+        return await self._allowed(batch.batch_type, action, batch)
+
+    async def may_create(self, batch_type: str) -> bool:
+        """Whether the caller may create batches of a type."""
+        return await self._allowed(batch_type, "create", None)
+
+    async def _allowed(self, batch_type: str, action: str, batch: ImportBatch | None) -> bool:
+        try:
+            await self.require(self.endpoint(batch_type), action, batch)
+        except (HTTPException, InvalidRequest):
+            return False
+        return True
+
+    async def visible(self) -> Visibility:
+        """What the application lets this caller see."""
+        if self._visibility is None:
+            registry = self.manager.registry
+            names = {*registry.batch_types, *registry.endpoint_types}
+            types = {name: await self._rule(name) for name in sorted(names)}
+            self._visibility = Visibility(types, await self._otherwise(known=False))
+        return self._visibility
+
+    async def known_types(self) -> tuple[str, ...]:
+        """The registered batch types of which the caller may see or create anything."""
+        visible = await self.visible()
+        return tuple(
+            [
+                name
+                for name in self.manager.registry.batch_types
+                if visible.rule(name).as_rule() or await self.may_create(name)
+            ]
+        )
+
+    async def _rule(self, batch_type: str) -> Visible:
+        """Which batches of a type the caller may see."""
+        endpoint = self.endpoint(batch_type)
+        if not endpoint.overrides("visible_batches"):
+            return await self._otherwise(known=batch_type in self.manager.registry.batch_types)
+        async with self.hook():
+            return Visible.of(await answer(endpoint.visible_batches(self.ctx)))
+
+    async def _otherwise(self, *, known: bool) -> Visible:
+        """The rule of a type whose endpoint says nothing, or is not here.
+
+        A type of which this process knows nothing may have an endpoint elsewhere that hides its
+        batches. So only their creators see them, if anybody is asked who they are.
+        """
+        rule = self.service.visible_batches
+        if rule is not None:
+            async with self.hook():
+                return Visible.of(await answer(rule(self.ctx)) if callable(rule) else rule)
+        endpoints = self.manager.registry.endpoints
+        restricted = any(one.overrides("visible_batches") for one in endpoints)
+        if known or (self.service.authentication is None and not restricted):
+            return Visible.all()
+        return Visible(created_by=self.user_id)
+
+    async def _root(self, batch: ImportBatch) -> ImportBatch:
+        if batch.root_batch_id == batch.id:
+            return batch
+        try:
+            return await self.manager.get_batch(batch.root_batch_id)
+        except BatchNotFound:  # purged just now
+            raise BatchNotFound(batch.id) from None
+
+    async def discreet(self, exc: Exception) -> Exception:
+        """An error that names no batch which the caller may not see."""
+        named = getattr(exc, "other_batch_id", None)
+        if not isinstance(exc, ReliableImportsError) or named is None:
+            return exc
+        visible = await self.manager.visible_among([named], await self.visible())
+        return exc if visible else exc.unnamed()
+
+    async def without_hidden(self, texts: Sequence[str | None]) -> list[str | None]:
+        """Texts in which other batches are named, those the caller may not see left out."""
+        visible = await self.visible()
+        if visible.as_json() is None:
+            return list(texts)
+        named = {UUID(name) for text in texts for name in _ID.findall(text or "")}
+        hidden = named - await self.manager.visible_among(sorted(named), visible) if named else ()
+        return [text and _ID.sub(partial(_hide, hidden=hidden), text) for text in texts]
 
     async def require(
         self, endpoint: BaseEndpoint, action: str, batch: ImportBatch | None = None
@@ -161,6 +237,10 @@ class Call:
         """Give a slow query up; asyncpg then cancels it on the server too."""
         with anyio.fail_after(self.service.settings.read_timeout):
             yield
+
+
+def _hide(found: re.Match[str], hidden: Collection[UUID]) -> str:
+    return "(hidden)" if UUID(found[0]) in hidden else found[0]
 
 
 def reply(body: Any, status: int = 200, **headers: str) -> Response:

@@ -14,21 +14,23 @@ from prometheus_client.registry import Collector
 from ..database import PoolUse
 from ..manager import BatchManager
 from ..store.metrics import Measurements
+from ..visibility import Visibility
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)  # seconds
 PREFIX = "reliable_imports"
 
 
-async def render(manager: BatchManager) -> bytes:
+async def render(manager: BatchManager, visible: Visibility | None = None) -> bytes:
     """Measure, and write it in Prometheus' text format.
 
     Args:
         manager: An open manager.
+        visible: Which batches count; None for all.
     """
     registry = CollectorRegistry(auto_describe=False)
     use = manager.pool_use()  # before we use it ourselves
-    registry.register(_Measured(await manager.measure(BOUNDS), use))
+    registry.register(_Measured(await manager.measure(BOUNDS, visible=visible), use))
     return generate_latest(registry)
 
 

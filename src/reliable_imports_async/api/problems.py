@@ -135,7 +135,7 @@ def problem(
         "request_id": request.scope.get("state", {}).get("request_id"),
         **(extra or {}),
     }
-    given = dict(headers or {})
+    given = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} | dict(headers or {})
     if status in (429, 503):
         given.setdefault("Retry-After", RETRY_AFTER_SECONDS)
     content = to_json(body, inf_nan_mode="strings", fallback=repr)

@@ -1,7 +1,7 @@
 """Live progress by server-sent events, for the API and for a user's own route."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from .feed import ProgressFeed
 
 __all__ = ["EventStream", "ProgressFeed", "progress_response"]
 
+LOOK_AGAIN_SECONDS = 3.0
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 RETRY_AFTER = {"Retry-After": "5"}
 
@@ -33,12 +34,19 @@ class EventStream(Response):
         feed: Where the events come from.
         batch_id: Any batch.
         last_event_id: Of the last event that the client has had; by default as its header says.
+        allowed: Asked every few seconds whether the client still may follow; the stream ends when
+            it says no or raises, and goes on in an outage.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, feed: ProgressFeed, batch_id: UUID, last_event_id: str | None = None
+        self,
+        feed: ProgressFeed,
+        batch_id: UUID,
+        last_event_id: str | None = None,
+        *,
+        allowed: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -46,6 +54,7 @@ class EventStream(Response):
         self._feed = feed
         self._batch_id = batch_id
         self._last_event_id = last_event_id
+        self._allowed = allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, until the batch, the client or the server is done."""
@@ -61,7 +70,13 @@ class EventStream(Response):
                 return
             async with anyio.create_task_group() as group:
                 group.start_soon(_cancel_with_client, receive, group.cancel_scope)
-                await _send_all(first, chunks, send)
+                sending = anyio.CancelScope()
+                if self._allowed is not None:
+                    group.start_soon(_cancel_when_forbidden, self._allowed, sending)
+                with sending:
+                    await _send_all(first, chunks, send)
+                if sending.cancelled_caught:
+                    await send({"type": "http.response.body"})
                 group.cancel_scope.cancel()
 
 
@@ -112,6 +127,21 @@ async def _cancel_with_client(receive: Receive, scope: anyio.CancelScope) -> Non
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()
+
+
+async def _cancel_when_forbidden(
+    allowed: Callable[[], Awaitable[bool]], scope: anyio.CancelScope
+) -> None:
+    while True:
+        await anyio.sleep(LOOK_AGAIN_SECONDS)
+        try:
+            if await allowed():
+                continue
+        except Exception as exc:  # noqa: BLE001 - a hook may raise whatever it likes
+            if is_outage(exc):
+                continue
+        scope.cancel()
+        return
 
 
 async def _send_all(first: bytes, following: AsyncIterator[bytes], send: Send) -> None:

@@ -6,13 +6,16 @@ from typing import Any
 
 from starlette.authentication import AuthenticationBackend
 
+from ..endpoints import EndpointContext
 from ..manager import BatchManager
 from ..settings import Settings
-from .authentication import Signer
+from ..visibility import Visible
+from .authentication import Browsers, OuterUser, Signer
 from .background import Background
 from .feed import ProgressFeed
 
 Describe = Callable[[str], dict[str, Any]]
+VisibleByDefault = Callable[[EndpointContext], Any] | Visible | bool
 
 
 @dataclass(slots=True)
@@ -22,11 +25,13 @@ class Service:
     Attributes:
         manager: The manager behind the API.
         authentication: Finds out who asks; None lets everybody in.
-        signer: Signs cookies and tickets.
+        signer: Signs forms.
         background: Processes batches after the answer.
         feed: Tells clients how batches get on.
         document: Makes the API document, given where the API is mounted.
         dashboard: Whether the dashboard is served.
+        visible_batches: What callers see of batch types whose endpoint does not say.
+        asked_for: Whether somebody has said who may come in.
         running: Whether the lifespan has been entered.
     """
 
@@ -37,7 +42,19 @@ class Service:
     feed: ProgressFeed
     document: Describe = field(default=lambda _base: {})
     dashboard: bool = field(default=True)
+    visible_batches: VisibleByDefault | None = field(default=None)
+    asked_for: bool = field(default=True)
     running: bool = field(default=False)
+
+    @property
+    def browsers(self) -> Browsers:
+        """Finds out who asks, browsers included."""
+        return Browsers(self)
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether people sign in here, and not to an application around the API."""
+        return self.authentication is not None and not isinstance(self.authentication, OuterUser)
 
     @property
     def settings(self) -> Settings:

@@ -143,7 +143,7 @@ async def dry_run(visit: Visit) -> Response:
         found = await visit.manager.process_batch(row.id, dry_run=True)
     if scope.cancelled_caught:
         raise Refused(503, "The dry run took too long. `reliable-imports` has no such limit.")
-    return render(visit, "dry_run.html", batch=row, result=found)
+    return render(visit, "dry_run.html", batch=row, result=found, may=await visit.may(row))
 
 
 def _reason(form: FormData) -> str | None:

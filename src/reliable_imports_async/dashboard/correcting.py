@@ -27,6 +27,8 @@ async def edit(visit: Visit) -> Response:
     """Keep the new record; on request try the item again."""
     form = await visit.form()
     row = await visit.call.batch("edit")
+    if "retry" in form:
+        await visit.call.permit(row, "reprocess")
     item = await _item(visit)
     text = str(form.get("record", ""))
     try:
@@ -42,7 +44,6 @@ async def edit(visit: Visit) -> Response:
     await visit.call.store_log(row.id)
     if "retry" not in form:
         return visit.to(f"/batches/{row.id}/items/{item.item_number}")
-    await visit.call.batch("reprocess")
     await before_process(visit, row)
     child = await visit.manager.create_reprocessing(
         row.id, item_numbers=[item.item_number], actor=visit.call.user_id
@@ -66,6 +67,7 @@ async def _form(visit: Visit, text: str | None, error: str | None) -> Response:
         item=item,
         by_field=by_field,
         fields=record if by_field else {},
+        may=await visit.may(row),
         record=text if text is not None else json_text(record or {}),
         wrong=wrong_in(item),
         error=error,

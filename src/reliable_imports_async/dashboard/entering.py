@@ -42,7 +42,7 @@ def _content(name: str) -> bytes:
 
 async def sign_in_page(visit: Visit) -> Response:
     """Ask for an API key."""
-    if not visit.secured or visit.call.user_id is not None:
+    if not visit.signs_in or visit.call.user_id is not None:
         return visit.to("")
     return render(visit, "sign_in.html", wanted=visit.given("next") or "", wrong=False)
 
@@ -51,16 +51,18 @@ async def sign_in(visit: Visit) -> Response:
     """Start a session for the owner of an API key."""
     form = await visit.form()
     wanted = str(form.get("next", ""))
-    user = await visit.sign_in(str(form.get("key", "")).strip())
+    key = str(form.get("key", "")).strip()
+    user = await visit.sign_in(key)
     if user is None:
         return render(visit, "sign_in.html", code=401, wanted=wanted, wrong=True)
-    visit.new_session = visit.session_cookie(user)
+    visit.new_session = await visit.begin_session(user, key)
     return RedirectResponse(_own(visit, wanted), 303, {"Cache-Control": "no-store"})
 
 
 async def sign_out(visit: Visit) -> Response:
     """End the session."""
     await visit.form()
+    await visit.end_session()
     visit.new_session = ""
     return visit.to("/sign-in")
 

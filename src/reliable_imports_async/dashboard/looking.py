@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from starlette.responses import Response
 
 from ..canary import stopped_by
-from ..errors import ItemNotFound
+from ..errors import BatchNotFound, ItemNotFound
 from ..glances import GroupGlance
 from ..models import BatchStatus, BatchSummary, FailureGroup, ImportBatch, ItemStatus
 from ..overviews import VALUES_SAMPLE
@@ -29,8 +30,7 @@ async def batches(visit: Visit) -> Response:
     visible = await visit.call.visible()
     async with visit.call.reading():
         found = await _page_of_batches(visit, status=status, before=before, limit=BATCHES + 1)
-        hidden = [name for name, one in visible.items() if one is not True]
-        minutes = () if before else await visit.manager.throughput(without=hidden)
+        minutes = () if before else await visit.manager.throughput(visible=visible)
     return render(
         visit,
         "batches.html",
@@ -41,7 +41,7 @@ async def batches(visit: Visit) -> Response:
         search=visit.given("search"),
         batch_type=visit.given("batch_type"),
         statuses=list(BatchStatus),
-        types=visit.manager.registry.batch_types,
+        types=await visit.call.known_types(),
         first=before is None,
     )
 
@@ -69,7 +69,10 @@ async def _found(visit: Visit, name: str | None) -> UUID | None:
     try:
         return None if name is None else UUID(name)
     except ValueError:
-        return await visit.manager.find_batch(str(name))
+        batch_id = await visit.manager.find_batch(str(name))
+    if not await visit.manager.visible_among([batch_id], await visit.call.visible()):
+        raise BatchNotFound(str(name))
+    return batch_id
 
 
 async def batch(visit: Visit) -> Response:
@@ -97,6 +100,7 @@ async def batch(visit: Visit) -> Response:
             logs=await visit.manager.latest_logs(row.id, limit=12),
             canary=_canary(row, summary),
             known=row.batch_type in visit.manager.registry.batch_types,
+            may=await visit.may(row),
         )
 
 
@@ -160,12 +164,15 @@ async def items(visit: Visit) -> Response:
             row.id, status=status, group=group, after=after, limit=ITEMS + 1
         )
         summary = await visit.manager.batch_overview(row.id, causes=group is not None)
+        shown = found[:ITEMS]
+        messages = await visit.call.without_hidden([one.message for one in shown])
     return render(
         visit,
         "items.html",
         batch=row,
+        may=await visit.may(row),
         summary=summary,
-        items=found[:ITEMS],
+        items=[replace(one, message=text) for one, text in zip(shown, messages, strict=True)],
         next=found[ITEMS - 1].item_number if len(found) > ITEMS else None,
         status=status,
         group=group,
@@ -185,10 +192,13 @@ async def item(visit: Visit) -> Response:
         found = await visit.manager.get_item(row.id, number)
         lines = [line async for line in visit.manager.get_logs(row.id, item_number=number)]
         history = await visit.manager.item_history(row.id, number)
+        (reason,) = await visit.call.without_hidden([found.skip_reason])
     return render(
         visit,
         "item.html",
         batch=row,
+        may=await visit.may(row),
+        skip_reason=reason,
         item=found,
         record=in_order(found.source_data, row.source_columns),
         raw=(found.raw or b"").decode("utf-8", "backslashreplace"),
@@ -211,11 +221,11 @@ async def logs(visit: Visit) -> Response:
 
 
 async def batch_types(visit: Visit) -> Response:
-    """The batch types that this server knows."""
+    """The batch types that this visitor may see or create."""
     types = []
     async with visit.call.reading():
         visible = await visit.call.visible()
-        for name in visit.manager.registry.batch_types:
+        for name in await visit.call.known_types():
             listed = visit.manager.list_batches(batch_type=name, visible=visible, limit=1)
             latest = [one async for one in listed]
             types.append((name, _description(visit, name), _fields(visit, name), latest))
@@ -233,6 +243,8 @@ async def batch_type(visit: Visit) -> Response:
     name = visit.call.request.path_params["name"]
     if not name:
         return visit.to("/types")
+    if name not in await visit.call.known_types():
+        raise Refused(404, "There is no such batch type.")
     processor = visit.manager.registry.get(name)
     model = processor.model()
     async with visit.call.reading():
@@ -255,6 +267,7 @@ async def batch_type(visit: Visit) -> Response:
         fields=fields,
         described=any(about for _, _, _, about in fields),
         batches=[known[one] for one in ids if one in known],
+        may_create=await visit.call.may_create(name),
     )
 
 

@@ -60,9 +60,9 @@ def render(visit: Visit, template: str, *, code: int = 200, **values: Any) -> Re
             base=visit.base,
             api=f"{visit.call.base}/api",
             user=visit.call.user_id,
-            secured=visit.secured,
+            secured=visit.signs_in,
             token=visit.token(),
-            **values,
+            **{"may_create": visit.may_create, **values},
         )
     )
     # A lone surrogate in a query or a header has no bytes.

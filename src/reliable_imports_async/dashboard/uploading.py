@@ -4,7 +4,7 @@ An uploaded file becomes a batch that is not started. So what was detected, its 
 run can be looked at before anything is imported, and nothing waits in the server's memory.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
@@ -21,17 +21,19 @@ FORMATS = ("csv", "tsv", "jsonl", "json")
 
 async def upload_page(visit: Visit) -> Response:
     """Ask for a file."""
-    return _upload_form(visit, visit.given("batch_type"), None, 200)
+    return await _upload_form(visit, visit.given("batch_type"), None, 200)
 
 
-def _upload_form(
+async def _upload_form(
     visit: Visit, batch_type: str | None, error: ReliableImportsError | None, status: int
 ) -> Response:
+    names = visit.manager.registry.batch_types
     return render(
         visit,
         "upload.html",
         code=status,
-        types=visit.manager.registry.batch_types,
+        types=[one for one in names if await visit.call.may_create(one)],
+        any_type=bool(names),
         batch_type=batch_type,
         formats=FORMATS,
         error=error,
@@ -55,6 +57,7 @@ async def upload(visit: Visit) -> Response:
                 metadata=data.metadata,
                 created_by=visit.call.user_id,
                 on_same_file="force" if "again" in form else "refuse",
+                visible=await visit.call.visible(),
                 max_failures=data.max_failures,
                 max_failure_rate=data.max_failure_rate,
                 min_processed=data.min_processed,
@@ -62,7 +65,8 @@ async def upload(visit: Visit) -> Response:
             )
         except (SourceError, ConflictError) as exc:
             status = 409 if isinstance(exc, ConflictError) else 422
-            return _upload_form(visit, batch_type, exc, status)
+            shown = cast("ReliableImportsError", await visit.call.discreet(exc))
+            return await _upload_form(visit, batch_type, shown, status)
     finally:
         await form.close()
     async with visit.call.hook():
@@ -75,6 +79,7 @@ async def upload(visit: Visit) -> Response:
 async def corrected_page(visit: Visit) -> Response:
     """Ask for a corrected file of failures."""
     row = await visit.call.batch("reprocess")
+    await visit.call.permit(row, "edit")
     return render(visit, "corrected.html", batch=row, error=None, result=None)
 
 
@@ -83,6 +88,7 @@ async def corrected(visit: Visit) -> Response:
     form = await visit.form(files=1)
     try:
         row = await visit.call.batch("reprocess")
+        await visit.call.permit(row, "edit")  # the file replaces records
         await before_process(visit, row)
         try:
             result = await visit.manager.create_corrected_batch(

@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # the API serves the dashboard, not the other way round
     from ..manager import BatchManager
 
 
+ACTIONS = ("process", "reprocess", "pause", "resume", "cancel", "edit")
+
+
 class Refused(Exception):
     """A request that is answered with a page that says why not.
 
@@ -35,22 +38,28 @@ class Visit:
     Attributes:
         call: The request, who asks, the manager.
         browser: Tells this browser from others; forms are bound to it.
-        secured: Whether people have to sign in.
+        secured: Whether it is asked who somebody is.
+        signs_in: Whether people sign in here, with a key.
         token: Makes the token that a form needs.
         is_token: Whether a token was made for this session.
         sign_in: The user of an API key, or None.
-        session_cookie: Makes the value of the session cookie of a user.
+        begin_session: Begins a session for a user with this key; the cookie's value.
+        end_session: Ends the session that the browser has.
         new_session: A session cookie to set; an empty one is deleted.
+        may_create: Whether the visitor may create batches of any type.
     """
 
     call: "Call"
     browser: str
     secured: bool
+    signs_in: bool
     token: Callable[[], str]
     is_token: Callable[[str], bool]
     sign_in: Callable[[str], Awaitable[str | None]]
-    session_cookie: Callable[[str], str]
+    begin_session: Callable[[str, str], Awaitable[str]]
+    end_session: Callable[[], Awaitable[None]]
     new_session: str | None = field(default=None)
+    may_create: bool = field(default=False)
 
     @property
     def base(self) -> str:
@@ -84,6 +93,15 @@ class Visit:
             await form.close()
             raise Refused(403, "This form is not from this session any more. Open it once more.")
         return form
+
+    async def may(self, batch: ImportBatch) -> frozenset[str]:
+        """What the visitor may do with a batch: pages offer nothing else."""
+        return frozenset([one for one in ACTIONS if await self.call.may(one, batch)])
+
+    async def look_up_rights(self) -> None:
+        """Find out what every page has to know about the visitor."""
+        names = self.manager.registry.batch_types
+        self.may_create = not names or any([await self.call.may_create(one) for one in names])
 
     def done(self, batch: ImportBatch, verb: str) -> None:
         """Note in the batch's log what somebody did here."""

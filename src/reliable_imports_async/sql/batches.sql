@@ -20,11 +20,15 @@ SELECT id, content_sha256, batch_type
 SELECT pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 0));
 
 -- name: find_same_file
--- The newest batch of a type that was made from this very file.
-SELECT id, created_at
-  FROM reliable_imports.import_batches
- WHERE batch_type = $1 AND source_sha256 = $2 AND status <> 'cancelled'
- ORDER BY id DESC
+-- The newest batch of a type that was made from this very file, among those that the rules in $3 (null: none) let the
+-- caller see.
+SELECT b.id, b.created_at
+  FROM reliable_imports.import_batches b
+  JOIN reliable_imports.import_batches r ON r.id = b.root_batch_id
+ WHERE b.batch_type = $1 AND b.source_sha256 = $2 AND b.status <> 'cancelled'
+   AND ($3::text IS NULL
+        OR reliable_imports.is_visible($3::text::jsonb, r.batch_type, r.created_by, r.metadata))
+ ORDER BY b.id DESC
  LIMIT 1;
 
 -- name: complete_creation
@@ -57,8 +61,7 @@ SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metad
    FOR UPDATE;
 
 -- name: list_batches
--- A page of batches, newest first; $5 is the last id of the page before. Of the types in $8 only those batches are
--- listed that the owner or the metadata beside them allow (null: any), of the types in $11 none.
+-- A page of batches, newest first; $5 is the last id of the page before, $8 the rules of what may be seen (null: all).
 SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metadata::text AS metadata,
        options::text AS options, source_name, source_columns, total_items, pause_reason, error, created_at, started_at,
        finished_at
@@ -69,16 +72,22 @@ SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metad
    AND ($4::timestamptz IS NULL OR created_at >= $4)
    AND ($5::uuid IS NULL OR id < $5)
    AND ($7::timestamptz IS NULL OR created_at < $7)
-   AND (batch_type <> ALL ($8::text[]) OR EXISTS (
-        SELECT FROM unnest($8::text[], $9::text[], $10::text[]) AS v (batch_type, owner, metadata)
-         WHERE v.batch_type = b.batch_type
-           AND (v.owner IS NULL OR v.owner = created_by)
-           AND (v.metadata IS NULL OR b.metadata @> v.metadata::jsonb)))
-   AND batch_type <> ALL ($11::text[])
-   AND ($12::text IS NULL
-        OR strpos(lower(concat_ws(' ', source_name, batch_type, created_by, id)), lower($12)) > 0)
+   AND ($8::text IS NULL OR EXISTS (
+        SELECT FROM reliable_imports.import_batches r
+         WHERE r.id = b.root_batch_id
+           AND reliable_imports.is_visible($8::text::jsonb, r.batch_type, r.created_by, r.metadata)))
+   AND ($9::text IS NULL
+        OR strpos(lower(concat_ws(' ', source_name, batch_type, created_by, id)), lower($9)) > 0)
  ORDER BY id DESC
  LIMIT $6;
+
+-- name: list_visible
+-- Which of these batches the rules in $2 let the caller see.
+SELECT b.id
+  FROM reliable_imports.import_batches b
+  JOIN reliable_imports.import_batches r ON r.id = b.root_batch_id
+ WHERE b.id = ANY ($1::uuid[])
+   AND reliable_imports.is_visible($2::text::jsonb, r.batch_type, r.created_by, r.metadata);
 
 -- name: find_by_tail
 -- Batches whose id ends like this; two are enough to know that it is not unique.

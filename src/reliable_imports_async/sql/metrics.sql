@@ -1,10 +1,15 @@
--- What is measured, for monitoring. Nothing here reads items: ranges and finished batches know their counts.
+-- What is measured, for monitoring. Nothing here reads items: ranges and finished batches know their counts. Where there
+-- is a parameter for rules, only the batches count that they let the caller see (null: all).
 
 -- name: batches
 -- How many batches of each type are in each status.
-SELECT batch_type, status, count(*) AS batches
-  FROM reliable_imports.import_batches
- GROUP BY batch_type, status
+SELECT b.batch_type, b.status, count(*) AS batches
+  FROM reliable_imports.import_batches b
+ WHERE $1::text IS NULL OR EXISTS (
+       SELECT FROM reliable_imports.import_batches o
+        WHERE o.id = b.root_batch_id
+          AND reliable_imports.is_visible($1::text::jsonb, o.batch_type, o.created_by, o.metadata))
+ GROUP BY b.batch_type, b.status
  ORDER BY batch_type, status;
 
 -- name: items
@@ -19,6 +24,10 @@ SELECT b.batch_type,
        SELECT sum(k.completed) AS completed, sum(k.skipped) AS skipped, sum(k.failed) AS failed
          FROM reliable_imports.import_batch_ranges k
         WHERE k.batch_id = b.id AND b.completed_items IS NULL) r
+ WHERE $1::text IS NULL OR EXISTS (
+       SELECT FROM reliable_imports.import_batches o
+        WHERE o.id = b.root_batch_id
+          AND reliable_imports.is_visible($1::text::jsonb, o.batch_type, o.created_by, o.metadata))
  GROUP BY b.batch_type
  ORDER BY b.batch_type;
 
@@ -27,7 +36,11 @@ SELECT b.batch_type,
 SELECT d.batch_type, width_bucket(d.seconds, $1::float8[]) AS bucket, count(*) AS batches, sum(d.seconds) AS seconds
   FROM (SELECT b.batch_type, extract(epoch FROM b.finished_at - b.started_at)::float8 AS seconds
           FROM reliable_imports.import_batches b
-         WHERE b.finished_at IS NOT NULL AND b.started_at IS NOT NULL) d
+         WHERE b.finished_at IS NOT NULL AND b.started_at IS NOT NULL
+           AND ($2::text IS NULL OR EXISTS (
+                SELECT FROM reliable_imports.import_batches o
+                 WHERE o.id = b.root_batch_id
+                   AND reliable_imports.is_visible($2::text::jsonb, o.batch_type, o.created_by, o.metadata)))) d
  GROUP BY d.batch_type, bucket
  ORDER BY d.batch_type, bucket;
 
@@ -40,4 +53,9 @@ SELECT (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - a.xact_start)
        (SELECT count(*)
           FROM reliable_imports.import_batches b
           JOIN reliable_imports.import_batch_ranges r ON r.batch_id = b.id
-         WHERE b.status = 'processing' AND r.state = 'leased' AND r.lease_until < clock_timestamp()) AS expired_leases;
+         WHERE b.status = 'processing' AND r.state = 'leased' AND r.lease_until < clock_timestamp()
+           AND ($1::text IS NULL OR EXISTS (
+                SELECT FROM reliable_imports.import_batches o
+                 WHERE o.id = b.root_batch_id
+                   AND reliable_imports.is_visible($1::text::jsonb, o.batch_type, o.created_by, o.metadata))))
+       AS expired_leases;

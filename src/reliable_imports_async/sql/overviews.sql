@@ -3,14 +3,17 @@
 
 -- name: throughput
 -- Settled items a minute over the last $1 minutes, oldest first. Each batch's items are spread evenly over the time it
--- ran; batches of the types in $2 are left out. A finished batch has its totals, the ranges of any other are added up.
+-- ran; batches that the rules in $2 (null: none) hide are left out. A finished batch has its totals, the ranges of any other are added up.
 WITH ran AS (
     SELECT b.id, b.started_at, coalesce(b.finished_at, now()) AS ended_at, b.failed_items,
            b.completed_items + b.skipped_items + b.failed_items AS settled_items
       FROM reliable_imports.import_batches b
      WHERE b.started_at IS NOT NULL
        AND (b.finished_at > now() - make_interval(mins => $1) OR (b.finished_at IS NULL AND b.status = 'processing'))
-       AND b.batch_type <> ALL ($2::text[])
+       AND ($2::text IS NULL OR EXISTS (
+            SELECT FROM reliable_imports.import_batches o
+             WHERE o.id = b.root_batch_id
+               AND reliable_imports.is_visible($2::text::jsonb, o.batch_type, o.created_by, o.metadata)))
      ORDER BY b.id DESC
      LIMIT 2000),
 rate AS (

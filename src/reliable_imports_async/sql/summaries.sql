@@ -76,7 +76,8 @@ SELECT item_number
 
 -- name: group_history
 -- When the items of one group failed, and how many of the latest earlier batches with failures, of the same type and of
--- other lineages, know the group. A record that could not be read failed when its batch was created.
+-- other lineages, know the group; of those only that the rules in $3 (null: none) let the caller see. A record that could
+-- not be read failed when its batch was created.
 SELECT min(coalesce(i.finished_at, b.created_at)) AS first_seen,
        max(coalesce(i.finished_at, b.created_at)) AS last_seen,
        (SELECT count(*)::integer
@@ -84,6 +85,10 @@ SELECT min(coalesce(i.finished_at, b.created_at)) AS first_seen,
                   FROM reliable_imports.import_batches e
                   JOIN reliable_imports.import_batches o ON o.id = $1
                  WHERE e.batch_type = o.batch_type AND e.id < o.root_batch_id AND coalesce(e.failed_items, 1) > 0
+                   AND ($3::text IS NULL OR EXISTS (
+                        SELECT FROM reliable_imports.import_batches r
+                         WHERE r.id = e.root_batch_id
+                           AND reliable_imports.is_visible($3::text::jsonb, r.batch_type, r.created_by, r.metadata)))
                  ORDER BY e.id DESC
                  LIMIT 1000) earlier
          WHERE EXISTS (SELECT FROM reliable_imports.import_batch_items k

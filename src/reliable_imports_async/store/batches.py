@@ -11,8 +11,9 @@ from uuid import UUID
 import asyncpg
 
 from ..guarded import Connection
-from ..models import BatchStatus, BatchSummary, ImportBatch, Visible
+from ..models import BatchStatus, BatchSummary, ImportBatch
 from ..sql import statements
+from ..visibility import Visibility
 
 _SQL = statements("batches")
 
@@ -73,10 +74,11 @@ async def lock_file(conn: Connection, batch_type: str, sha256: str) -> None:
 
 
 async def find_same_file(
-    conn: Connection, batch_type: str, sha256: str
+    conn: Connection, batch_type: str, sha256: str, visible: Visibility | None = None
 ) -> tuple[UUID, datetime] | None:
-    """The newest batch made from the same file."""
-    row = await conn.fetchrow(_SQL["find_same_file"], batch_type, sha256)
+    """The newest batch made from the same file, of those that the caller may see."""
+    rules = None if visible is None else visible.as_json()
+    row = await conn.fetchrow(_SQL["find_same_file"], batch_type, sha256, rules)
     return None if row is None else (row["id"], row["created_at"])
 
 
@@ -117,16 +119,14 @@ async def page(
     created_before: datetime | None = None,
     before: UUID | None = None,
     search: str | None = None,
-    visible: Mapping[str, Visible | bool] | None = None,
+    visible: Visibility | None = None,
     limit: int = 100,
 ) -> list[ImportBatch]:
     """A page of batches, newest first, below the id `before`.
 
     Args:
-        visible: By batch type, which of its batches to list; a type that is not named has no
-            restriction.
+        visible: Which batches to list; None for all.
     """
-    some = [(name, one) for name, one in (visible or {}).items() if isinstance(one, Visible)]
     rows = await conn.fetch(
         _SQL["list_batches"],
         batch_type,
@@ -136,13 +136,19 @@ async def page(
         before,
         limit,
         created_before,
-        [name for name, _ in some],
-        [one.created_by for _, one in some],
-        [None if one.metadata is None else json.dumps(dict(one.metadata)) for _, one in some],
-        [name for name, one in (visible or {}).items() if not one],
+        None if visible is None else visible.as_json(),
         search,
     )
     return [_batch(row) for row in rows]
+
+
+async def visible_among(
+    conn: Connection, batch_ids: Sequence[UUID], visible: Visibility
+) -> frozenset[UUID]:
+    """Which of some batches a caller may see."""
+    rules = visible.as_json() or '{"otherwise": true}'
+    rows = await conn.fetch(_SQL["list_visible"], batch_ids, rules)
+    return frozenset(row["id"] for row in rows)
 
 
 async def find_by_tail(conn: Connection, tail: str) -> list[UUID]:

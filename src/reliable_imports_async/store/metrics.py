@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..guarded import Connection
 from ..sql import statements
+from ..visibility import Visibility
 
 _SQL = statements("metrics")
 
@@ -41,31 +42,35 @@ class Measurements:
     expired_leases: int
 
 
-async def measure(conn: Connection, bounds: Sequence[float]) -> Measurements:
+async def measure(
+    conn: Connection, bounds: Sequence[float], visible: Visibility | None = None
+) -> Measurements:
     """Four statements that cost O(batches), and O(ranges) of unfinished ones.
 
     Args:
         bounds: The upper bounds of the buckets for durations, in seconds.
+        visible: Which batches count; None for all.
     """
-    health = await conn.fetchrow(_SQL["health"])
+    rules = None if visible is None else visible.as_json()
+    health = await conn.fetchrow(_SQL["health"], rules)
     assert health is not None  # noqa: S101 - it reads no table in its FROM
     return Measurements(
-        batches=await _batches(conn),
-        items=await _items(conn),
-        durations=await _durations(conn, bounds),
+        batches=await _batches(conn, rules),
+        items=await _items(conn, rules),
+        durations=await _durations(conn, bounds, rules),
         oldest_transaction=health["oldest_transaction"],
         expired_leases=health["expired_leases"],
     )
 
 
-async def _batches(conn: Connection) -> dict[tuple[str, str], int]:
-    rows = await conn.fetch(_SQL["batches"])
+async def _batches(conn: Connection, rules: str | None) -> dict[tuple[str, str], int]:
+    rows = await conn.fetch(_SQL["batches"], rules)
     return {(row["batch_type"], row["status"]): row["batches"] for row in rows}
 
 
-async def _items(conn: Connection) -> dict[tuple[str, str], int]:
+async def _items(conn: Connection, rules: str | None) -> dict[tuple[str, str], int]:
     counts = {}
-    for row in await conn.fetch(_SQL["items"]):
+    for row in await conn.fetch(_SQL["items"], rules):
         settled = {outcome: row[outcome] for outcome in ("completed", "skipped", "failed")}
         pending = row["total"] - sum(settled.values())
         for outcome, items in {**settled, "pending": pending}.items():
@@ -73,10 +78,12 @@ async def _items(conn: Connection) -> dict[tuple[str, str], int]:
     return counts
 
 
-async def _durations(conn: Connection, bounds: Sequence[float]) -> dict[str, Durations]:
+async def _durations(
+    conn: Connection, bounds: Sequence[float], rules: str | None
+) -> dict[str, Durations]:
     buckets: dict[str, list[int]] = {}
     seconds: dict[str, float] = {}
-    for row in await conn.fetch(_SQL["durations"], bounds):
+    for row in await conn.fetch(_SQL["durations"], bounds, rules):
         name = row["batch_type"]
         buckets.setdefault(name, [0] * (len(bounds) + 1))[row["bucket"]] = row["batches"]
         seconds[name] = seconds.get(name, 0.0) + row["seconds"]

@@ -1,6 +1,5 @@
 """Statements that give the dashboard its overview; each reads a bounded number of items."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -10,13 +9,15 @@ from ..glances import GroupGlance, ItemPreview, LogPreview, Minute, SourceDetail
 from ..guarded import Connection
 from ..models import ItemStatus, LogLevel
 from ..sql import statements
+from ..visibility import Visibility
 
 _SQL = statements("overviews")
 
 
-async def throughput(conn: Connection, minutes: int, without: Sequence[str]) -> list[Minute]:
+async def throughput(conn: Connection, minutes: int, visible: Visibility | None) -> list[Minute]:
     """Settled items a minute, oldest first."""
-    rows = await conn.fetch(_SQL["throughput"], minutes, without)
+    rules = None if visible is None else visible.as_json()
+    rows = await conn.fetch(_SQL["throughput"], minutes, rules)
     return [Minute(at=row["at"], settled=row["settled"], failed=row["failed"]) for row in rows]
 
 

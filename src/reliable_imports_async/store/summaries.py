@@ -9,6 +9,7 @@ import asyncpg
 from ..guarded import Connection
 from ..models import BatchStatus, BatchSummary, FailureGroup
 from ..sql import statements
+from ..visibility import Visibility
 
 _SQL = statements("summaries")
 GROUPS_SHOWN = 50
@@ -89,12 +90,17 @@ async def _groups(
 
 
 async def with_values(
-    conn: Connection, batch_id: UUID, found: Sequence[FailureGroup], limit: int
+    conn: Connection,
+    batch_id: UUID,
+    found: Sequence[FailureGroup],
+    limit: int,
+    visible: Visibility | None = None,
 ) -> tuple[FailureGroup, ...]:
     """The same groups with their most frequent offending values, first items and history."""
     detailed = []
+    rules = None if visible is None else visible.as_json()
     for group in found:
-        history = await conn.fetchrow(_SQL["group_history"], batch_id, group.group)
+        history = await conn.fetchrow(_SQL["group_history"], batch_id, group.group, rules)
         assert history is not None  # noqa: S101 - an aggregate always returns a row
         values = await conn.fetch(_SQL["group_values"], batch_id, group.group, limit)
         samples = await conn.fetch(_SQL["group_samples"], batch_id, group.group, limit)

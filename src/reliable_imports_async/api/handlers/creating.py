@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ...endpoints import BaseEndpoint, answer
-from ...models import ImportBatchItem
+from ...models import BatchStatus, ImportBatchItem
 from ...processors import BaseProcessor
 from ...readiness import with_data
 from ...records import Limits, from_json
@@ -85,6 +85,7 @@ async def _created(
         created_by=call.user_id,
         idempotency_key=_idempotency_key(call),
         on_same_file=on_same_file,
+        visible=await call.visible(),
         enqueue=bool(data.process),
         max_failures=data.max_failures,
         max_failure_rate=data.max_failure_rate,
@@ -95,7 +96,22 @@ async def _created(
     async with call.hook():
         await answer(endpoint.after_create_batch(batch_id, data, call.ctx))
     await call.store_log(batch_id)
-    return await _answer(call, batch_id, data.process)
+    process = data.process
+    if process and (on_same_file == "skip" or "idempotency-key" in call.request.headers):
+        process = process if await _is_started(call, batch_id) else False
+    return await _answer(call, batch_id, process)
+
+
+async def _is_started(call: Call, batch_id: UUID) -> bool:
+    """Whether a batch is on its way; one that was only stored is started by who may process it."""
+    batch = await call.manager.get_batch(batch_id)
+    enqueued = (await call.manager.source_details(batch_id)).enqueued_at
+    if batch.status is not BatchStatus.PENDING or enqueued is not None:
+        return True
+    if not await call.may("process", batch):
+        return False
+    await call.manager.enqueue_batch(batch_id)
+    return True
 
 
 async def _answer(call: Call, batch_id: UUID, process: Process) -> Response:

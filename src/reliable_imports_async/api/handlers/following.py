@@ -4,7 +4,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from ...exporting import ExportFormat
-from ..authentication import COOKIE, COOKIE_SECONDS, TICKET_SECONDS
+from ..authentication import COOKIE_SECONDS, TICKET_SECONDS, cookie_name, key_of
 from ..calls import Call, reply
 from ..payloads import EventQuery, ExportQuery
 from ..progress import EventStream
@@ -16,14 +16,22 @@ async def stream_events(call: Call) -> Response:
     """Follow a batch by server-sent events: `progress`, and `finished` at its end."""
     call.query(EventQuery)
     batch = await call.batch("view")
-    return EventStream(call.service.feed, batch.id)
+
+    async def allowed() -> bool:
+        if await call.service.browsers.user_again(call.request) != call.user_id:
+            return False
+        await call.permit(batch, "view")
+        return True
+
+    return EventStream(call.service.feed, batch.id, allowed=allowed)
 
 
 async def create_ticket(call: Call) -> Response:
     """Get a ticket for `…/events?ticket=…`, for a browser, whose EventSource sends no headers."""
     batch = await call.batch("view")
     path = f"{call.base}/api/batches/{batch.id}/events"
-    ticket = call.service.signer.ticket(call.user_id or ANONYMOUS, path)
+    key = key_of(call.request) if call.service.signs_in else None
+    ticket = await _begin(call, key, seconds=TICKET_SECONDS, path=path)
     return reply({"ticket": ticket, "expires_in": TICKET_SECONDS}, 201)
 
 
@@ -31,10 +39,12 @@ async def create_session(call: Call) -> Response:
     """Turn an API key into a cookie, with which a browser may read."""
     if call.user_id is None:
         raise HTTPException(409, "Everybody may come in here; there is nothing to sign in to.")
+    if not call.service.signs_in:
+        raise HTTPException(409, "The application around the API knows you; no cookie is needed.")
     answer = Response(status_code=204)
     answer.set_cookie(
-        COOKIE,
-        call.service.signer.cookie(call.user_id),
+        cookie_name(call.request),
+        await _begin(call, key_of(call.request), seconds=COOKIE_SECONDS),
         max_age=COOKIE_SECONDS,
         httponly=True,
         samesite="strict",
@@ -45,10 +55,25 @@ async def create_session(call: Call) -> Response:
 
 
 async def delete_session(call: Call) -> Response:
-    """Forget the cookie."""
+    """End the session; its cookie is worth nothing from now on."""
+    name = cookie_name(call.request)
+    if value := call.request.cookies.get(name):
+        await call.manager.sessions.end(value)
     answer = Response(status_code=204)
-    answer.delete_cookie(COOKIE, path=f"{call.base}/", httponly=True, samesite="strict")
+    secure = call.request.url.scheme == "https"
+    answer.delete_cookie(
+        name, path=f"{call.base}/", httponly=True, samesite="strict", secure=secure
+    )
     return answer
+
+
+async def _begin(call: Call, key: bytes | None, *, seconds: float, path: str | None = None) -> str:
+    try:
+        return await call.manager.sessions.begin(
+            call.user_id or ANONYMOUS, key, seconds=seconds, path=path
+        )
+    except ValueError as exc:
+        raise HTTPException(422, str(exc)) from None
 
 
 async def export_csv(call: Call) -> Response:

@@ -62,6 +62,7 @@ async def list_items(call: Call) -> Response:
         ]
     more = len(found) > size
     page = [item.as_dict() for item in found[:size]]
+    await _hide_others(call, page)
     return reply({"items": page, "next": page[-1]["item_number"] if more else None})
 
 
@@ -72,7 +73,16 @@ async def get_item(call: Call) -> Response:
         await call.batch("view")
         if not 0 < number <= LARGEST_NUMBER:
             raise ItemNotFound(call.batch_id, number)
-        return reply((await call.manager.get_item(call.batch_id, number)).as_dict())
+        page = [(await call.manager.get_item(call.batch_id, number)).as_dict()]
+        await _hide_others(call, page)
+        return reply(page[0])
+
+
+async def _hide_others(call: Call, page: list[dict[str, Any]]) -> None:
+    """Leave batches out that the caller may not see: a skipped item names who came before it."""
+    reasons = await call.without_hidden([one["skip_reason"] for one in page])
+    for one, reason in zip(page, reasons, strict=True):
+        one["skip_reason"] = reason
 
 
 async def list_logs(call: Call) -> Response:
@@ -97,15 +107,16 @@ async def list_logs(call: Call) -> Response:
 
 
 async def list_batch_types(call: Call) -> Response:
-    """List the batch types that this server knows, with the schema of their records."""
+    """List the batch types that you may see or create, with the schema of their records."""
     registry = call.manager.registry
+    known = await call.known_types()
     types = [
         {
             "batch_type": name,
             "description": inspect.cleandoc(type(registry.get(name)).__doc__ or "") or None,
             "json_schema": _schema(registry.get(name)),
         }
-        for name in registry.batch_types
+        for name in known
     ]
     return reply({"batch_types": types})
 

@@ -19,7 +19,9 @@ async def list_failures(call: Call) -> Response:
     query = call.query(FailuresQuery)
     async with call.reading():
         batch = await call.batch("view")
-        groups = await call.manager.failure_groups(batch.id, values=query.values)
+        groups = await call.manager.failure_groups(
+            batch.id, values=query.values, visible=await call.visible()
+        )
         unreadable = await call.manager.unreadable_items(batch.id)
     shown = [one.as_dict() for one in groups if query.group in {None, one.group}]
     return reply({"groups": shown, "unreadable_items": unreadable})
@@ -57,6 +59,7 @@ async def reprocess_file(call: Call) -> Response:
     """
     query = call.query(CorrectionQuery)
     batch = await call.batch("reprocess")
+    await call.permit(batch, "edit")  # the file replaces records
     call.manager.registry.get(batch.batch_type)
     async with call.hook():
         await answer(call.endpoint(batch.batch_type).before_process(batch.id, call.ctx))

@@ -37,7 +37,7 @@ SwaggerUIBundle({
 """
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'"
+    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 FILES = {
     "swagger-ui.css": "text/css",
@@ -68,9 +68,10 @@ async def get_health(call: Call) -> Response:
 
 
 async def get_metrics(call: Call) -> Response:
-    """Show the metrics, as Prometheus reads them."""
+    """Show the metrics of the batches that the caller may see, as Prometheus reads them."""
     async with call.reading():
-        return Response(await metrics.render(call.manager), media_type=metrics.CONTENT_TYPE)
+        content = await metrics.render(call.manager, await call.visible())
+        return Response(content, media_type=metrics.CONTENT_TYPE)
 
 
 async def get_document(call: Call) -> Response:

@@ -1,0 +1,45 @@
+"""Statements about the sessions of browsers."""
+
+from dataclasses import dataclass
+
+from ..guarded import Connection
+from ..sql import statements
+
+_SQL = statements("sessions")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A session as the database has it.
+
+    Attributes:
+        user_id: Whose it is.
+        key_share: One half of the key that it was begun with; None without one.
+    """
+
+    user_id: str
+    key_share: bytes | None
+
+
+async def insert(
+    conn: Connection,
+    sha256: bytes,
+    user_id: str,
+    key_share: bytes | None,
+    path: str | None,
+    seconds: float,
+) -> None:
+    """Store a session, and forget those that have run out."""
+    await conn.execute(_SQL["delete_expired_sessions"])
+    await conn.execute(_SQL["insert_session"], sha256, user_id, key_share, path, seconds)
+
+
+async def find(conn: Connection, sha256: bytes, path: str | None) -> StoredSession | None:
+    """A session, or a ticket for a path, that has not run out."""
+    row = await conn.fetchrow(_SQL["find_session"], sha256, path)
+    return None if row is None else StoredSession(row["user_id"], row["key_share"])
+
+
+async def delete(conn: Connection, sha256: bytes) -> None:
+    """End a session."""
+    await conn.execute(_SQL["delete_session"], sha256)
