@@ -11,6 +11,7 @@ import anyio
 import asyncpg
 
 from .calling import Calls
+from .catalog import Catalog
 from .context import ImportContext, LogBuffer, LogLine
 from .database import Database
 from .errors import TransactionEnded
@@ -92,6 +93,7 @@ class Executor:
         self.database = database
         self.settings = settings
         self._shared = shared
+        self._catalog = Catalog()  # one for all items
         self.dry_run = False
         self.item_timeout = processor.item_timeout or settings.item_timeout
         self.remembering = remembering(processor, batch.batch_type)
@@ -142,7 +144,14 @@ class Executor:
         return Prepared(item, self._context)
 
     def _context(self, item: ImportBatchItem[Any]) -> ImportContext:
-        ctx = ImportContext(self.batch, None, item=item, shared=self._shared, new_log=self.new_log)
+        ctx = ImportContext(
+            self.batch,
+            None,
+            item=item,
+            shared=self._shared,
+            new_log=self.new_log,
+            catalog=self._catalog,
+        )
         ctx.dry_run = self.dry_run
         return ctx
 
@@ -254,7 +263,14 @@ class Executor:
 
     def set_context(self, guarded: GuardedConnection, log: LogBuffer) -> ImportContext:
         """The context of a set of items."""
-        return ImportContext(self.batch, guarded, shared=self._shared, log=log, of_items=True)
+        return ImportContext(
+            self.batch,
+            guarded,
+            shared=self._shared,
+            log=log,
+            of_items=True,
+            catalog=self._catalog,
+        )
 
     async def _settle(
         self,

@@ -16,7 +16,7 @@ import anyio
 import asyncpg
 from pydantic import ValidationError
 
-from .errors import ReliableImportsError, TransactionEnded
+from .errors import ItemRefused, KeyIsNull, ReliableImportsError, TransactionEnded
 from .outcomes import Defer, Failure, FailureKind
 from .safe_text import Redact, redact_patterns, storable
 
@@ -126,10 +126,10 @@ def _lookup(exc: BaseException, default: FailureKind) -> tuple[Action, FailureKi
         for length in (5, 4, 2):
             if row := SQLSTATES.get(sqlstate[:length]):
                 return row
-    if isinstance(exc, asyncpg.DataError):
-        return Action.FAIL, FailureKind.DATA  # asyncpg could not encode an argument
-    if isinstance(exc, ValidationError):
+    if isinstance(exc, ValidationError | KeyIsNull):
         return Action.FAIL, FailureKind.VALIDATION
+    if isinstance(exc, asyncpg.DataError | ItemRefused):
+        return Action.FAIL, FailureKind.DATA  # asyncpg, or we, could not encode a value
     if isinstance(exc, TransactionEnded):
         return Action.FAIL, FailureKind.TRANSACTION
     if any(isinstance(one, Defer) for one in members(exc)):
