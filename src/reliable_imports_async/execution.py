@@ -3,7 +3,7 @@
 import inspect
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -40,6 +40,11 @@ from .store import item_keys, items
 from .time_limit import ItemTimeout
 
 REPEATS = 5
+CONNECTION_HINT = (
+    "the server, or something in between, ended the session each time this item ran: a limit such "
+    "as idle_in_transaction_session_timeout or transaction_timeout that its code sets, a crash, or "
+    "pg_terminate_backend. The server's log names the reason."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +191,7 @@ class Executor:
         self, item: ImportBatchItem[Any], failure: Failure, session: Session
     ) -> Verdict:
         """Fail an item under which connections keep breaking while the server is well."""
+        failure = replace(failure, hint=failure.hint or CONNECTION_HINT)
         return await self.settler.settle(item, Failed(failure), self.new_log(), session, 0.0)
 
     async def _outcome(self, prepared: Prepared, session: Session) -> Outcome:
