@@ -31,7 +31,9 @@ class Calls:
         """Why items cannot be upserted as the processor declares; None: they can, or need not."""
         if self._declared:
             try:
-                async with database.connection() as conn:
+                async with database.connection(shared=True) as conn:
+                    if not database.pooled:  # it may say where the table is, or who we are
+                        await self._processor.on_connection(conn)
                     self._upsert = await declared_upsert(conn, self._processor)
             except ConfigurationError as exc:
                 return str(exc)

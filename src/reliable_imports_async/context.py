@@ -1,7 +1,7 @@
 """ImportContext: what a processor is handed beside the item."""
 
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,11 +11,12 @@ from typing import Any
 import asyncpg
 from pydantic_core import from_json, to_json
 
-from .errors import ConfigurationError, ContextClosed, ProcessorError
+from .catalog import Catalog, Columns, nulls_are_equal
+from .errors import ContextClosed, KeyIsNull, NotWritten, ProcessorError
 from .guarded import GuardedConnection, ReadingConnection
 from .models import ImportBatch, ImportBatchItem, LogLevel
 from .safe_text import Redact, redact_json, redact_patterns, storable, storable_json
-from .upsert import upsert_statement
+from .upsert import check_key, naming_statement, row_text, upsert_statement
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -104,6 +105,7 @@ class ImportContext:
     """
 
     __slots__ = (
+        "_catalog",
         "_database",
         "_log_buffer",
         "_new_log",
@@ -125,7 +127,9 @@ class ImportContext:
         log: LogBuffer | None = None,
         new_log: Callable[[], LogBuffer] = LogBuffer,
         of_items: bool = False,
+        catalog: Catalog | None = None,
     ) -> None:
+        self._catalog = catalog or Catalog()
         self._of_items = of_items  # of a whole set
         self.batch = batch
         self.item = item
@@ -205,15 +209,39 @@ class ImportContext:
 
         Args:
             table: The table, optionally with its schema.
-            values: Column names and values.
+            values: Column names and values; docs/processors.md lists what goes into which type.
             key: The column or columns of a unique constraint, all among `values`.
+
+        Raises:
+            ValueRefused: A value has no place in its column, such as a naive datetime in a
+                timestamptz.
+            KeyIsNull: A row without its key could not be found again.
+            NotWritten: A trigger has suppressed the row.
+            ConfigurationError: The key is not among the values.
         """
-        columns = (key,) if isinstance(key, str) else tuple(key)
-        sql = upsert_statement(table, tuple(values), columns)
-        row = await self._session.fetchrow(sql, *values.values())
+        key = (key,) if isinstance(key, str) else tuple(key)
+        check_key(table, values, key)
+        session = self._session
+        columns = await self._columns(table, values)
+        nulls = [name for name in key if values[name] is None]
+        if nulls and not await nulls_are_equal(session, table, key):
+            raise KeyIsNull(table, nulls)
+        written = tuple(columns[name] for name in values)
+        sql = upsert_statement(table, written, key, returning=True)
+        row = await session.fetchrow(sql, row_text(table, columns, values))
         if row is None:
-            raise ConfigurationError(f"upsert into {table} returned no row.", hint="is it a view?")
+            raise NotWritten(table)
         return row
+
+    async def _columns(self, table: str, names: Collection[str]) -> Columns:
+        """The columns of a table, these among them; else PostgreSQL says what is wrong."""
+        session = self._session
+        columns = await self._catalog.columns(session, table)
+        if any(name not in columns for name in names):
+            await session.fetch(naming_statement(table, names))
+            self._catalog.forget(table)  # it has the columns by now
+            columns = await self._catalog.columns(session, table)
+        return columns
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """``async with ctx.savepoint():`` undoes what happens inside when it raises."""

@@ -58,6 +58,7 @@ class Database:
         self._reader = anyio.Lock()
         self.redact: Redact = redact_patterns
         self.pooled = False
+        self._lift = ""  # sets what the server would end our own statements by
         self.concurrency = settings.concurrency or DEFAULT_CONCURRENCY
 
     @property
@@ -158,9 +159,17 @@ class Database:
         """A connection to keep until `give_back`."""
         pool = self._require_pool()
         try:
-            return await pool.acquire(timeout=self._settings.connect_timeout)
+            conn = await pool.acquire(timeout=self._settings.connect_timeout)
         except asyncpg.InterfaceError as exc:
             raise DatabaseUnavailable("the given pool", self.redact(str(exc))) from None
+        if self._lift and not self.pooled:
+            try:
+                await conn.execute(self._lift, _SESSION)
+            except BaseException:
+                drop(conn)
+                await self.give_back(conn)
+                raise
+        return conn
 
     async def give_back(self, conn: PooledConnection) -> None:
         """Return a connection; a terminated one makes room for a new one."""
@@ -188,6 +197,14 @@ class Database:
         """The same for one transaction, where a pooler is in between."""
         if self.pooled:
             await conn.execute(_SET_TIMEOUTS, *_timeouts(item_timeout), _TRANSACTION)
+
+    async def lift_limits(self, conn: Connection) -> None:
+        """Keep the server from ending a long transaction of ours, where a pooler is in between.
+
+        Elsewhere it is done for each connection that is taken.
+        """
+        if self._lift and self.pooled:
+            await conn.execute(self._lift, _TRANSACTION)
 
     async def _url(self) -> str:
         secret = self._settings.database_url
@@ -239,6 +256,9 @@ class Database:
         self.pooled = conn.get_server_pid() != backend
         if self.pooled:
             await _refuse_statement_cache(conn)
+        limited = await conn.fetch(_LIMITED, list(_LIFTED))
+        lifted = [f"set_config('{row['name']}', '{_LIFTED[row['name']]}', $1)" for row in limited]
+        self._lift = f"SELECT {', '.join(lifted)}" if lifted else ""
 
     def _require_pool(self) -> "asyncpg.Pool[Any]":
         if self._pool is None:
@@ -265,6 +285,17 @@ async def _refuse_statement_cache(conn: Connection) -> None:
 _NAMED_STATEMENTS = (
     "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name LIKE '\\_\\_asyncpg%')"
 )
+_LIMITED = """
+SELECT name FROM pg_catalog.pg_settings
+ WHERE name = ANY ($1::pg_catalog.text[]) AND setting <> '0'
+"""
+_LIFTED = {  # what a database or a role may limit, and what our own sessions have instead
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "10min",  # what a frozen process holds gets free
+    "idle_session_timeout": "0",
+}
 _SESSION, _TRANSACTION = False, True  # how long set_config holds
 _SET_TIMEOUTS = """
 SELECT set_config('statement_timeout', $1, $4), set_config('lock_timeout', $1, $4),

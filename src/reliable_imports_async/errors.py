@@ -41,6 +41,10 @@
     - ContextClosed
     - Rejected
     - ItemKeyRefused (ValueError)
+    - ItemRefused (ValueError)
+      - ValueRefused
+      - KeyIsNull
+      - NotWritten
   + BatchNotCompleted
 
 Signals that a processor raises on purpose (`Retry`) are not errors; they live in `outcomes`.
@@ -429,6 +433,47 @@ class Rejected(ProcessorError):
 
 class ItemKeyRefused(ProcessorError, ValueError):
     """item_key raised, or what it returned is no key."""
+
+
+class ItemRefused(ProcessorError, ValueError):
+    """An item's values cannot be written as they are: bad data, not an error of the code.
+
+    Attributes:
+        position: Of the item in its set; None where there is no set, or nobody knows.
+    """
+
+    position: int | None = None
+
+
+class ValueRefused(ItemRefused):
+    """A value has no place in its column; PostgreSQL was not asked."""
+
+    def __init__(self, table: str, column: str, column_type: str, reason: str, hint: str) -> None:
+        super().__init__(f"Column {column} of {table} is {column_type}: {reason}.", hint=hint)
+        self.column = column
+
+
+class KeyIsNull(ItemRefused):
+    """A row without its key could not be found again, and every import would add it once more."""
+
+    def __init__(self, table: str, columns: Sequence[str]) -> None:
+        super().__init__(
+            f"The key of {table} is empty: {', '.join(columns)} is NULL.",
+            hint="a row without its key cannot be found again: fill it in, or make the unique "
+            "constraint NULLS NOT DISTINCT (PostgreSQL 15), so that NULLs are equal.",
+        )
+
+
+class NotWritten(ItemRefused):
+    """A statement succeeded without writing a row for the item."""
+
+    def __init__(self, table: str, written: int = 0, rows: int = 1) -> None:
+        count = "no row was written" if rows == 1 else f"{written} of {rows} rows were written"
+        super().__init__(
+            f"The upsert into {table} succeeded, but {count}.",
+            hint=f"a trigger or a rule of {table} suppressed it (RETURN NULL in a BEFORE trigger), "
+            "or wrote it elsewhere: change it, or write with a statement of your own.",
+        )
 
 
 class BatchNotCompleted(ReliableImportsError):

@@ -3,7 +3,7 @@
 import inspect
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -11,6 +11,7 @@ import anyio
 import asyncpg
 
 from .calling import Calls
+from .catalog import Catalog
 from .context import ImportContext, LogBuffer, LogLine
 from .database import Database
 from .errors import TransactionEnded
@@ -39,6 +40,11 @@ from .store import item_keys, items
 from .time_limit import ItemTimeout
 
 REPEATS = 5
+CONNECTION_HINT = (
+    "the server, or something in between, ended the session each time this item ran: a limit such "
+    "as idle_in_transaction_session_timeout or transaction_timeout that its code sets, a crash, or "
+    "pg_terminate_backend. The server's log names the reason."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,7 @@ class Executor:
         self.database = database
         self.settings = settings
         self._shared = shared
+        self._catalog = Catalog()  # one for all items
         self.dry_run = False
         self.item_timeout = processor.item_timeout or settings.item_timeout
         self.remembering = remembering(processor, batch.batch_type)
@@ -142,7 +149,14 @@ class Executor:
         return Prepared(item, self._context)
 
     def _context(self, item: ImportBatchItem[Any]) -> ImportContext:
-        ctx = ImportContext(self.batch, None, item=item, shared=self._shared, new_log=self.new_log)
+        ctx = ImportContext(
+            self.batch,
+            None,
+            item=item,
+            shared=self._shared,
+            new_log=self.new_log,
+            catalog=self._catalog,
+        )
         ctx.dry_run = self.dry_run
         return ctx
 
@@ -177,6 +191,7 @@ class Executor:
         self, item: ImportBatchItem[Any], failure: Failure, session: Session
     ) -> Verdict:
         """Fail an item under which connections keep breaking while the server is well."""
+        failure = replace(failure, hint=failure.hint or CONNECTION_HINT)
         return await self.settler.settle(item, Failed(failure), self.new_log(), session, 0.0)
 
     async def _outcome(self, prepared: Prepared, session: Session) -> Outcome:
@@ -256,7 +271,14 @@ class Executor:
 
     def set_context(self, guarded: GuardedConnection, log: LogBuffer) -> ImportContext:
         """The context of a set of items."""
-        return ImportContext(self.batch, guarded, shared=self._shared, log=log, of_items=True)
+        return ImportContext(
+            self.batch,
+            guarded,
+            shared=self._shared,
+            log=log,
+            of_items=True,
+            catalog=self._catalog,
+        )
 
     async def _settle(
         self,

@@ -31,6 +31,14 @@ _OURS = (
 )
 
 
+_CANNOT_NAME = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.WrongObjectTypeError,
+)
+
+
 class _Abandoned(Exception):
     """The transaction is rolled back, and each of its items runs alone.
 
@@ -173,11 +181,14 @@ class Interval:
         return isinstance(ready, ImportBatchItem) and self._screening.suspects(ready)
 
     async def _keep(self, savepoints: Savepoints) -> None:
-        """Keep a run; an error here is one of its items' fault."""
+        """Keep a run; an error here is one of its items' fault.
+
+        Unless constraints cannot be named any more: then each item runs alone until COMMIT.
+        """
         try:
             await savepoints.keep()
-        except (asyncpg.UndefinedObjectError, asyncpg.InvalidSchemaNameError):
-            self._deferred = None  # a constraint is gone
+        except _CANNOT_NAME:
+            self._deferred = None  # a constraint, or the right to its schema, is gone
             raise
         except asyncpg.PostgresError as exc:
             raise RunFailed(exc, (exc,), None) from exc

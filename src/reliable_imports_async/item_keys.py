@@ -15,7 +15,7 @@ from .guarded import Connection
 from .judgement import describe, duplicate_failure, ends_process
 from .models import ImportBatch
 from .outcomes import Failure, FailureKind
-from .processors import BaseProcessor, is_declared
+from .processors import BaseProcessor, is_declared, key_of
 from .store import item_keys
 from .store.item_keys import Remembering
 
@@ -81,7 +81,7 @@ class ItemKeys:
 
     def _given(self, record: dict[str, Any]) -> object:
         if self._declared:
-            return tuple(record.get(name) for name in self.processor.key)
+            return tuple(record.get(name) for name in key_of(self.processor))
         return self.processor.item_key(record)
 
 
@@ -198,4 +198,4 @@ def _renamed_key(processor: BaseProcessor[Any]) -> str | None:
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return None
     fields = model.model_fields
-    return next((name for name in processor.key if fields[name].validation_alias), None)
+    return next((name for name in key_of(processor) if fields[name].validation_alias), None)

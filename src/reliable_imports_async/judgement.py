@@ -22,7 +22,13 @@ import pydantic
 import pydantic_core
 from pydantic import ValidationError
 
-from .errors import ProcessorResultError, ReliableImportsError, TransactionEnded
+from .errors import (
+    ItemRefused,
+    KeyIsNull,
+    ProcessorResultError,
+    ReliableImportsError,
+    TransactionEnded,
+)
 from .outcomes import Defer, Failure, FailureKind
 from .safe_text import Redact, redact_patterns, storable, visible
 
@@ -150,8 +156,10 @@ def _lookup(exc: BaseException, default: FailureKind) -> tuple[Action, FailureKi
 
 
 _KINDS: dict[type[BaseException], FailureKind] = {
-    asyncpg.DataError: FailureKind.DATA,  # asyncpg could not encode an argument
     ValidationError: FailureKind.VALIDATION,
+    KeyIsNull: FailureKind.VALIDATION,
+    asyncpg.DataError: FailureKind.DATA,  # asyncpg could not encode an argument
+    ItemRefused: FailureKind.DATA,  # nor could we, or nothing was written
     TransactionEnded: FailureKind.TRANSACTION,
     Defer: FailureKind.DATA,
 }

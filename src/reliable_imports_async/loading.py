@@ -107,6 +107,7 @@ async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
     try:
         async with database.connection(seconds=None) as conn:
             async with conn.transaction():
+                await database.lift_limits(conn)
                 batch_id = await _insert_and_enqueue(conn, new, texts, rows, loaded, request)
             if loaded.total > ANALYZE_ABOVE:
                 await statistics.refresh(conn, loaded.total)

@@ -32,7 +32,8 @@ class BaseProcessor(Generic[T]):
 
     Attributes:
         batch_type: The batch type; derived from the class name when empty.
-        null_values: Strings that the model sees as None; `source_data` stays as it is.
+        null_values: The string or strings that the model sees as None; `source_data` stays as it
+            is.
         item_timeout: Seconds for validating and preparing, and again for processing, an item;
             None takes the setting (60).
         concurrency: Items at once in one process; None takes the manager's.
@@ -43,7 +44,7 @@ class BaseProcessor(Generic[T]):
         commit_interval: Items that share a transaction; a failing one is undone alone all the
             same. None: 1, or 500 with `process_items`.
         table: With a model, `key` and no method: the table into which ``item.data`` is upserted.
-        key: The columns of a unique constraint of `table`.
+        key: The column or columns of a unique constraint of `table`.
         pause_after: Consecutive exceptions of one group that pause the batch: an int, None for
             never, or "setting" for the setting (50).
         max_failures: Failed items beyond which a batch pauses; None for any number.
@@ -58,7 +59,7 @@ class BaseProcessor(Generic[T]):
     """
 
     batch_type: ClassVar[str] = ""
-    null_values: ClassVar[tuple[str, ...]] = ()
+    null_values: ClassVar[str | Sequence[str]] = ()
     item_timeout: ClassVar[float | None] = None
     concurrency: ClassVar[int | None] = None
     prepare_concurrency: ClassVar[int] = 100
@@ -71,7 +72,7 @@ class BaseProcessor(Generic[T]):
     min_processed: ClassVar[int] = 100
     commit_interval: ClassVar[int | None] = None
     table: ClassVar[str] = ""
-    key: ClassVar[tuple[str, ...]] = ()
+    key: ClassVar[str | Sequence[str]] = ()
     on_duplicate: ClassVar[str] = "process"
     skip_unchanged: ClassVar[bool] = False
     version: ClassVar[str | int] = ""
@@ -212,6 +213,20 @@ def fields_of(cls: type[BaseProcessor[Any]]) -> tuple[str, ...]:
     return ()
 
 
+def key_of(processor: BaseProcessor[Any]) -> tuple[str, ...]:
+    """The columns of a declared key; a text is one column and not its letters."""
+    return _texts(processor.key)
+
+
+def null_values_of(processor: BaseProcessor[Any]) -> tuple[str, ...]:
+    """The strings that a processor's model sees as None."""
+    return _texts(processor.null_values)
+
+
+def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 def interval_of(processor: BaseProcessor[Any]) -> int:
     """How many items share a transaction."""
     usual = USUAL_SET if is_set_wise(type(processor)) else 1
@@ -231,10 +246,11 @@ def check_processor(processor: BaseProcessor[Any]) -> None:
             f"{where} defines no process_item.",
             hint="write `async def process_item(self, item, ctx)`, or process_items.",
         )
-    if is_declared(cls) and not (cls.key and set(cls.key) <= set(fields_of(cls))):
+    key = key_of(processor)
+    if is_declared(cls) and not (key and set(key) <= set(fields_of(cls))):
         raise NotAProcessor(
             f"{where} declares a table without a model that has its key.",
-            hint="class YourProcessor(BaseProcessor[YourModel]), with key = ('field', …).",
+            hint="class YourProcessor(BaseProcessor[YourModel]), with key = 'field' or a tuple.",
         )
     if cls.defer_on not in (None, "foreign_key"):
         raise NotAProcessor(

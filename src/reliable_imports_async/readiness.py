@@ -7,7 +7,7 @@ from .context import ImportContext
 from .errors import Rejected
 from .models import ImportBatchItem
 from .outcomes import FailureKind
-from .processors import BaseProcessor
+from .processors import BaseProcessor, null_values_of
 
 
 class NotReady(Exception):
@@ -47,8 +47,8 @@ def with_data(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> Impo
     if adapter is None:
         return item
     source = item.source_data
-    if processor.null_values:
-        nulls = processor.null_values
+    if processor.null_values or processor.null_values == "":
+        nulls = null_values_of(processor)
         source = {
             name: None if isinstance(value, str) and value in nulls else value
             for name, value in source.items()

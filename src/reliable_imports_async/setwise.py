@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from time import perf_counter
 
-from .errors import TransactionEnded
+from .errors import ItemRefused, TransactionEnded
 from .execution import Executor
 from .guarded import GuardedConnection
 from .itemwise import Attempt, MayStart, RunFailed, TransactionChanged
@@ -48,7 +48,8 @@ class SetWise:
         except BaseException as raised:  # noqa: BLE001 - judged by whoever undoes the run
             exc = sound(raised)
             own, seconds = await guarded.own_errors(exc), perf_counter() - started
-            raise RunFailed(exc, own, seconds=seconds) from exc
+            culprit = exc.position if isinstance(exc, ItemRefused) else None
+            raise RunFailed(exc, own, culprit, seconds) from exc
         finally:
             guarded.close()
         if guarded.changed_transaction:

@@ -1,66 +1,105 @@
 """The statements that are composed at run time: INSERT … ON CONFLICT DO UPDATE."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from json.encoder import encode_basestring
+from typing import Any
 
-from .errors import ConfigurationError
+from .conversions import Converter, Refused, converter
+from .errors import ConfigurationError, ValueRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table that exists.
+
+    Attributes:
+        name: Its name.
+        type: Its type as SQL spells it, with the schema and without a length.
+        shown: The same for people.
+        base: The name of the type below domains and arrays.
+        kind: That type's ``typtype``.
+        is_array: Whether the column is an array of it.
+    """
+
+    name: str
+    type: str
+    shown: str
+    base: str
+    kind: str
+    is_array: bool
+
+    @property
+    def convert(self) -> Converter:
+        """Turns a value for this column into JSON text."""
+        return converter(self.base, self.kind, array=self.is_array)
 
 
 @lru_cache(maxsize=512)
-def upsert_statement(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
-    """SQL that inserts one row or updates the one with the same key, and returns it.
+def upsert_statement(
+    table: str, columns: tuple[Column, ...], key: tuple[str, ...], *, returning: bool
+) -> str:
+    """SQL that inserts or updates the rows of a JSON array, given as text.
 
     Args:
         table: Table name, optionally with its schema (``shop.products``).
-        columns: All columns, in the order of the arguments.
+        columns: Those that are written.
         key: The columns of a unique constraint; each must be among `columns`.
+        returning: Whether to return the rows.
+    """
+    names = ", ".join(quoted(one.name) for one in columns)
+    typed = ", ".join(f"{quoted(one.name)} {one.type}" for one in columns)
+    changed = [one.name for one in columns if one.name not in key] or [key[0]]
+    updates = ", ".join(f"{quoted(name)} = EXCLUDED.{quoted(name)}" for name in changed)
+    return (
+        f"INSERT INTO {quoted_table(table)} ({names}) SELECT {names} "  # noqa: S608 - all quoted
+        f"FROM pg_catalog.json_to_recordset($1::pg_catalog.text::pg_catalog.json) "
+        f"AS given({typed}) "
+        f"ON CONFLICT ({', '.join(map(quoted, key))}) DO UPDATE SET {updates}"
+        f"{' RETURNING *' if returning else ''}"
+    )
+
+
+def naming_statement(table: str, columns: Iterable[str]) -> str:
+    """SQL that only names a table and columns, for PostgreSQL's own error about them."""
+    names = ", ".join(map(quoted, columns))
+    return f"SELECT {names} FROM {quoted_table(table)} LIMIT 0"  # noqa: S608 - all quoted
+
+
+def check_key(table: str, columns: Iterable[str], key: tuple[str, ...]) -> None:
+    """Refuse an upsert without a key among its columns.
 
     Raises:
         ConfigurationError: There is no key, or it is not among the columns.
     """
-    missing = [name for name in key if name not in columns]
+    known = set(columns)
+    missing = [name for name in key if name not in known]
     if not key or missing:
         raise ConfigurationError(
             f"upsert into {table} needs its key among the values; missing: {missing or 'a key'}.",
             hint="pass key=('column', …) naming the columns of a unique constraint.",
         )
-    changed = [name for name in columns if name not in key] or [key[0]]
-    names = ", ".join(map(quoted, columns))
-    slots = ", ".join(f"${position}" for position in range(1, len(columns) + 1))
-    updates = ", ".join(f"{quoted(name)} = EXCLUDED.{quoted(name)}" for name in changed)
-    return (
-        f"INSERT INTO {quoted_table(table)} ({names}) VALUES ({slots}) "  # noqa: S608 - all quoted
-        f"ON CONFLICT ({', '.join(map(quoted, key))}) DO UPDATE SET {updates} RETURNING *"
-    )
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table, with its type as SQL spells it."""
+def row_text(table: str, columns: Mapping[str, Column], values: Mapping[str, Any]) -> str:
+    """A row as a JSON array of one, for `upsert_statement`.
 
-    name: str
-    type: str
-    is_bytes: bool = False
+    Raises:
+        ValueRefused: A value has no place in its column.
+    """
+    parts = []
+    for name, value in values.items():
+        try:
+            parts.append(f"{encode_basestring(name)}:{columns[name].convert(value)}")
+        except Refused as exc:
+            raise value_refused(table, columns[name], exc) from None
+    return f"[{{{','.join(parts)}}}]"
 
 
-@lru_cache(maxsize=512)
-def upsert_many_statement(table: str, columns: tuple[Column, ...], key: tuple[str, ...]) -> str:
-    """SQL that upserts the rows of one JSON array, given as text; bytes come as hexadecimal."""
-    names = ", ".join(quoted(one.name) for one in columns)
-    typed = ", ".join(
-        f"{quoted(one.name)} {'text' if one.is_bytes else one.type}" for one in columns
-    )
-    values = ", ".join(
-        f"decode({quoted(one.name)}, 'hex')" if one.is_bytes else quoted(one.name)
-        for one in columns
-    )
-    changed = [one.name for one in columns if one.name not in key] or [key[0]]
-    updates = ", ".join(f"{quoted(name)} = EXCLUDED.{quoted(name)}" for name in changed)
-    return (
-        f"INSERT INTO {quoted_table(table)} ({names}) SELECT {values} "  # noqa: S608 - all quoted
-        f"FROM jsonb_to_recordset($1::text::jsonb) AS given({typed}) "
-        f"ON CONFLICT ({', '.join(map(quoted, key))}) DO UPDATE SET {updates}"
-    )
+def value_refused(table: str, column: Column, refused: Refused) -> ValueRefused:
+    """Say of which column a value was refused."""
+    return ValueRefused(table, column.name, column.shown, refused.reason, refused.hint)
 
 
 def quoted_table(table: str) -> str:
