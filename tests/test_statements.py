@@ -161,6 +161,7 @@ NOT_BY_BATCH = {
     "import_batches_idempotency": "finds a batch by what its creator knows",
     "import_item_keys_pkey": "outlives the batches; found by the type and the key",
     "import_only_one_pkey": "a row is a batch type",
+    "import_last_tries_pkey": "a row is a record of a lineage: found by its root",
 }
 
 

@@ -219,10 +219,10 @@ UPDATE reliable_imports.import_batches
 RETURNING id;
 
 -- name: list_purgeable
--- Root batches whose whole lineage finished before a time.
+-- Root batches, above the id $4, whose whole lineage finished before a time.
 SELECT b.root_batch_id
   FROM reliable_imports.import_batches b
- WHERE ($2::text IS NULL OR b.batch_type = $2)
+ WHERE ($2::text IS NULL OR b.batch_type = $2) AND ($4::uuid IS NULL OR b.root_batch_id > $4)
  GROUP BY b.root_batch_id
 HAVING bool_and(b.finished_at IS NOT NULL AND b.finished_at < $1)
  ORDER BY b.root_batch_id

@@ -251,10 +251,14 @@ async def cancel(conn: Connection, batch_id: UUID) -> bool:
 
 
 async def purgeable(
-    conn: Connection, finished_before: datetime, batch_type: str | None, limit: int
+    conn: Connection,
+    finished_before: datetime,
+    batch_type: str | None,
+    after: UUID | None,
+    limit: int,
 ) -> list[UUID]:
-    """Root batches whose whole lineage finished before a time."""
-    rows = await conn.fetch(_SQL["list_purgeable"], finished_before, batch_type, limit)
+    """Root batches, above the id `after`, whose whole lineage finished before a time."""
+    rows = await conn.fetch(_SQL["list_purgeable"], finished_before, batch_type, limit, after)
     return [row["root_batch_id"] for row in rows]
 
 
