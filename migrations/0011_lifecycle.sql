@@ -50,3 +50,10 @@ SELECT b.root_batch_id, i.batch_id, i.item_number, coalesce(i.root_item_number, 
 
 -- Set under the root's lock before anything of a lineage is deleted: nothing joins the lineage from then on.
 ALTER TABLE reliable_imports.import_batches ADD COLUMN purging_at timestamptz;
+
+-- A late failure mark of one process's on_batch_start could turn a batch that another processed into a failed one, with
+-- items pending that nothing got out again.
+UPDATE reliable_imports.import_batches b
+   SET status = 'processing', error = NULL
+ WHERE b.status = 'failed' AND b.started_at IS NOT NULL AND b.finished_at IS NULL
+   AND EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done');
