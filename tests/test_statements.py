@@ -162,6 +162,7 @@ NOT_BY_BATCH = {
     "import_item_keys_pkey": "outlives the batches; found by the type and the key",
     "import_only_one_pkey": "a row is a batch type",
     "import_sessions_pkey": "a row is a browser's session",
+    "import_last_tries_pkey": "a row is a record of a lineage: found by its root",
 }
 
 

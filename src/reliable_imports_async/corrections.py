@@ -85,7 +85,10 @@ async def create_corrected(
     async with source.open() as opened:  # received, so that no slow sender holds the transaction
         rows = _Reader(opened.info.columns, batch_id)
         tally = Tally()
-        async with database.connection(seconds=None) as conn, conn.transaction():
+        async with (
+            database.connection(seconds=None) as conn,
+            conn.transaction(isolation="read_committed"),
+        ):
             batch = await batches.get(conn, batch_id)
             if batch is None:
                 raise BatchNotFound(batch_id)
@@ -190,7 +193,7 @@ async def _take(
     if taken:
         whole = rows[0].text is not None
         tally.accepted += await lineage.take_over_corrected(
-            conn, child_id, taken, texts, whole=whole, offset=tally.accepted
+            conn, batch.root_batch_id, child_id, taken, texts, whole=whole, offset=tally.accepted
         )
 
 

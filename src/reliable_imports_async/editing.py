@@ -6,15 +6,17 @@ from typing import Any
 from uuid import UUID
 
 from .database import Database
-from .errors import EditRefused, ItemNotFound
+from .errors import BatchNotFound, EditRefused, ItemNotFound
 from .models import ItemStatus
 from .records import Limits, from_value
-from .store import edits, items
+from .store import edits, items, lineage
 from .store.edits import FailedItem
 
 Change = Callable[[Any], Mapping[str, Any] | None]
 
 PAGE = 500
+ROOT_SECONDS = 10.0
+"""How long an edit waits for a reprocessing that is being created: it may take the record."""
 
 
 async def edit_item(
@@ -34,8 +36,9 @@ async def edit_item(
         EditRefused: It has not failed, is being reprocessed, or the new record cannot be stored.
     """
     text = _storable(new_data, item_number, limits)
-    async with database.connection() as conn, conn.transaction():
-        if await edits.lock_failed(conn, batch_id, item_number=item_number):
+    async with database.connection() as conn, conn.transaction(isolation="read_committed"):
+        known = await lineage.share_root(conn, batch_id, ROOT_SECONDS)
+        if known and await edits.lock_failed(conn, batch_id, item_number=item_number):
             await edits.edit(conn, batch_id, [item_number], [text], actor=actor, reason=reason)
             return
         item = await items.get(conn, batch_id, item_number)
@@ -62,10 +65,16 @@ async def edit_items(
     """Replace the records of failed items by what `change` makes of them, all or none; how many.
 
     Raises:
-        EditRefused: A new record cannot be stored.
+        BatchNotFound: There is no such batch.
+        EditRefused: A new record cannot be stored, or a reprocessing takes records right now.
     """
     count = after = 0
-    async with database.connection(seconds=None) as conn, conn.transaction():
+    async with (
+        database.connection(seconds=None) as conn,
+        conn.transaction(isolation="read_committed"),
+    ):
+        if not await lineage.share_root(conn, batch_id, ROOT_SECONDS):
+            raise BatchNotFound(batch_id)
         while page := await edits.lock_failed(conn, batch_id, group=group, after=after, limit=PAGE):
             after = page[-1].item_number
             changed = [(one.item_number, _changed(one, change)) for one in page]

@@ -14,9 +14,9 @@ from pydantic_core import to_json
 from . import only_one
 from .context import ImportContext, LogBuffer
 from .control import LONGEST_WAIT
-from .database import Database
+from .database import RELEASE_SECONDS, Database
 from .errors import AnotherBatchRuns, BatchNotFound, Rejected, TransactionEnded
-from .guarded import Connection, GuardedConnection, ReadingConnection, is_lost
+from .guarded import Connection, GuardedConnection, ReadingConnection, drop, is_lost
 from .interruptions import must_propagate
 from .item_keys import ItemKeys
 from .judgement import Action, describe, is_outage, judge
@@ -26,21 +26,80 @@ from .processors import BaseProcessor
 from .safe_text import storable_json
 from .settings import Settings
 from .store import batches, logs, ranges, summaries
+from .time_limit import hook_seconds
 from .totals import disagreements
 
 logger = logging.getLogger("reliable_imports_async")
 
 NOTIFICATION_SECONDS = 60.0
+LOCK_SECONDS = 2.0  # then it is tried again: whoever holds the batch may be frozen in a hook
+SERVER_GRACE = 5.0  # the library decides before the server does, wherever it can
+HOOK_TRIES = 10  # a conflict or an outage that its own connection does not share
 
 Hook = Callable[[ImportContext], Awaitable[None]]
+MarkFailed = Callable[[Connection, UUID, str], Awaitable[bool]]
 
 
 class _HookFailed(Exception):
-    """A batch hook raised; carries what the batch will say."""
+    """A batch hook raised; carries what the batch will say.
+
+    Attributes:
+        late: Whether it took too long; what its connection is in the middle of, nobody knows.
+    """
+
+    def __init__(self, reason: str, *, late: bool = False) -> None:
+        super().__init__(reason)
+        self.late = late
 
 
 class _Again(Exception):
-    """The transaction of a hook must be repeated: an outage or a conflict."""
+    """The transaction of a hook must be repeated: an outage or a conflict.
+
+    Attributes:
+        lost: Whether its connection broke.
+    """
+
+    def __init__(self, reason: str, *, lost: bool) -> None:
+        super().__init__(reason)
+        self.lost = lost
+
+
+class _Work:
+    """One transaction about a batch.
+
+    Attributes:
+        hooked: Whether code of the user's has run in it: what fails afterwards is its doing.
+    """
+
+    def __init__(self, conn: Connection, seconds: float) -> None:
+        self.conn = conn
+        self.seconds = seconds
+        self.hooked = False
+
+    async def lock(self, batch_id: UUID) -> ImportBatch:
+        """The batch under its row lock."""
+        batch = await batches.lock(self.conn, batch_id)
+        if batch is None:
+            raise BatchNotFound(batch_id)
+        return batch
+
+    async def bound(self, lock_seconds: float) -> None:
+        """Bound what follows, whatever a hook has set."""
+        await batches.bound(
+            self.conn, lock_seconds=lock_seconds, seconds=self.seconds + SERVER_GRACE
+        )
+
+    def blames_hook(self, exc: BaseException) -> bool:
+        """Whether an error of our own statements, or of COMMIT, comes of what a hook has done.
+
+        A timeout of ours does not: the limits were set anew behind the hook.
+        """
+        if not self.hooked or not isinstance(exc, asyncpg.PostgresError) or is_lost(self.conn):
+            return False
+        spoiled = isinstance(
+            exc, asyncpg.InFailedSQLTransactionError | asyncpg.ReadOnlySQLTransactionError
+        )
+        return spoiled or not (is_outage(exc) or isinstance(exc, asyncpg.QueryCanceledError))
 
 
 class Lifecycle:
@@ -60,24 +119,27 @@ class Lifecycle:
         """
         other: UUID | None = None
 
-        async def transaction(conn: Connection) -> ImportBatch:
+        async def transaction(work: _Work) -> ImportBatch:
             nonlocal other
-            batch = await self._lock(conn, batch_id)
+            conn = work.conn
+            batch = await work.lock(batch_id)
             other = await only_one.other(conn, batch, processor)
             if other is not None:
                 return batch
-            waiting = batch.status in (BatchStatus.PENDING, BatchStatus.FAILED)
-            if batch.started_at is not None or not waiting:
+            if batch.started_at is not None:
+                joined = await batches.mark_unfailed(conn, batch_id)
+                return await work.lock(batch_id) if joined else batch
+            if batch.status not in (BatchStatus.PENDING, BatchStatus.FAILED):
                 return batch
             keys = ItemKeys.of(processor)
             if keys is not None and batch.parent_batch_id is not None:
                 await keys.renew(conn, batch)
-            changes = await self._hook(conn, batch, processor.on_batch_start)
+            changes = await self._hook(work, batch, processor, "on_batch_start")
             if not await batches.mark_started(conn, batch_id, changes):
                 raise _HookFailed("the batch changed its status while it was being started")
-            return await self._lock(conn, batch_id)
+            return await work.lock(batch_id)
 
-        batch = await self._transact(batch_id, transaction)
+        batch = await self._transact(batch_id, processor, transaction, batches.mark_start_failed)
         if other is not None:
             raise AnotherBatchRuns(batch.batch_type, other)
         return batch
@@ -90,8 +152,9 @@ class Lifecycle:
         other's range unfinished, and nobody would finish the batch.
         """
 
-        async def transaction(conn: Connection) -> ImportBatch:
-            batch = await self._lock(conn, batch_id)
+        async def transaction(work: _Work) -> ImportBatch:
+            conn = work.conn
+            batch = await work.lock(batch_id)
             ending = batch.status in (BatchStatus.PROCESSING, BatchStatus.FAILED)
             if batch.finished_at is not None or batch.started_at is None or not ending:
                 return batch
@@ -103,17 +166,18 @@ class Lifecycle:
                 summary, status=final_status(summary), finished_at=summary.read_at, error=None
             )
             wrong = await disagreements(conn, batch_id, batch.options, summary)
-            if wrong := wrong or await self._check(conn, batch, processor):
+            if wrong := wrong or await self._check(work, batch, processor):
                 summary = replace(summary, status=BatchStatus.FAILED, error=wrong)
                 await logs.insert(conn, batch_id, LogLevel.ERROR, wrong, {})
-            changes = await self._hook(
-                conn, batch, lambda ctx: processor.on_batch_complete(summary, ctx)
-            )
+            changes = await self._hook(work, batch, processor, "on_batch_complete", summary)
             notify = processor.overrides("after_batch_complete")
-            await batches.mark_finished(conn, summary, summary.status, changes, notify=notify)
+            if not await batches.mark_finished(
+                conn, summary, summary.status, changes, notify=notify
+            ):
+                raise _HookFailed("the batch changed its status while it was being finished")
             return batch
 
-        await self._transact(batch_id, transaction)
+        await self._transact(batch_id, processor, transaction, batches.mark_finish_failed)
 
     async def notify(
         self, batch: ImportBatch, summary: BatchSummary, processor: BaseProcessor[Any]
@@ -141,80 +205,143 @@ class Lifecycle:
             await batches.mark_notified(conn, batch.id)
 
     async def _check(
-        self, conn: Connection, batch: ImportBatch, processor: BaseProcessor[Any]
+        self, work: _Work, batch: ImportBatch, processor: BaseProcessor[Any]
     ) -> str | None:
         """What the processor's own check says against the batch; its effects go, if it objects."""
         if not processor.overrides("check"):
             return None
-
-        async def check(ctx: ImportContext) -> None:
-            if await processor.check(ctx) is False:
-                raise Rejected("check returned False.")
-
-        savepoint = conn.transaction()
+        savepoint = work.conn.transaction()
         await savepoint.start()
         try:
-            await self._hook(conn, batch, check)
+            await self._hook(work, batch, processor, "check")
         except _HookFailed as exc:
+            if exc.late:
+                raise
             await savepoint.rollback()
             return f"check failed: {exc}"
         await savepoint.commit()
         return None
 
-    async def _lock(self, conn: Connection, batch_id: UUID) -> ImportBatch:
-        batch = await batches.lock(conn, batch_id)
-        if batch is None:
-            raise BatchNotFound(batch_id)
-        return batch
-
-    async def _hook(self, conn: Connection, batch: ImportBatch, hook: Hook) -> str:
+    async def _hook(
+        self,
+        work: _Work,
+        batch: ImportBatch,
+        processor: BaseProcessor[Any],
+        name: str,
+        *args: BatchSummary,
+    ) -> str:
         """Run a hook inside the open transaction; its metadata changes as JSON text."""
-        guarded = GuardedConnection(conn)
+        if not processor.overrides(name):
+            return "{}"
+        await work.bound(work.seconds + SERVER_GRACE)
         log = LogBuffer(self._settings.log_level, self._database.redact)
+        guarded = GuardedConnection(work.conn)
         ctx = ImportContext(batch, guarded, log=log)
+        work.hooked = True
+        try:
+            with anyio.move_on_after(work.seconds) as scope:
+                hook = _hook_of(processor, name, args)
+                changes = await self._called(work.conn, guarded, ctx, hook)
+            if scope.cancel_called:
+                reason = f"HookTimeout: {name} took longer than hook_timeout ({work.seconds:g} s)"
+                raise _HookFailed(reason, late=True)
+        finally:
+            guarded.close()
+        await work.bound(work.seconds + SERVER_GRACE)
+        await logs.insert_lines(work.conn, batch.id, log.finished())
+        return changes
+
+    async def _called(
+        self,
+        conn: Connection,
+        guarded: GuardedConnection,
+        ctx: ImportContext,
+        hook: Hook,
+    ) -> str:
+        """Call a hook and judge what it raises."""
         try:
             await hook(ctx)
             if not conn.is_in_transaction():
                 raise TransactionEnded
-            changes = storable_json(to_json(dict(ctx.changes), inf_nan_mode="strings").decode())
+            return storable_json(to_json(dict(ctx.changes), inf_nan_mode="strings").decode())
         except BaseException as exc:
             if must_propagate(exc):
                 raise
-            own = tuple(guarded.errors)
-            verdict = judge(exc, own=own, broken=is_lost(conn), redact=self._database.redact)
+            own, lost = tuple(guarded.errors), is_lost(conn)
+            verdict = judge(exc, own=own, broken=lost, redact=self._database.redact)
             if verdict.action is not Action.FAIL:
-                raise _Again from exc
+                raise _Again(_reason(verdict.failure), lost=lost) from exc
             raise _HookFailed(_reason(verdict.failure)) from exc
-        finally:
-            guarded.close()
-        await logs.insert_lines(conn, batch.id, log.finished())
-        return changes
 
     async def _transact(
-        self, batch_id: UUID, transaction: Callable[[Connection], Awaitable[ImportBatch]]
+        self,
+        batch_id: UUID,
+        processor: BaseProcessor[Any],
+        transaction: Callable[[_Work], Awaitable[ImportBatch]],
+        mark_failed: MarkFailed,
     ) -> ImportBatch:
-        """Run one transaction about a batch, again after outages and conflicts."""
+        """Run one transaction about a batch, again after outages and conflicts.
+
+        Args:
+            mark_failed: Says that the hook failed, if the batch is still as it was.
+        """
+        seconds, tries = hook_seconds(processor, self._settings.item_timeout), 0
         async for attempt in stamina.retry_context(
             on=_repeatable, attempts=None, timeout=None, wait_initial=0.1, wait_max=LONGEST_WAIT
         ):
             with attempt:
                 try:
-                    async with self._database.connection(seconds=None) as conn, conn.transaction():
-                        return await transaction(conn)
+                    return await self._once(transaction, seconds)
                 except _HookFailed as exc:
-                    return await self._hook_failed(batch_id, str(exc))
-                except asyncpg.PostgresError as exc:  # swallowed before, or deferred to COMMIT
-                    if is_outage(exc):
+                    return await self._hook_failed(batch_id, str(exc), mark_failed)
+                except _Again as exc:
+                    tries += not exc.lost
+                    if tries < HOOK_TRIES:
                         raise
-                    failure = judge(exc, own=(exc,), redact=self._database.redact).failure
-                    return await self._hook_failed(batch_id, _reason(failure))
+                    return await self._hook_failed(batch_id, str(exc), mark_failed)
         raise AssertionError  # pragma: no cover - the loop above never ends by itself
 
-    async def _hook_failed(self, batch_id: UUID, error: str) -> ImportBatch:
+    async def _once(
+        self, transaction: Callable[[_Work], Awaitable[ImportBatch]], seconds: float
+    ) -> ImportBatch:
+        """One try at it. An error that comes of what a hook did is the hook's failure."""
+        async with self._database.connection(seconds=None, shared=True) as conn:
+            work = _Work(conn, seconds)
+            own = conn.transaction()
+            await own.start()
+            try:
+                await work.bound(LOCK_SECONDS)
+                batch = await transaction(work)
+                await own.commit()
+            except BaseException as exc:
+                blamed = work.blames_hook(exc)
+                await self._roll_back(conn, own)
+                if blamed:
+                    failure = judge(exc, own=(exc,), redact=self._database.redact).failure
+                    raise _HookFailed(_reason(failure)) from exc
+                raise
+            return batch
+
+    @staticmethod
+    async def _roll_back(conn: Connection, own: "asyncpg.transaction.Transaction") -> None:
+        """Roll back, or drop a connection that does not answer."""
+        with anyio.move_on_after(RELEASE_SECONDS, shield=True) as scope:
+            try:
+                await own.rollback()  # after a statement that is being cancelled
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                drop(conn)
+        if scope.cancelled_caught:
+            drop(conn)
+
+    async def _hook_failed(
+        self, batch_id: UUID, error: str, mark_failed: MarkFailed
+    ) -> ImportBatch:
+        """Say so, unless somebody else has brought the batch further; the batch as it is."""
         logger.error("a hook of batch %s failed: %s", batch_id, error)
         async with self._database.connection() as conn:
-            await batches.mark_hook_failed(conn, batch_id, error)
-            await logs.insert(conn, batch_id, LogLevel.ERROR, "batch hook failed", {"error": error})
+            marked = await mark_failed(conn, batch_id, error)
+            details = {"error": error, "kept": not marked}
+            await logs.insert(conn, batch_id, LogLevel.ERROR, "batch hook failed", details)
             batch = await batches.get(conn, batch_id)
         if batch is None:
             raise BatchNotFound(batch_id)
@@ -230,13 +357,24 @@ def final_status(summary: BatchSummary) -> BatchStatus:
     return BatchStatus.FAILED
 
 
+def _hook_of(processor: BaseProcessor[Any], name: str, args: tuple[BatchSummary, ...]) -> Hook:
+    """A hook of a processor, as something that takes a context."""
+
+    async def call(ctx: ImportContext) -> None:
+        if await getattr(processor, name)(*args, ctx) is False and name == "check":
+            raise Rejected("check returned False.")
+
+    return call
+
+
 def _reason(failure: Failure) -> str:
     """What a batch says about a hook that failed."""
     return f"{failure.type}: {failure.message}"
 
 
 def _repeatable(exc: Exception) -> bool:
-    return isinstance(exc, _Again) or is_outage(exc)
+    """What is nobody's fault: an outage, a conflict, a timeout of one of our own statements."""
+    return isinstance(exc, _Again | asyncpg.QueryCanceledError) or is_outage(exc)
 
 
 async def in_child_task(function: Callable[[], Awaitable[Any]]) -> Any:

@@ -36,6 +36,9 @@ class BaseProcessor(Generic[T]):
             is.
         item_timeout: Seconds for validating and preparing, and again for processing, an item;
             None takes the setting (60).
+        hook_timeout: Seconds that each hook of a batch may take (on_batch_start, check,
+            on_batch_complete, after_batch_complete); None takes the longer of `item_timeout` and
+            the setting `item_timeout` (60).
         concurrency: Items at once in one process; None takes the manager's.
         prepare_concurrency: `prepare_item` calls at once in one process.
         max_attempts: Stored tries after which `Retry` and `retry_on` fail the item.
@@ -61,6 +64,7 @@ class BaseProcessor(Generic[T]):
     batch_type: ClassVar[str] = ""
     null_values: ClassVar[str | Sequence[str]] = ()
     item_timeout: ClassVar[float | None] = None
+    hook_timeout: ClassVar[float | None] = None
     concurrency: ClassVar[int | None] = None
     prepare_concurrency: ClassVar[int] = 100
     max_attempts: ClassVar[int] = 5

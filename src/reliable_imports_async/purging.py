@@ -7,7 +7,7 @@ from uuid import UUID
 
 from .database import Database
 from .errors import BatchNotFound, WrongBatchStatus
-from .store import batches, crash_marks, edits, items, logs, ranges
+from .store import batches, crash_marks, edits, items, lineage, logs, ranges
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -24,13 +24,16 @@ async def purge_batch(database: Database, batch_id: UUID, actor: str | None) -> 
     """
     async with database.connection() as conn:
         batch = await batches.get(conn, batch_id)
-        if batch is None:
-            raise BatchNotFound(batch_id)
-        family = await batches.lineage(conn, batch.root_batch_id)
-    for one in family:
-        if one.finished_at is None:
-            raise WrongBatchStatus(one.id, one.status, "purged before it is finished")
-    return await _delete(database, [one.id for one in family], actor)
+    if batch is None:
+        raise BatchNotFound(batch_id)
+    family = await _begin(database, batch.root_batch_id)
+    if not family:
+        async with database.connection() as conn:
+            for member in await batches.lineage(conn, batch.root_batch_id):
+                if member.finished_at is None:
+                    raise WrongBatchStatus(member.id, member.status, "purged before it is finished")
+        raise BatchNotFound(batch_id)  # somebody else has purged it meanwhile
+    return await _delete(database, batch.root_batch_id, family, actor)
 
 
 async def purge_finished(
@@ -38,18 +41,34 @@ async def purge_finished(
 ) -> int:
     """Delete every lineage that finished before a time; how many batches that were."""
     count = 0
+    after: UUID | None = None
     while True:
         async with database.connection() as conn:
-            roots = await batches.purgeable(conn, finished_before, batch_type, LINEAGES)
+            roots = await batches.purgeable(conn, finished_before, batch_type, after, LINEAGES)
         if not roots:
             return count
         for root in roots:
-            async with database.connection() as conn:
-                family = [one.id for one in await batches.lineage(conn, root)]
-            count += await _delete(database, family, actor)
+            if family := await _begin(database, root, finished_before):
+                count += await _delete(database, root, family, actor)
+        after = roots[-1]
 
 
-async def _delete(database: Database, family: Sequence[UUID], actor: str | None) -> int:
+async def _begin(
+    database: Database, root_id: UUID, finished_before: datetime | None = None
+) -> Sequence[UUID]:
+    """Let no reprocessing and no edit join a finished lineage any more; its batches.
+
+    The mark stays, so that an interrupted purge can be repeated and nothing else happens in
+    between. Nothing is returned when a batch is not finished after all, or is younger.
+    """
+    async with database.connection() as conn, conn.transaction(isolation="read_committed"):
+        await batches.lock(conn, root_id)
+        return await lineage.begin_purge(conn, root_id, finished_before)
+
+
+async def _delete(
+    database: Database, root_id: UUID, family: Sequence[UUID], actor: str | None
+) -> int:
     """Log lines and items in chunks, the batch rows last: an interrupted purge can be repeated."""
     for delete_chunk in (logs.delete_chunk, items.delete_chunk):
         deleted = CHUNK
@@ -60,6 +79,7 @@ async def _delete(database: Database, family: Sequence[UUID], actor: str | None)
         await edits.delete(conn, family)
         await ranges.delete(conn, family)
         await crash_marks.delete(conn, family)
+        await lineage.delete_last_tries(conn, [root_id])
         await batches.delete(conn, family)
-    logger.info("purged %d batches of lineage %s (by %s)", len(family), family[0], actor)
+    logger.info("purged %d batches of lineage %s (by %s)", len(family), root_id, actor)
     return len(family)

@@ -9,7 +9,7 @@ from uuid import UUID
 from .canary import Canary, rest_of, stopped_by
 from .corrections import create_corrected
 from .editing import Change, edit_item, edit_items
-from .models import BatchSummary
+from .models import BatchStatus, BatchSummary
 from .queries import BatchQueries
 from .records import Limits
 from .reprocessing import Selection, Transform, create_child
@@ -118,8 +118,12 @@ class BatchRepairs(BatchQueries):
             transform: The same as there; a canary needs it for the rest.
             actor: Who asks, for the log.
         """
-        summary = await self.process_batch(batch_id)
-        options = (await self.get_batch(batch_id)).options
+        batch = await self.get_batch(batch_id)
+        if batch.status is BatchStatus.CANCELLED:  # nothing was left to take out of it
+            summary = await self.get_batch_summary(batch_id)
+        else:
+            summary = await self.process_batch(batch_id)
+        options = batch.options
         if "canary" in options and (stopped := stopped_by(options, summary)):
             return replace(summary, stopped=stopped)
         rest = await self.continue_reprocessing(batch_id, transform=transform, actor=actor)

@@ -61,20 +61,27 @@ async def create_child(
 
     Returns:
         The new batch; or the lineage's unfinished or newest reprocessing when nothing is eligible
-        any more; or None when there is none either.
+        any more; or None when there is none either. Where a run of all its items is asked for,
+        the one that is in progress already.
 
     Raises:
         BatchNotFound: There is no such batch.
         WrongBatchStatus: The batch has not come to an end yet.
-        ReprocessRefused: Items were named that cannot run again.
+        ReprocessRefused: Items were named that cannot run again; or all of them were asked for
+            and another batch is still to process some.
     """
     child_id = uuid7()
-    async with database.connection(seconds=None) as conn, conn.transaction():
+    async with (
+        database.connection(seconds=None) as conn,
+        conn.transaction(isolation="read_committed"),  # whoever waited for the lock sees the rest
+    ):
         batch = await batches.get(conn, batch_id)
         if batch is None:
             raise BatchNotFound(batch_id)
         await lineage.lock_root(conn, batch.root_batch_id)
         batch = await ended(conn, batch_id)
+        if not selection.failed_items_only and (same := await _open_run(conn, batch, selection)):
+            return same
         count = await _fill(conn, batch, child_id, selection, limits)
         if not count:
             return await _existing(conn, batch, selection)
@@ -99,17 +106,36 @@ async def ended(conn: Connection, batch_id: UUID) -> ImportBatch:
     return batch
 
 
+async def _open_run(conn: Connection, batch: ImportBatch, selection: Selection) -> UUID | None:
+    """The batch that runs all these items again already.
+
+    Raises:
+        ReprocessRefused: Another batch is still to process some of them, or a choice was made.
+    """
+    if selection.group or selection.item_numbers or selection.transform or selection.canary:
+        raise ReprocessRefused(
+            "failed_items_only=False runs every item; group, item_numbers, transform and "
+            "canary select among the failed ones.",
+            hint="pass the one or the other.",
+        )
+    unfinished = await lineage.open_tries(conn, batch.id, batch.root_batch_id)
+    if not unfinished:
+        return None
+    for one in unfinished:
+        if one.same:
+            return one.batch_id
+    first = unfinished[0]
+    raise ReprocessRefused(
+        f"Batch {first.batch_id} is still to process {first.items} of these records.",
+        hint="process that batch to its end, or cancel it, first.",
+    )
+
+
 async def _fill(
     conn: Connection, batch: ImportBatch, child_id: UUID, selection: Selection, limits: Limits
 ) -> int:
     """Write the child's items and mark their origins; how many."""
     if not selection.failed_items_only:
-        if selection.group or selection.item_numbers or selection.transform or selection.canary:
-            raise ReprocessRefused(
-                "failed_items_only=False runs every item; group, item_numbers, transform and "
-                "canary select among the failed ones.",
-                hint="pass the one or the other.",
-            )
         return await lineage.take_all(conn, batch.id, child_id, batch.root_batch_id)
     numbers = await _root_numbers(conn, batch, selection)
     named = selection.transform is not None and (selection.group is not None or numbers is not None)
@@ -193,7 +219,9 @@ async def _take_transformed(
         limit=PAGE,
     ):
         texts = [_transformed(item, selection.transform, limits) for item in page]
-        count += await lineage.take_over_changed(conn, child_id, page, texts, count)
+        count += await lineage.take_over_changed(
+            conn, batch.root_batch_id, child_id, page, texts, count
+        )
         after = page[-1].root_number
     return count
 

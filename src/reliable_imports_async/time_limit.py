@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 
@@ -19,6 +19,16 @@ class ItemTimeout(Exception):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the item took longer than item_timeout ({seconds:g} s)")
+
+
+def hook_seconds(processor: Any, usual: float) -> float:
+    """How long each hook of a processor may take.
+
+    Args:
+        usual: The setting `item_timeout`.
+    """
+    own: float | None = processor.hook_timeout
+    return max(usual, processor.item_timeout or 0.0) if own is None else own
 
 
 class TimeLimit:

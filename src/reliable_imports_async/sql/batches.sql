@@ -111,17 +111,39 @@ UPDATE reliable_imports.import_batches
 
 -- name: mark_finished
 -- Last statement of the transaction that runs on_batch_complete.
-UPDATE reliable_imports.import_batches
+UPDATE reliable_imports.import_batches b
    SET status = $2, finished_at = clock_timestamp(), completed_items = $3, skipped_items = $4, failed_items = $5,
        error = $8, metadata = metadata || $6::text::jsonb, notified_at = CASE WHEN $7 THEN NULL ELSE clock_timestamp() END,
        announced_at = CASE WHEN options ? 'announce' THEN NULL ELSE clock_timestamp() END
- WHERE id = $1 AND finished_at IS NULL AND status IN ('processing', 'failed');
+ WHERE b.id = $1 AND b.started_at IS NOT NULL AND b.finished_at IS NULL AND b.status IN ('processing', 'failed')
+   AND NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done');
 
--- name: mark_hook_failed
--- A batch hook raised: the batch says so, and stays unfinished.
+-- name: mark_start_failed
+-- on_batch_start raised: the batch says so, unless somebody else has started, paused or cancelled it by now.
 UPDATE reliable_imports.import_batches
    SET status = 'failed', error = $2
- WHERE id = $1 AND finished_at IS NULL AND status IN ('pending', 'processing', 'failed');
+ WHERE id = $1 AND started_at IS NULL AND status IN ('pending', 'failed');
+
+-- name: mark_finish_failed
+-- A hook of its end raised: the batch says so and stays unfinished, unless somebody else has finished, paused or cancelled
+-- it by now.
+UPDATE reliable_imports.import_batches b
+   SET status = 'failed', error = $2
+ WHERE b.id = $1 AND b.started_at IS NOT NULL AND b.finished_at IS NULL AND b.status IN ('processing', 'failed')
+   AND NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done');
+
+-- name: mark_unfailed
+-- A batch that says failed although it was started and has items to run goes on.
+UPDATE reliable_imports.import_batches b
+   SET status = 'processing', error = NULL
+ WHERE b.id = $1 AND b.started_at IS NOT NULL AND b.finished_at IS NULL AND b.status = 'failed'
+   AND EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done');
+
+-- name: bound_transaction
+-- How long the statements of this transaction wait for a lock, and how long they and the pauses between them may take: a
+-- process that freezes in a hook loses its connection, and with it the lock on the batch.
+SELECT set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
+       set_config('idle_in_transaction_session_timeout', $2, true);
 
 -- name: claim_notification
 -- Who runs after_batch_complete; the claim runs out, so that the hook runs again when its process died.
@@ -228,10 +250,10 @@ UPDATE reliable_imports.import_batches
 RETURNING id;
 
 -- name: list_purgeable
--- Root batches whose whole lineage finished before a time.
+-- Root batches, above the id $4, whose whole lineage finished before a time.
 SELECT b.root_batch_id
   FROM reliable_imports.import_batches b
- WHERE ($2::text IS NULL OR b.batch_type = $2)
+ WHERE ($2::text IS NULL OR b.batch_type = $2) AND ($4::uuid IS NULL OR b.root_batch_id > $4)
  GROUP BY b.root_batch_id
 HAVING bool_and(b.finished_at IS NOT NULL AND b.finished_at < $1)
  ORDER BY b.root_batch_id

@@ -4,6 +4,14 @@
 -- One line about a batch: every verb that changes something leaves one, with its actor.
 INSERT INTO reliable_imports.import_logs (batch_id, level, message, details) VALUES ($1, $2, $3, $4::text::jsonb);
 
+-- name: insert_lines
+-- Lines about a batch, each with the time at which it was written, in that order.
+INSERT INTO reliable_imports.import_logs (batch_id, level, message, details, logged_at)
+SELECT $1, l.level, l.message, l.details::jsonb, l.logged_at
+  FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[]) WITH ORDINALITY
+       AS l(level, message, details, logged_at, n)
+ ORDER BY l.n;
+
 -- name: list_logs
 -- A page of log lines in the order of writing; $3 is the last id of the page before.
 SELECT log_id, batch_id, item_number, level, message, details::text AS details, logged_at

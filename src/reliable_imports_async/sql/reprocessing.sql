@@ -1,8 +1,8 @@
 -- Reprocessing. Every statement runs in one transaction that holds the root batch's row lock.
 
 -- name: lock_root
--- One reprocessing of a lineage at a time.
-SELECT id FROM reliable_imports.import_batches WHERE id = $1 FOR UPDATE;
+-- One reprocessing of a lineage at a time; no row when it is being purged.
+SELECT id FROM reliable_imports.import_batches WHERE id = $1 AND purging_at IS NULL FOR UPDATE;
 
 -- name: root_numbers
 -- The numbers in the root batch of some items.
@@ -11,22 +11,12 @@ SELECT item_number, coalesce(root_item_number, item_number) AS root_number
  WHERE batch_id = $1 AND item_number = ANY ($2::integer[]);
 
 -- name: eligible
--- What may run again: failed and unclaimed in the whole lineage, or pending in a cancelled batch of it.
--- $2 a failure group, $3 numbers in the root batch; $4 says whether records that failed at parse take part.
+-- A page of what may run again. $2 a failure group, $3 numbers in the root batch; $4 says whether records that failed at
+-- parse take part.
 SELECT e.batch_id, e.item_number, e.root_number, e.source_data::text AS source_data, e.raw
-  FROM (SELECT i.batch_id, i.item_number, coalesce(i.root_item_number, i.item_number) AS root_number,
-               i.source_data, i.raw, i.error_group
-          FROM reliable_imports.import_batches b
-          JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
-         WHERE b.root_batch_id = $1 AND i.error_group IS NOT NULL AND i.status = 'failed'
-           AND i.reprocessed_by IS NULL AND ($4 OR i.source_data IS NOT NULL)
-         UNION ALL
-        SELECT i.batch_id, i.item_number, coalesce(i.root_item_number, i.item_number), i.source_data, i.raw, NULL
-          FROM reliable_imports.import_batches b
-          JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
-         WHERE b.root_batch_id = $1 AND b.status = 'cancelled' AND i.status = 'pending'
-           AND i.reprocessed_by IS NULL) e
- WHERE ($2::text IS NULL OR e.error_group = $2)
+  FROM reliable_imports.import_eligible_items e
+ WHERE e.root_batch_id = $1 AND ($4 OR e.source_data IS NOT NULL)
+   AND ($2::text IS NULL OR e.error_group = $2)
    AND ($3::integer[] IS NULL OR e.root_number = ANY ($3))
    AND e.root_number > $5
  ORDER BY e.root_number
@@ -35,18 +25,9 @@ SELECT e.batch_id, e.item_number, e.root_number, e.source_data::text AS source_d
 -- name: sample_eligible
 -- The same, but only the numbers of $5 of them, scattered over all: no pattern of the source decides which.
 SELECT e.root_number
-  FROM (SELECT coalesce(i.root_item_number, i.item_number) AS root_number, i.error_group
-          FROM reliable_imports.import_batches b
-          JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
-         WHERE b.root_batch_id = $1 AND i.error_group IS NOT NULL AND i.status = 'failed'
-           AND i.reprocessed_by IS NULL AND ($4 OR i.source_data IS NOT NULL)
-         UNION ALL
-        SELECT coalesce(i.root_item_number, i.item_number), NULL
-          FROM reliable_imports.import_batches b
-          JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
-         WHERE b.root_batch_id = $1 AND b.status = 'cancelled' AND i.status = 'pending'
-           AND i.reprocessed_by IS NULL) e
- WHERE ($2::text IS NULL OR e.error_group = $2)
+  FROM reliable_imports.import_eligible_items e
+ WHERE e.root_batch_id = $1 AND ($4 OR e.source_data IS NOT NULL)
+   AND ($2::text IS NULL OR e.error_group = $2)
    AND ($3::integer[] IS NULL OR e.root_number = ANY ($3))
  ORDER BY hashint4extended(e.root_number, 0)
  LIMIT $5;
@@ -60,46 +41,60 @@ SELECT count(*)
    AND i.source_data IS NULL;
 
 -- name: take_over
--- Marks what may run again and writes it into the new batch, in one statement.
-WITH eligible AS (
-    SELECT i.batch_id, i.item_number
-      FROM reliable_imports.import_batches b
-      JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
-     WHERE b.root_batch_id = $1 AND i.error_group IS NOT NULL AND i.status = 'failed'
-       AND i.reprocessed_by IS NULL AND i.source_data IS NOT NULL
-       AND ($3::text IS NULL OR i.error_group = $3)
-       AND ($4::integer[] IS NULL OR coalesce(i.root_item_number, i.item_number) = ANY ($4))
-     UNION ALL
-    SELECT i.batch_id, i.item_number
-      FROM reliable_imports.import_batches b
-      JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
-     WHERE b.root_batch_id = $1 AND b.status = 'cancelled' AND i.status = 'pending' AND i.reprocessed_by IS NULL
-       AND $3::text IS NULL
-       AND ($4::integer[] IS NULL OR coalesce(i.root_item_number, i.item_number) = ANY ($4))),
-taken AS (
+-- Marks what may run again and writes it into the new batch, in one statement. An item is written only where the record's
+-- last try is still the one that was marked; the caller compares the two counts.
+WITH taken AS (
     UPDATE reliable_imports.import_batch_items i
        SET reprocessed_by = $2
-      FROM eligible e
-     WHERE i.batch_id = e.batch_id AND i.item_number = e.item_number
+      FROM reliable_imports.import_eligible_items e
+     WHERE e.root_batch_id = $1 AND e.source_data IS NOT NULL
+       AND ($3::text IS NULL OR e.error_group = $3)
+       AND ($4::integer[] IS NULL OR e.root_number = ANY ($4))
+       AND i.batch_id = e.batch_id AND i.item_number = e.item_number
        AND i.status IN ('failed', 'pending') AND i.reprocessed_by IS NULL
-    RETURNING i.source_data, i.source_line, i.item_key, coalesce(i.root_item_number, i.item_number) AS root_number)
-INSERT INTO reliable_imports.import_batch_items
-       (batch_id, item_number, source_data, source_line, item_key, root_item_number)
-SELECT $2, row_number() OVER (ORDER BY t.root_number), t.source_data, t.source_line, t.item_key, t.root_number
-  FROM taken t;
+    RETURNING i.batch_id, i.source_data, i.source_line, i.item_key, e.root_number),
+last AS (
+    INSERT INTO reliable_imports.import_last_tries AS t (root_batch_id, root_item_number, batch_id, replaces)
+    SELECT $1, k.root_number, $2, k.batch_id
+      FROM taken k
+        ON CONFLICT (root_batch_id, root_item_number)
+        DO UPDATE SET batch_id = excluded.batch_id, replaces = excluded.replaces
+     WHERE t.batch_id = excluded.replaces
+    RETURNING t.root_item_number),
+written AS (
+    INSERT INTO reliable_imports.import_batch_items
+           (batch_id, item_number, source_data, source_line, item_key, root_item_number)
+    SELECT $2, row_number() OVER (ORDER BY k.root_number), k.source_data, k.source_line, k.item_key, k.root_number
+      FROM taken k
+      JOIN last l ON l.root_item_number = k.root_number
+    RETURNING item_number)
+SELECT (SELECT count(*) FROM taken) AS taken, (SELECT count(*) FROM written) AS written;
 
 -- name: take_over_changed
--- The same for one page of items whose records were changed: texts of the new records, in the order of the items.
+-- The same for one page of items of lineage $6 whose records were changed: texts of the new records, in the order of the
+-- items.
 WITH taken AS (
     UPDATE reliable_imports.import_batch_items i
        SET reprocessed_by = $1
       FROM unnest($2::uuid[], $3::integer[], $4::text[]) WITH ORDINALITY AS e(batch_id, item_number, text, n)
      WHERE i.batch_id = e.batch_id AND i.item_number = e.item_number
        AND i.status IN ('failed', 'pending') AND i.reprocessed_by IS NULL
-    RETURNING e.n, e.text, i.source_line, coalesce(i.root_item_number, i.item_number) AS root_number)
-INSERT INTO reliable_imports.import_batch_items (batch_id, item_number, source_data, source_line, root_item_number)
-SELECT $1, $5 + row_number() OVER (ORDER BY t.n), t.text::jsonb, t.source_line, t.root_number
-  FROM taken t;
+    RETURNING i.batch_id, e.n, e.text, i.source_line, coalesce(i.root_item_number, i.item_number) AS root_number),
+last AS (
+    INSERT INTO reliable_imports.import_last_tries AS t (root_batch_id, root_item_number, batch_id, replaces)
+    SELECT $6, k.root_number, $1, k.batch_id
+      FROM taken k
+        ON CONFLICT (root_batch_id, root_item_number)
+        DO UPDATE SET batch_id = excluded.batch_id, replaces = excluded.replaces
+     WHERE t.batch_id = excluded.replaces
+    RETURNING t.root_item_number),
+written AS (
+    INSERT INTO reliable_imports.import_batch_items (batch_id, item_number, source_data, source_line, root_item_number)
+    SELECT $1, $5 + row_number() OVER (ORDER BY k.n), k.text::jsonb, k.source_line, k.root_number
+      FROM taken k
+      JOIN last l ON l.root_item_number = k.root_number
+    RETURNING item_number)
+SELECT (SELECT count(*) FROM taken) AS taken, (SELECT count(*) FROM written) AS written;
 
 -- name: find_family_items
 -- The numbers in the root batch $1 of items that are named by their batch and number; no row for any other.
@@ -109,8 +104,8 @@ SELECT u.n::integer AS n, coalesce(i.root_item_number, i.item_number) AS root_nu
   JOIN reliable_imports.import_batch_items i ON i.batch_id = u.batch_id AND i.item_number = u.item_number;
 
 -- name: take_over_corrected
--- The same for a page of items that came back in a file: a text replaces the values it names, or, where $5 says so, is a
--- line of JSON whose record replaces all.
+-- The same for a page of items of lineage $7 that came back in a file: a text replaces the values it names, or, where $5
+-- says so, is a line of JSON whose record replaces all.
 WITH taken AS (
     UPDATE reliable_imports.import_batch_items i
        SET reprocessed_by = $1
@@ -118,32 +113,77 @@ WITH taken AS (
            WITH ORDINALITY AS e(batch_id, item_number, text, whole, n)
      WHERE i.batch_id = e.batch_id AND i.item_number = e.item_number
        AND i.status IN ('failed', 'pending') AND i.reprocessed_by IS NULL
-    RETURNING e.n, i.source_line, coalesce(i.root_item_number, i.item_number) AS root_number,
+    RETURNING i.batch_id, e.n, i.source_line, coalesce(i.root_item_number, i.item_number) AS root_number,
               CASE WHEN e.whole THEN e.text::jsonb -> 'record' ELSE coalesce(i.source_data, '{}') || e.text::jsonb END
-              AS source_data)
-INSERT INTO reliable_imports.import_batch_items (batch_id, item_number, source_data, source_line, root_item_number)
-SELECT $1, $6 + row_number() OVER (ORDER BY t.n), t.source_data, t.source_line, t.root_number
-  FROM taken t;
+              AS source_data),
+last AS (
+    INSERT INTO reliable_imports.import_last_tries AS t (root_batch_id, root_item_number, batch_id, replaces)
+    SELECT $7, k.root_number, $1, k.batch_id
+      FROM taken k
+        ON CONFLICT (root_batch_id, root_item_number)
+        DO UPDATE SET batch_id = excluded.batch_id, replaces = excluded.replaces
+     WHERE t.batch_id = excluded.replaces
+    RETURNING t.root_item_number),
+written AS (
+    INSERT INTO reliable_imports.import_batch_items (batch_id, item_number, source_data, source_line, root_item_number)
+    SELECT $1, $6 + row_number() OVER (ORDER BY k.n), k.source_data, k.source_line, k.root_number
+      FROM taken k
+      JOIN last l ON l.root_item_number = k.root_number
+    RETURNING item_number)
+SELECT (SELECT count(*) FROM taken) AS taken, (SELECT count(*) FROM written) AS written;
+
+-- name: open_tries
+-- The batches of lineage $2 in which records of batch $1 are still to be processed, newest first, with how many.
+SELECT b.id, b.reprocesses_all AND b.parent_batch_id IS NOT DISTINCT FROM $1 AS same, count(*)::integer AS items
+  FROM reliable_imports.import_batches b
+  JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+ WHERE b.root_batch_id = $2 AND b.finished_at IS NULL AND i.status = 'pending' AND i.reprocessed_by IS NULL
+   AND coalesce(i.root_item_number, i.item_number) IN (
+       SELECT coalesce(k.root_item_number, k.item_number)
+         FROM reliable_imports.import_batch_items k
+        WHERE k.batch_id = $1 AND k.source_data IS NOT NULL)
+ GROUP BY b.id
+ ORDER BY b.id DESC;
 
 -- name: take_all
--- Every item of batch $1 again, whatever its outcome, into batch $2. Failed tries of the same records, anywhere in the
--- lineage $3, count as taken over, so that no record can be eligible twice.
+-- Every item of batch $1 again, whatever its outcome, into batch $2. Tries of the same records, anywhere in the lineage
+-- $3, that have failed or are pending in a cancelled batch count as taken over, so that no record can be eligible twice.
+-- No other try of them may be open; see open_tries.
 WITH again AS (
     SELECT i.item_number, i.source_data, i.source_line, i.item_key,
-           coalesce(i.root_item_number, i.item_number) AS root_number
+           coalesce(i.root_item_number, i.item_number) AS root_number, coalesce(t.batch_id, $3) AS batch_id
       FROM reliable_imports.import_batch_items i
+      LEFT JOIN reliable_imports.import_last_tries t
+        ON t.root_batch_id = $3 AND t.root_item_number = coalesce(i.root_item_number, i.item_number)
      WHERE i.batch_id = $1 AND i.source_data IS NOT NULL),
-taken AS (
+failed AS (
     UPDATE reliable_imports.import_batch_items f
        SET reprocessed_by = $2
       FROM reliable_imports.import_batches b, again a
      WHERE b.root_batch_id = $3 AND f.batch_id = b.id AND f.error_group IS NOT NULL AND f.status = 'failed'
-       AND f.reprocessed_by IS NULL AND coalesce(f.root_item_number, f.item_number) = a.root_number
-    RETURNING f.item_number)
-INSERT INTO reliable_imports.import_batch_items
-       (batch_id, item_number, source_data, source_line, item_key, root_item_number)
-SELECT $2, row_number() OVER (ORDER BY a.item_number), a.source_data, a.source_line, a.item_key, a.root_number
-  FROM again a;
+       AND f.reprocessed_by IS NULL AND coalesce(f.root_item_number, f.item_number) = a.root_number),
+pending AS (
+    UPDATE reliable_imports.import_batch_items p
+       SET reprocessed_by = $2
+      FROM reliable_imports.import_batches b, again a
+     WHERE b.root_batch_id = $3 AND b.status = 'cancelled' AND p.batch_id = b.id AND p.status = 'pending'
+       AND p.reprocessed_by IS NULL AND coalesce(p.root_item_number, p.item_number) = a.root_number),
+last AS (
+    INSERT INTO reliable_imports.import_last_tries AS t (root_batch_id, root_item_number, batch_id, replaces)
+    SELECT $3, k.root_number, $2, k.batch_id
+      FROM again k
+        ON CONFLICT (root_batch_id, root_item_number)
+        DO UPDATE SET batch_id = excluded.batch_id, replaces = excluded.replaces
+     WHERE t.batch_id = excluded.replaces
+    RETURNING t.root_item_number),
+written AS (
+    INSERT INTO reliable_imports.import_batch_items
+           (batch_id, item_number, source_data, source_line, item_key, root_item_number)
+    SELECT $2, row_number() OVER (ORDER BY a.item_number), a.source_data, a.source_line, a.item_key, a.root_number
+      FROM again a
+      JOIN last l ON l.root_item_number = a.root_number
+    RETURNING item_number)
+SELECT (SELECT count(*) FROM again) AS taken, (SELECT count(*) FROM written) AS written;
 
 -- name: unfinished_child
 -- The newest batch of the lineage that reprocesses and is not finished.
@@ -156,3 +196,29 @@ SELECT id
 -- name: newest_child
 -- The newest batch of the lineage that reprocesses.
 SELECT id FROM reliable_imports.import_batches WHERE root_batch_id = $1 AND id <> $1 ORDER BY id DESC LIMIT 1;
+
+-- name: share_root
+-- Keeps reprocessings and a purge of the lineage of batch $1 out until the transaction ends; no row when it is being purged.
+SELECT r.id
+  FROM reliable_imports.import_batches b
+  JOIN reliable_imports.import_batches r ON r.id = b.root_batch_id
+ WHERE b.id = $1 AND r.purging_at IS NULL
+   FOR SHARE OF r;
+
+-- name: wait_at_most
+-- How long statements of this transaction wait for a lock.
+SELECT set_config('lock_timeout', $1, true);
+
+-- name: begin_purge
+-- Under the root's lock: from now on nothing joins the lineage. Its batches, unless one is not finished, or finished after $2.
+UPDATE reliable_imports.import_batches b
+   SET purging_at = coalesce(b.purging_at, clock_timestamp())
+ WHERE b.root_batch_id = $1
+   AND NOT EXISTS (SELECT FROM reliable_imports.import_batches k
+                    WHERE k.root_batch_id = $1
+                      AND (k.finished_at IS NULL OR ($2::timestamptz IS NOT NULL AND k.finished_at >= $2)))
+RETURNING b.id;
+
+-- name: delete_last_tries
+-- Everything of some lineages.
+DELETE FROM reliable_imports.import_last_tries WHERE root_batch_id = ANY ($1::uuid[]);

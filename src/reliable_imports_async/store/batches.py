@@ -184,9 +184,25 @@ async def mark_finished(
     return bool(tag == "UPDATE 1")
 
 
-async def mark_hook_failed(conn: Connection, batch_id: UUID, error: str) -> None:
-    """A batch hook raised."""
-    await conn.execute(_SQL["mark_hook_failed"], batch_id, error)
+async def mark_start_failed(conn: Connection, batch_id: UUID, error: str) -> bool:
+    """on_batch_start raised; False when the batch is no longer waiting to be started."""
+    return await conn.execute(_SQL["mark_start_failed"], batch_id, error) == "UPDATE 1"
+
+
+async def mark_finish_failed(conn: Connection, batch_id: UUID, error: str) -> bool:
+    """A hook of the end raised; False when the batch is no longer waiting to be finished."""
+    return await conn.execute(_SQL["mark_finish_failed"], batch_id, error) == "UPDATE 1"
+
+
+async def mark_unfailed(conn: Connection, batch_id: UUID) -> bool:
+    """Go on with a batch that says failed though it has items to run; False: there is none."""
+    return await conn.execute(_SQL["mark_unfailed"], batch_id) == "UPDATE 1"
+
+
+async def bound(conn: Connection, *, lock_seconds: float, seconds: float) -> None:
+    """Bound what this transaction waits for locks, and its statements and pauses."""
+    limits = (f"{int(value * 1000)}ms" for value in (lock_seconds, seconds))
+    await conn.execute(_SQL["bound_transaction"], *limits)
 
 
 async def claim_notification(conn: Connection, batch_id: UUID, seconds: float) -> bool:
@@ -257,10 +273,14 @@ async def cancel(conn: Connection, batch_id: UUID) -> bool:
 
 
 async def purgeable(
-    conn: Connection, finished_before: datetime, batch_type: str | None, limit: int
+    conn: Connection,
+    finished_before: datetime,
+    batch_type: str | None,
+    after: UUID | None,
+    limit: int,
 ) -> list[UUID]:
-    """Root batches whose whole lineage finished before a time."""
-    rows = await conn.fetch(_SQL["list_purgeable"], finished_before, batch_type, limit)
+    """Root batches, above the id `after`, whose whole lineage finished before a time."""
+    rows = await conn.fetch(_SQL["list_purgeable"], finished_before, batch_type, limit, after)
     return [row["root_batch_id"] for row in rows]
 
 

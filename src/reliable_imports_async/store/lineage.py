@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
+import asyncpg
+
+from ..errors import BatchNotFound, EditRefused, ReprocessRefused
 from ..guarded import Connection
 from ..sql import statements
 
@@ -21,9 +25,44 @@ class EligibleItem:
     raw: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class OpenTries:
+    """A batch in which records are still to be processed.
+
+    Attributes:
+        same: Whether it runs every item of the batch that was asked about again.
+        items: How many of the records.
+    """
+
+    batch_id: UUID
+    same: bool
+    items: int
+
+
 async def lock_root(conn: Connection, root_batch_id: UUID) -> None:
-    """Let one reprocessing of a lineage happen at a time."""
-    await conn.execute(_SQL["lock_root"], root_batch_id)
+    """Let one reprocessing or purge of a lineage happen at a time.
+
+    Raises:
+        BatchNotFound: It has been purged, or is being purged.
+    """
+    if await conn.fetchval(_SQL["lock_root"], root_batch_id) is None:
+        raise BatchNotFound(root_batch_id)
+
+
+async def share_root(conn: Connection, batch_id: UUID, seconds: float) -> bool:
+    """Keep reprocessings of a batch's lineage out until the transaction ends; False: no batch.
+
+    Raises:
+        EditRefused: One of them goes on for longer than `seconds`.
+    """
+    await conn.execute(_SQL["wait_at_most"], f"{int(seconds * 1000)}ms")
+    try:
+        return await conn.fetchval(_SQL["share_root"], batch_id) is not None
+    except asyncpg.LockNotAvailableError:
+        raise EditRefused(
+            "Records of this import are being taken up by a reprocessing right now.",
+            hint="try again in a moment; what was taken up is edited in the new batch.",
+        ) from None
 
 
 async def root_numbers(
@@ -85,27 +124,29 @@ async def take_over(
     numbers: Sequence[int] | None,
 ) -> int:
     """Mark what may run again and write it into the child; how many."""
-    tag = await conn.execute(_SQL["take_over"], root_batch_id, child_id, group, numbers)
-    return int(tag.split()[2])
+    row = await conn.fetchrow(_SQL["take_over"], root_batch_id, child_id, group, numbers)
+    return _written(row)
 
 
 async def take_over_changed(
     conn: Connection,
+    root_batch_id: UUID,
     child_id: UUID,
     items: Sequence[EligibleItem],
     texts: Sequence[str],
     offset: int,
 ) -> int:
     """The same for a page of items with new records; numbers continue after `offset`."""
-    tag = await conn.execute(
+    row = await conn.fetchrow(
         _SQL["take_over_changed"],
         child_id,
         [item.batch_id for item in items],
         [item.item_number for item in items],
         texts,
         offset,
+        root_batch_id,
     )
-    return int(tag.split()[2])
+    return _written(row)
 
 
 async def find_items(
@@ -118,6 +159,7 @@ async def find_items(
 
 async def take_over_corrected(
     conn: Connection,
+    root_batch_id: UUID,
     child_id: UUID,
     items: Sequence[EligibleItem],
     texts: Sequence[str],
@@ -130,7 +172,7 @@ async def take_over_corrected(
     Args:
         texts: JSON of the changed values; or, if `whole`, of an object with a new ``record``.
     """
-    tag = await conn.execute(
+    row = await conn.fetchrow(
         _SQL["take_over_corrected"],
         child_id,
         [item.batch_id for item in items],
@@ -138,14 +180,47 @@ async def take_over_corrected(
         texts,
         [whole] * len(items),
         offset,
+        root_batch_id,
     )
-    return int(tag.split()[2])
+    return _written(row)
+
+
+async def open_tries(conn: Connection, batch_id: UUID, root_id: UUID) -> list[OpenTries]:
+    """Where records of a batch are still to be processed, newest batch first."""
+    rows = await conn.fetch(_SQL["open_tries"], batch_id, root_id)
+    return [OpenTries(*row) for row in rows]
 
 
 async def take_all(conn: Connection, batch_id: UUID, child_id: UUID, root_id: UUID) -> int:
     """Write every item of a batch into the child, whatever its outcome; how many."""
-    tag = await conn.execute(_SQL["take_all"], batch_id, child_id, root_id)
-    return int(tag.split()[2])
+    return _written(await conn.fetchrow(_SQL["take_all"], batch_id, child_id, root_id))
+
+
+async def begin_purge(
+    conn: Connection, root_batch_id: UUID, finished_before: datetime | None = None
+) -> list[UUID]:
+    """Let nothing join a lineage any more; its batches.
+
+    None at all when one of them is not finished, or finished after a time.
+    """
+    rows = await conn.fetch(_SQL["begin_purge"], root_batch_id, finished_before)
+    return [row["id"] for row in rows]
+
+
+async def delete_last_tries(conn: Connection, root_batch_ids: Sequence[UUID]) -> None:
+    """Forget which tries were the last."""
+    await conn.execute(_SQL["delete_last_tries"], root_batch_ids)
+
+
+def _written(row: asyncpg.Record | None) -> int:
+    """How many items were written; all that were marked, or nothing may be."""
+    assert row is not None  # noqa: S101 - the statement counts
+    if row["taken"] != row["written"]:
+        raise ReprocessRefused(
+            f"{row['taken'] - row['written']} records have another try already.",
+            hint="nothing was changed; call again.",
+        )
+    return int(row["written"])
 
 
 async def unfinished_child(conn: Connection, root_batch_id: UUID) -> UUID | None:

@@ -32,9 +32,10 @@ async def insert_text(
 
 
 async def insert_lines(conn: Connection, batch_id: UUID, lines: Sequence[LogLine]) -> None:
-    """Write lines about a batch."""
-    for level, message, details, _ in lines:
-        await insert_text(conn, batch_id, LogLevel(level), message, details)
+    """Write lines about a batch, each with the time at which it was logged."""
+    if lines:
+        levels, messages, details, times = zip(*lines, strict=True)
+        await conn.execute(_SQL["insert_lines"], batch_id, levels, messages, details, times)
 
 
 async def page(

@@ -1,0 +1,59 @@
+-- At most one open try of a record, one outbox for the hooks that run outside of any transaction, and a purge that nothing
+-- overtakes.
+
+-- Which batch of a lineage has the last try of each record that was ever reprocessed; without a row the root's own item is
+-- the last try. A reprocessing writes its items only where it has replaced this row, and it replaces only the row that it
+-- has read: the primary key, not care, keeps a second open try of the same record out. Settling an item touches nothing here.
+CREATE TABLE reliable_imports.import_last_tries (
+    root_batch_id    uuid NOT NULL,
+    root_item_number integer NOT NULL,
+    batch_id         uuid NOT NULL,                 -- the batch of the last try
+    replaces         uuid NOT NULL,                 -- the batch of the try before it
+    PRIMARY KEY (root_batch_id, root_item_number)
+) WITH (fillfactor = 85);
+
+INSERT INTO reliable_imports.import_last_tries (root_batch_id, root_item_number, batch_id, replaces)
+SELECT DISTINCT ON (b.root_batch_id, i.root_item_number) b.root_batch_id, i.root_item_number, i.batch_id, b.root_batch_id
+  FROM reliable_imports.import_batches b
+  JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+ WHERE b.id <> b.root_batch_id AND i.root_item_number IS NOT NULL
+ ORDER BY b.root_batch_id, i.root_item_number, i.batch_id DESC;
+
+-- Earlier versions left tries behind that a complete reprocessing had replaced: they could run a second time.
+UPDATE reliable_imports.import_batch_items i
+   SET reprocessed_by = t.batch_id
+  FROM reliable_imports.import_batches b, reliable_imports.import_last_tries t
+ WHERE b.root_batch_id = t.root_batch_id AND i.batch_id = b.id
+   AND coalesce(i.root_item_number, i.item_number) = t.root_item_number AND i.batch_id <> t.batch_id
+   AND i.reprocessed_by IS NULL
+   AND (i.status = 'failed' OR (i.status = 'pending' AND b.status = 'cancelled'));
+
+-- What a plain reprocessing may run again: the last try of a record, if it has failed, or is pending in a cancelled batch.
+CREATE VIEW reliable_imports.import_eligible_items AS
+SELECT b.root_batch_id, i.batch_id, i.item_number, coalesce(i.root_item_number, i.item_number) AS root_number,
+       i.source_data, i.raw, i.error_group
+  FROM reliable_imports.import_batches b
+  JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+ WHERE i.error_group IS NOT NULL AND i.status = 'failed' AND i.reprocessed_by IS NULL
+   AND NOT EXISTS (SELECT FROM reliable_imports.import_last_tries t
+                    WHERE t.root_batch_id = b.root_batch_id
+                      AND t.root_item_number = coalesce(i.root_item_number, i.item_number) AND t.batch_id <> i.batch_id)
+ UNION ALL
+SELECT b.root_batch_id, i.batch_id, i.item_number, coalesce(i.root_item_number, i.item_number),
+       i.source_data, i.raw, NULL
+  FROM reliable_imports.import_batches b
+  JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+ WHERE b.status = 'cancelled' AND i.status = 'pending' AND i.reprocessed_by IS NULL
+   AND NOT EXISTS (SELECT FROM reliable_imports.import_last_tries t
+                    WHERE t.root_batch_id = b.root_batch_id
+                      AND t.root_item_number = coalesce(i.root_item_number, i.item_number) AND t.batch_id <> i.batch_id);
+
+-- Set under the root's lock before anything of a lineage is deleted: nothing joins the lineage from then on.
+ALTER TABLE reliable_imports.import_batches ADD COLUMN purging_at timestamptz;
+
+-- A late failure mark of one process's on_batch_start could turn a batch that another processed into a failed one, with
+-- items pending that nothing got out again.
+UPDATE reliable_imports.import_batches b
+   SET status = 'processing', error = NULL
+ WHERE b.status = 'failed' AND b.started_at IS NOT NULL AND b.finished_at IS NULL
+   AND EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done');
