@@ -32,6 +32,9 @@ LEVELS = {
 LogLine = tuple[str, str, str | None, datetime]
 """Level, message, details as JSON text, time."""
 
+Upserting = Callable[[ImportBatchItem[Any] | None, tuple[str, ...], Mapping[str, Any]], None]
+"""Is told of each upsert before it runs: the item, the key's columns and the values."""
+
 _NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -108,6 +111,7 @@ class ImportContext:
         "_log_buffer",
         "_new_log",
         "_of_items",
+        "_upserting",
         "batch",
         "changes",
         "dry_run",
@@ -127,6 +131,7 @@ class ImportContext:
         of_items: bool = False,
     ) -> None:
         self._of_items = of_items  # of a whole set
+        self._upserting: Upserting | None = None
         self.batch = batch
         self.item = item
         self.shared = shared
@@ -209,6 +214,8 @@ class ImportContext:
             key: The column or columns of a unique constraint, all among `values`.
         """
         columns = (key,) if isinstance(key, str) else tuple(key)
+        if self._upserting is not None:  # items of one key have an order
+            self._upserting(self.item, columns, values)
         sql = upsert_statement(table, tuple(values), columns)
         row = await self._session.fetchrow(sql, *values.values())
         if row is None:
