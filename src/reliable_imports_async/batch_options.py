@@ -6,6 +6,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from .errors import ConfigurationError
+from .item_keys import STORED_LOCK_KEYS
 from .processors import BaseProcessor
 from .stopping import Thresholds
 from .totals import expected
@@ -65,7 +66,8 @@ def stored_options(processor: BaseProcessor[Any], given: BatchOptions) -> dict[s
         min_processed=own[2] if processed is None else processed,
     )
     skipping = _skipping(processor, given.get("skip_unchanged"))
-    return thresholds.options() | skipping | expected(given.get("expect"))
+    locking = {STORED_LOCK_KEYS: True} if processor.overrides("lock_key") else {}
+    return thresholds.options() | skipping | locking | expected(given.get("expect"))
 
 
 def _skipping(processor: BaseProcessor[Any], given: object) -> dict[str, Any]:

@@ -33,6 +33,9 @@ LEVELS = {
 LogLine = tuple[str, str, str | None, datetime]
 """Level, message, details as JSON text, time."""
 
+Upserting = Callable[[ImportBatchItem[Any] | None, tuple[str, ...], Mapping[str, Any]], None]
+"""Is told of each upsert before it runs: the item, the key's columns and the values."""
+
 _NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -110,6 +113,7 @@ class ImportContext:
         "_log_buffer",
         "_new_log",
         "_of_items",
+        "_upserting",
         "batch",
         "changes",
         "dry_run",
@@ -131,6 +135,7 @@ class ImportContext:
     ) -> None:
         self._catalog = catalog or Catalog()
         self._of_items = of_items  # of a whole set
+        self._upserting: Upserting | None = None
         self.batch = batch
         self.item = item
         self.shared = shared
@@ -221,6 +226,8 @@ class ImportContext:
         """
         key = (key,) if isinstance(key, str) else tuple(key)
         check_key(table, values, key)
+        if self._upserting is not None:  # items of one key have an order
+            self._upserting(self.item, key, values)
         session = self._session
         columns = await self._columns(table, values)
         nulls = [name for name in key if values[name] is None]

@@ -20,6 +20,7 @@ from .judgement import parse_failure
 from .outcomes import Failure
 from .records import Limits, StoredRecord
 from .sources import OpenedSource
+from .store.item_keys import RecordKeys
 
 Progress = Callable[[int, int, int | None], None]
 """Called while loading with: records so far, bytes read, bytes in all (None when unknown)."""
@@ -42,7 +43,7 @@ _COLUMNS = (
     "error_group",
 )
 _FIELDS = len(_COLUMNS)
-_KEYED = (*_COLUMNS, "item_key", "error_hint")
+_KEYED = (*_COLUMNS, "item_key", "lock_key", "error_hint")
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
 _NULL = struct.pack(">i", -1)
@@ -160,11 +161,11 @@ def _encode(batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded) -> 
 def _encode_keyed(
     batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded, keys: ItemKeys
 ) -> bytes:
-    """The same for a processor with keys: two fields more."""
+    """The same for a processor with keys: three fields more."""
     parts: list[bytes] = []
     for number, (text, raw, line, reason) in enumerate(records, loaded.total + 1):
         parts.append(_START.pack(len(_KEYED), 16, batch_id.bytes, 4, number))
-        key = None if text is None else keys.key(text)
+        key = RecordKeys(None) if text is None else keys.of_record(text)
         if text is None:
             parts.append(_unreadable(raw or b"", line, reason))
             loaded.unreadable.append(number)
@@ -198,11 +199,15 @@ def _failed(text: bytes | None, raw: bytes | None, line: int | None, failure: Fa
     return _FAILED_STATUS + source + (_NULL if raw is None else _field(raw)) + _line(line) + error
 
 
-def _key_fields(key: str | Failure | None) -> bytes:
-    """The fields that only items of a processor with keys have: the key, or what helps."""
-    if isinstance(key, str):
-        return _field(key.encode()) + _NULL
-    return _NULL + (_NULL if key is None else _field((key.hint or "").encode()))
+def _key_fields(key: RecordKeys | Failure) -> bytes:
+    """The fields that only items of a processor with keys have: the keys, or what helps."""
+    if isinstance(key, Failure):
+        return _NULL * 2 + _field((key.hint or "").encode())
+    return _text(key.key) + _text(key.lock) + _NULL
+
+
+def _text(text: str | None) -> bytes:
+    return _NULL if text is None else _field(text.encode())
 
 
 def _line(line: int | None) -> bytes:

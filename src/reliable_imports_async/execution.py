@@ -20,6 +20,7 @@ from .interruptions import must_propagate, undisturbed
 from .item_keys import remembering, skips_unchanged
 from .judgement import Action, Judgement, describe, judge, sound
 from .models import ImportBatch, ImportBatchItem, ItemStatus
+from .ordering import KeyLearnt, Ordering
 from .outcomes import Completed, Deferred, Failed, Failure, FailureKind, Outcome, Skip, Undone
 from .prepared import Prepared
 from .processors import BaseProcessor
@@ -27,6 +28,7 @@ from .readiness import NotReady, make_ready
 from .session import Outage, Session
 from .settings import Settings
 from .settling import (
+    Later,
     Settled,
     Settler,
     Superseded,
@@ -77,6 +79,7 @@ class Executor:
         settler: Stores what does not commit with the item's own transaction.
         item_timeout: Seconds for validating and preparing, and again for processing, an item.
         dry_run: What contexts say about it.
+        ordering: Which keys items have, that orders them.
         remembering: Where contents are remembered by their keys; None: nowhere.
         skipping: Where to look for what has not changed; None: everything is processed.
     """
@@ -103,6 +106,7 @@ class Executor:
         self.item_timeout = processor.item_timeout or settings.item_timeout
         self.remembering = remembering(processor, batch.batch_type)
         self.skipping = self.remembering if skips_unchanged(batch.options) else None
+        self.ordering = Ordering(processor, batch)
         self.calls = Calls(processor, self.item_timeout)
         self.always_ready = processor.model() is None and not (
             processor.overrides("validate_item") or processor.overrides("prepare_item")
@@ -131,8 +135,13 @@ class Executor:
         timeout = self.settings.commit_timeout
         return Session(self.database, self.processor, self.item_timeout, more, timeout)
 
-    async def prepare(self, item: ImportBatchItem[Any]) -> Prepared:
+    async def prepare(
+        self, item: ImportBatchItem[Any], read: ImportBatchItem[Any] | None = None
+    ) -> Prepared:
         """Validate and prepare an item, with no connection held.
+
+        Args:
+            read: The item with its data, where somebody has needed that before.
 
         Raises:
             Outage: The server failed under a query of validate_item or prepare_item.
@@ -140,7 +149,7 @@ class Executor:
         prepared = self.as_it_is(item)
         if not self.always_ready:
             started = perf_counter()
-            ready = await self._ready(item, prepared.ctx)
+            ready = await self._ready(item, prepared.ctx, read)
             prepared.is_ready(ready, perf_counter() - started)
         return prepared
 
@@ -158,6 +167,7 @@ class Executor:
             catalog=self._catalog,
         )
         ctx.dry_run = self.dry_run
+        ctx._upserting = self.ordering.upserting_one  # noqa: SLF001
         return ctx
 
     def new_log(self) -> LogBuffer:
@@ -175,6 +185,8 @@ class Executor:
             outcome = await self._outcome(prepared, session)
         except _FenceLost:
             return Superseded()
+        except KeyLearnt:
+            return Later()
         finally:
             prepared.leave()
         match outcome:
@@ -211,14 +223,17 @@ class Executor:
             await anyio.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
 
     async def _ready(
-        self, item: ImportBatchItem[Any], ctx: ImportContext
+        self,
+        item: ImportBatchItem[Any],
+        ctx: ImportContext,
+        read: ImportBatchItem[Any] | None,
     ) -> ImportBatchItem[Any] | Undone:
         """The item with its data and what was prepared, or why it has none."""
         reader = ReadingConnection(self.database.reading)
         ctx._enter(reader, item)  # noqa: SLF001
         try:
             with anyio.move_on_after(self.item_timeout):
-                return await make_ready(self.processor, item, ctx)
+                return await make_ready(self.processor, item, ctx, read)
             raise NotReady(ItemTimeout(self.item_timeout), FailureKind.TIMEOUT)
         except BaseException as exc:  # noqa: BLE001 - judged; what is not ours is raised again
             return self._not_ready(exc, item, reader)
@@ -247,6 +262,7 @@ class Executor:
         """The item's transaction, from BEGIN to COMMIT."""
         conn = await session.begin()
         guarded, ctx = GuardedConnection(conn), prepared.ctx
+        version = self.ordering.version
         ctx._enter(guarded, item)  # noqa: SLF001
         try:
             if self.database.pooled:
@@ -255,6 +271,8 @@ class Executor:
             guarded.close()
             if not conn.is_in_transaction():
                 raise TransactionEnded
+            if self.ordering.version != version:
+                raise KeyLearnt
             chain = not guarded.changed_transaction and session.more()
             at_once = None
             keyed = self.remembering is not None and item.item_key is not None
@@ -266,12 +284,16 @@ class Executor:
             exc = sound(raised)
             own = await guarded.own_errors(exc)
             guarded.close()
+            if self.ordering.version != version and not must_propagate(exc):
+                exc = KeyLearnt()
             return await self._undo(exc, item, own, session, changed=guarded.changed_transaction)
         return await self._commit(item, outcome, session, at_once, chain=chain)
 
-    def set_context(self, guarded: GuardedConnection, log: LogBuffer) -> ImportContext:
+    def set_context(
+        self, items: Sequence[ImportBatchItem[Any]], guarded: GuardedConnection, log: LogBuffer
+    ) -> ImportContext:
         """The context of a set of items."""
-        return ImportContext(
+        ctx = ImportContext(
             self.batch,
             guarded,
             shared=self._shared,
@@ -279,6 +301,9 @@ class Executor:
             of_items=True,
             catalog=self._catalog,
         )
+        ordering = self.ordering
+        ctx._upserting = lambda _, key, values: ordering.upserting(items, key, values)  # noqa: SLF001
+        return ctx
 
     async def _settle(
         self,
@@ -313,7 +338,7 @@ class Executor:
         lost = session.lost or (plain and not await undo())
         if lost or not plain:
             await session.discard()
-        if must_propagate(exc) or isinstance(exc, _FenceLost | Outage):
+        if must_propagate(exc) or isinstance(exc, _FenceLost | KeyLearnt | Outage):
             raise exc
         if not lost and defers(self.processor, item, exc):
             return Deferred()  # at once: it may happen to most items, and nothing is stored

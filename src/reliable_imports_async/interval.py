@@ -12,6 +12,7 @@ from .interruptions import must_propagate, undisturbed
 from .itemwise import ItemWise, MayStart, RunFailed, TransactionChanged
 from .judgement import Action
 from .models import ImportBatchItem, ItemStatus
+from .ordering import KeyLearnt
 from .outcomes import Completed, Deferred, Failed, FailureKind, Outcome, Postponed, Skip, Undone
 from .prepared import Prepared
 from .processors import is_set_wise
@@ -45,6 +46,7 @@ class _Abandoned(Exception):
     Attributes:
         culprit: The item whose outcome is known all the same, with that outcome.
         changed: Whether items of this processor can never share a transaction.
+        again: Whether its items are to run again later, once their ranges are claimed again.
     """
 
     def __init__(
@@ -52,10 +54,12 @@ class _Abandoned(Exception):
         culprit: Done | None = None,
         *,
         changed: bool = False,
+        again: bool = False,
     ) -> None:
         super().__init__()
         self.culprit = culprit
         self.changed = changed
+        self.again = again
 
 
 class Interval:
@@ -103,13 +107,15 @@ class Interval:
             try:
                 ended = await self._transaction(waiting, session, may_start)
             except _Abandoned as abandoned:
+                if abandoned.again:
+                    return decided
                 self._size = 1 if abandoned.changed else max(2, self._size // 2)
                 self._limit = 1 if abandoned.changed else self._limit
                 return decided | await self._alone(abandoned, session)
             if not ended:
                 break
             decided |= ended
-            waiting = [one for one in waiting if one.item.item_number not in decided]
+            waiting = _still_to_run(waiting, decided)
         self._size = min(self._limit, self._size + max(1, self._size // 8))
         return decided
 
@@ -119,12 +125,17 @@ class Interval:
         """One transaction, from BEGIN to COMMIT."""
         conn = await session.begin()
         stored: dict[int, Done] = {}
+        version = self._executor.ordering.version
         try:
             await self._executor.database.configure_transaction(conn, self._executor.item_timeout)
             round_ = await self._begin(conn, prepared)
             await self._runs(round_, session, may_start)
+            if self._executor.ordering.version != version:
+                raise _Abandoned(again=True)
             ended = round_.certain()
             stored = self._allowed(ended)
+            if round_.keyed and _overtaken(ended, stored):
+                raise _Abandoned
             await self._settle(round_, stored)
             if await self._executor.commit(session, chain=session.more()) is not None:
                 raise _Abandoned
@@ -145,7 +156,7 @@ class Interval:
         seconds = self._executor.item_timeout + ROUND_TRIP_SECONDS
         savepoints = Savepoints(conn, seconds, self._deferred)
         await savepoints.set()
-        round_ = Round(deque(), savepoints)
+        round_ = Round(deque(), savepoints, keyed=any(one.keys for one in prepared))
         for one in prepared:
             if isinstance(one.ready, ImportBatchItem):
                 round_.waiting.append(one)
@@ -200,6 +211,8 @@ class Interval:
         exc, own = failed.cause, failed.own
         if must_propagate(exc):
             raise exc
+        if isinstance(exc, KeyLearnt):
+            raise _Abandoned(again=True) from exc
         plain = undisturbed((*own, exc)) and not session.lost
         if plain and defers(self._executor.processor, run[0].item, exc):
             return await self._defer(failed, run, round_)
@@ -296,6 +309,32 @@ class Interval:
 
 
 _COMPLETED = Settled(ItemStatus.COMPLETED)
+
+
+def _still_to_run(prepared: Sequence[Prepared], decided: Mapping[int, Verdict]) -> list[Prepared]:
+    """Those without an outcome; but none behind one of its key that is tried again later."""
+    left: list[Prepared] = []
+    later: set[str] = set()
+    for one in prepared:
+        verdict = decided.get(one.item.item_number)
+        if isinstance(verdict, Later) or not later.isdisjoint(one.keys):
+            later.update(one.keys)
+        elif verdict is None:
+            left.append(one)
+    return left
+
+
+def _overtaken(ended: Mapping[int, Done], stored: Mapping[int, Done]) -> bool:
+    """Whether an item has run whose key an earlier one has that stays pending after all."""
+    refused: set[str] = set()
+    for number in sorted(ended):
+        one = ended[number]
+        if number in stored:
+            if not refused.isdisjoint(one.prepared.keys):
+                return True
+        elif not isinstance(one.outcome, Deferred):
+            refused.update(one.prepared.keys)
+    return False
 
 
 def _verdict(outcome: Outcome) -> Verdict:

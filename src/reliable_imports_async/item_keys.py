@@ -17,8 +17,10 @@ from .models import ImportBatch
 from .outcomes import Failure, FailureKind
 from .processors import BaseProcessor, is_declared, key_of
 from .store import item_keys
-from .store.item_keys import Remembering
+from .store.item_keys import RecordKeys, Remembering
 
+STORED_LOCK_KEYS = "lock_keys"
+"""The option of a batch whose items were stored with their lock keys."""
 LONGEST_KEY = 1_000
 PAGE = 500
 ON_DUPLICATE = ("process", "skip", "fail")
@@ -34,21 +36,29 @@ class ItemKeys:
 
     def __init__(self, processor: BaseProcessor[Any]) -> None:
         self.processor = processor
+        self._keyed = _has_item_keys(processor)
         self._declared = not processor.overrides("item_key")
+        self._locking = processor.overrides("lock_key")
 
     @classmethod
     def of(cls, processor: BaseProcessor[Any]) -> "ItemKeys | None":
         """Those of a processor that has any."""
         return cls(processor) if has_keys(processor) else None
 
-    def key(self, text: bytes | str) -> str | Failure | None:
-        """The key of a stored record; None: it has none; a failure: what it has cannot be one."""
+    def of_record(self, text: bytes | str) -> RecordKeys | Failure:
+        """The keys of a stored record; a failure: what it has cannot be one."""
+        hook = "item_key"
         try:
-            return key_text(self._given(from_json(text)))
+            record = from_json(text)
+            key = key_text(self._given(record)) if self._keyed else None
+            if not self._locking:
+                return RecordKeys(key)
+            hook = "lock_key"
+            return RecordKeys(key, key_text(self.processor.lock_key(record), hook))
         except BaseException as exc:  # a user's code may raise anything; it is one record
             if ends_process(exc):
                 raise
-            refused = exc if isinstance(exc, ItemKeyRefused) else _raised(exc)
+            refused = exc if isinstance(exc, ItemKeyRefused) else _raised(exc, hook)
             return describe(refused, kind=FailureKind.VALIDATION)
 
     async def mark_repeated(self, conn: Connection, root_batch_id: UUID, batch_id: UUID) -> int:
@@ -70,7 +80,7 @@ class ItemKeys:
         failed, after = False, 0
         while page := await item_keys.pending_page(conn, batch.id, after, PAGE):
             after = page[-1][0]
-            keys = {number: (self.key(text), key) for number, text, key in page}
+            keys = {number: (self.of_record(text), old) for number, text, old in page}
             changed = {number: new for number, (new, old) in keys.items() if new != old}
             if changed:
                 await item_keys.rekey(conn, batch.id, changed)
@@ -86,6 +96,11 @@ class ItemKeys:
 
 
 def has_keys(processor: BaseProcessor[Any]) -> bool:
+    """Whether keys are stored with the items of a processor."""
+    return _has_item_keys(processor) or processor.overrides("lock_key")
+
+
+def _has_item_keys(processor: BaseProcessor[Any]) -> bool:
     """Whether items of a processor get keys: it says which, or declares them and asks for them."""
     cls = type(processor)
     asked = processor.skip_unchanged or processor.on_duplicate != "process"
@@ -104,7 +119,7 @@ def skips_unchanged(options: Mapping[str, Any]) -> bool:
     return options.get("skip_unchanged") is not False
 
 
-def key_text(key: object) -> str | None:
+def key_text(key: object, name: str = "item_key") -> str | None:
     """A key as it is stored: a text as it is, a number as text, a tuple as a JSON array of texts.
 
     As in a unique constraint, nothing is equal to what is missing: None or an empty text, also as
@@ -113,29 +128,29 @@ def key_text(key: object) -> str | None:
     Raises:
         ItemKeyRefused: It is something else, too long, or no text that PostgreSQL stores.
     """
-    parts = [_part(part) for part in key] if isinstance(key, tuple) else [_part(key)]
+    parts = [_part(part, name) for part in (key if isinstance(key, tuple) else (key,))]
     if not (parts and all(parts)):
         return None
     text = to_json(parts).decode() if isinstance(key, tuple) else str(parts[0])
     size = len(text.encode())
     if size > LONGEST_KEY:
-        raise _refused(f"item_key is {size:,} bytes long; at most {LONGEST_KEY:,} are allowed.")
+        raise _refused(f"{name} is {size:,} bytes long; at most {LONGEST_KEY:,} are allowed.")
     return text
 
 
-def _part(part: object) -> str:
+def _part(part: object, name: str) -> str:
     """One part of a key as text; an empty one for what is missing."""
     if part is None:
         return ""
     if isinstance(part, bool) or not isinstance(part, str | int | float | Decimal):
-        raise _refused(f"item_key returned {type(part).__name__}.")
+        raise _refused(f"{name} returned {type(part).__name__}.")
     if isinstance(part, float | Decimal) and not math.isfinite(part):
-        raise _refused("item_key returned a number that is not finite.")
+        raise _refused(f"{name} returned a number that is not finite.")
     text = str.__str__(part) if isinstance(part, str) else format(part)
     if "\0" in text:
-        raise _refused("item_key contains a NUL character, which PostgreSQL cannot store.")
+        raise _refused(f"{name} contains a NUL character, which PostgreSQL cannot store.")
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _refused("item_key contains half a character (a lone surrogate).")
+        raise _refused(f"{name} contains half a character (a lone surrogate).")
     return text
 
 
@@ -144,12 +159,12 @@ def _refused(message: str) -> ItemKeyRefused:
     return ItemKeyRefused(message, hint=hint)
 
 
-def _raised(exc: BaseException) -> ItemKeyRefused:
+def _raised(exc: BaseException, hook: str) -> ItemKeyRefused:
     try:
         reason = f"{type(exc).__name__}: {exc}"
     except Exception:  # noqa: BLE001 - even this may be a user's code
         reason = type(exc).__name__
-    return _refused(f"item_key raised {reason}")
+    return _refused(f"{hook} raised {reason}")
 
 
 def check_keys(processor: BaseProcessor[Any]) -> None:
@@ -173,13 +188,15 @@ def check_keys(processor: BaseProcessor[Any]) -> None:
         raise NotAProcessor(
             f"{where}: version is {processor.version!r}.", hint="give a text or a whole number."
         )
-    if not callable(cls.item_key) or inspect.iscoroutinefunction(cls.item_key):
-        raise NotAProcessor(
-            f"{where}.item_key must be a plain method.",
-            hint="write `def item_key(self, record): return record['id']`.",
-        )
+    for hook in ("item_key", "lock_key"):
+        function = getattr(cls, hook)
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise NotAProcessor(
+                f"{where}.{hook} must be a plain method.",
+                hint=f"write `def {hook}(self, record): return record['id']`.",
+            )
     asked = processor.skip_unchanged or processor.on_duplicate != "process"
-    if asked and not has_keys(processor):
+    if asked and not _has_item_keys(processor):
         needs = "skip_unchanged" if processor.skip_unchanged else "on_duplicate"
         raise NotAProcessor(
             f"{where} has {needs} but no item_key.",

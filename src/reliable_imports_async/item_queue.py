@@ -1,9 +1,13 @@
-"""The items between the feeder and the slots, and as many of them as fit."""
+"""The items between the feeder and the slots, and as many of them as fit.
+
+Items that share a key leave it in the order of their numbers, and no two slots have them at once.
+"""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any
 
 import anyio
@@ -18,18 +22,184 @@ FIRST_PAGE_ITEMS = 50
 PAGE_BYTES = 8 * 1024 * 1024
 
 
-@dataclass(slots=True)
+class Place(Enum):
+    """Where an item with keys is."""
+
+    QUEUED = auto()
+    PARKED = auto()  # it has come to the slots, and waits for an earlier one of its keys
+    TAKEN = auto()
+    LEFT = auto()  # to whoever claims its range next
+
+
+@dataclass(slots=True, eq=False)
 class Work:
     """An item waiting for a slot, and the range it counts for.
 
     Attributes:
         doomed: Why it is not run but failed.
+        keys: Of items that share one, the earlier takes effect first.
+        read: The item with its data, where that was needed for its keys.
+        settled: Whether it has an outcome, or was deferred: later items of its keys may follow.
+        place: Where it is, if it has keys.
     """
 
     item: ImportBatchItem[Any]
     held: HeldRange
     prepared: Prepared | None = None
     doomed: Failure | None = None
+    keys: tuple[str, ...] = ()
+    read: ImportBatchItem[Any] | None = None
+    settled: bool = False
+    place: Place = Place.QUEUED
+
+    @property
+    def number(self) -> int:
+        """The item's number."""
+        return self.item.item_number
+
+
+@dataclass(slots=True)
+class Lane:
+    """The items of one key, in order.
+
+    Attributes:
+        waiting: Those that no slot has taken.
+        taken: How many of them a slot has.
+        owner: Stands for what that slot took; None when no slot has any.
+    """
+
+    waiting: deque[Work] = field(default_factory=deque)
+    taken: int = 0
+    owner: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A key of which an item has not had its end, and will not have it here.
+
+    Attributes:
+        clock: When. What was claimed later was compared with that item when it was claimed.
+        number: Of that item; earlier ones may run.
+        held: Its range.
+    """
+
+    clock: int
+    number: int
+    held: HeldRange
+
+
+class Lanes:
+    """Keeps items of one key in order: one slot has them at a time, the others park behind it.
+
+    When an item is not settled here (it is tried again later, its range is lost, the batch
+    pauses), later ones of its keys are left as they are: whoever claims their ranges next finds
+    out in the database whether they may run.
+
+    Attributes:
+        clock: Counts the closing of keys.
+        parked: How many items wait here for an earlier one.
+        freed: Parked ones that could go on.
+    """
+
+    def __init__(self) -> None:
+        self.clock = 0
+        self.parked = 0
+        self.freed: deque[Work] = deque()
+        self._lanes: dict[str, Lane] = {}
+        self._closed: dict[str, Closed] = {}
+
+    def enter(self, works: Sequence[Work]) -> list[Work]:
+        """Give each item its place behind earlier ones; those that have one, without the others."""
+        return [work for work in works if not work.keys or self._enter(work)]
+
+    def _enter(self, work: Work) -> bool:
+        if work.number in work.held.claimed.blocked or self._is_closed(work):
+            work.place = Place.LEFT
+            self.close(work)
+            work.held.finish_item()
+            return False
+        for key in work.keys:
+            self._lanes.setdefault(key, Lane()).waiting.append(work)
+        return True
+
+    def _is_closed(self, work: Work) -> bool:
+        for key in work.keys:
+            closed = self._closed.get(key)
+            if closed and work.held.seen < closed.clock and work.number > closed.number:
+                if closed.held is work.held:
+                    work.held.behind.add(work.number)
+                return True
+        return False
+
+    def take(self, work: Work, owner: object) -> bool:
+        """Whether a slot has got the item; else it is parked."""
+        lanes = [self._lanes[key] for key in work.keys]
+        if any(lane.owner not in (None, owner) or lane.waiting[0] is not work for lane in lanes):
+            self.parked += work.place is not Place.PARKED
+            work.place = Place.PARKED
+            return False
+        self.parked -= work.place is Place.PARKED
+        work.place = Place.TAKEN
+        for lane in lanes:
+            lane.waiting.popleft()
+            lane.owner, lane.taken = owner, lane.taken + 1
+            self._free_first(lane)  # it may join the same slot
+        return True
+
+    def drop(self, work: Work) -> None:
+        """An item that was left has come to a slot."""
+        work.place = Place.TAKEN
+        work.held.finish_item()
+
+    def release(self, works: Sequence[Work]) -> None:
+        """A slot is done with what it took."""
+        for work in works:
+            if work.keys and not work.settled:
+                self.close(work)
+        for work in works:
+            for key in work.keys:
+                lane = self._lanes[key]
+                lane.taken -= 1
+                if not lane.taken:
+                    lane.owner = None
+                    self._free_first(lane)
+                    if not lane.waiting:
+                        del self._lanes[key]
+
+    def close(self, work: Work) -> None:
+        """Leave later items of the keys of one that has not had its end here."""
+        open_ends = [work]
+        while open_ends:
+            first = open_ends.pop()
+            first.held.incomplete = True
+            for key in first.keys:
+                open_ends += self._close(key, first)
+
+    def _close(self, key: str, first: Work) -> list[Work]:
+        """Close one key; the items that are left by it."""
+        self.clock += 1
+        before = self._closed.get(key)
+        number = first.number if before is None else min(first.number, before.number)
+        self._closed[key] = Closed(self.clock, number, first.held)
+        lane = self._lanes.get(key)
+        if lane is None:
+            return []
+        left = [work for work in lane.waiting if work.number >= first.number]
+        if left:
+            lane.waiting = deque(work for work in lane.waiting if work.number < first.number)
+        behind = [work for work in left if work.place is not Place.LEFT]
+        for work in behind:
+            if work.held is first.held and work is not first:
+                work.held.behind.add(work.number)
+            if work.place is Place.PARKED:
+                self.parked -= 1
+                self.freed.append(work)  # whoever takes it next drops it
+            work.place = Place.LEFT
+        return [work for work in behind if work is not first]
+
+    def _free_first(self, lane: Lane) -> None:
+        if lane.waiting and lane.waiting[0].place is Place.PARKED:
+            self.freed.append(lane.waiting[0])
 
 
 class Belt:
@@ -47,12 +217,22 @@ class Belt:
     def __len__(self) -> int:
         return len(self._works)
 
+    @property
+    def _over(self) -> bool:
+        """Whether nobody needs to wait for anything any more."""
+        return self.ended
+
     def put(self, works: Sequence[Work]) -> None:
         """Put works on; as many takers as that are woken."""
         self._works.extend(works)
         self._wake(len(works))
 
-    async def take(self, most: int, patience: float | None) -> list[Work]:
+    async def take(
+        self,
+        most: int,
+        patience: float | None,
+        owner: object = None,
+    ) -> list[Work]:
         """The next works, `most` or fewer; none when none come within `patience` seconds."""
         if not self._works and not self.ended:
             with anyio.move_on_after(patience):
@@ -66,13 +246,13 @@ class Belt:
         self._wake(len(self._takers))
 
     async def _arrival(self) -> None:
-        while not self._works and not self.ended:
+        while not len(self) and not self._over:
             woken = anyio.Event()
             self._takers.append(woken)
             try:
                 await woken.wait()
             except BaseException:
-                if woken.is_set() and self._works:  # somebody else has to take them
+                if woken.is_set() and len(self):  # somebody else has to take them
                     self._wake(1)
                 raise
             finally:
@@ -84,25 +264,94 @@ class Belt:
             self._takers.popleft().set()
 
 
+class OrderedBelt(Belt):
+    """The same for slots that must not have items of one key at once, see `Lanes`.
+
+    Args:
+        passed: Called when works have left the belt, be it to be parked, with their number.
+    """
+
+    def __init__(self, lanes: Lanes, passed: Callable[[int], object]) -> None:
+        super().__init__()
+        self._lanes = lanes
+        self._passed = passed
+
+    def __len__(self) -> int:
+        return len(self._works) + len(self._lanes.freed)
+
+    @property
+    def _over(self) -> bool:
+        return self.ended and not len(self) and not self._lanes.parked
+
+    async def take(self, most: int, patience: float | None, owner: object = None) -> list[Work]:
+        """The next works that may run now, `most` or fewer.
+
+        Args:
+            owner: Stands for what one slot runs together: of that it may have several of a key.
+        """
+        works = self._next(most, owner)
+        if not works and not self._over:
+            with anyio.move_on_after(patience):
+                while not works and not self._over:
+                    await self._arrival()
+                    works = self._next(most, owner)
+        if self._over:
+            self._wake(len(self._takers))
+        return works
+
+    def put(self, works: Sequence[Work]) -> None:
+        """Put works on; as many takers as that are woken."""
+        super().put(works)
+        self.go_on()
+
+    def release(self, works: Sequence[Work]) -> None:
+        """A slot is done with these."""
+        self._lanes.release(works)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Wake takers for what was parked, and all of them at the end."""
+        self._wake(len(self._takers) if self._over else len(self._lanes.freed))
+
+    def _next(self, most: int, owner: object) -> list[Work]:
+        lanes, taken, left = self._lanes, list[Work](), len(self._works)
+        while len(taken) < most and len(self):
+            work = (lanes.freed or self._works).popleft()
+            if not work.keys:
+                taken.append(work)
+            elif work.place is Place.LEFT:
+                lanes.drop(work)
+            elif work.place is not Place.TAKEN and lanes.take(work, owner):
+                taken.append(work)
+        self._passed(left - len(self._works))
+        return taken
+
+
 class Queue:
     """Items that were read, and behind the preparers those that are ready for a slot.
 
     Args:
         concurrency: How many slots take from it.
         apart: Whether items are prepared apart from the slots, a few ahead of them.
+        ordered: Whether items may have keys.
 
     Attributes:
+        lanes: Keep items of one key in order.
         read: What the feeder has read.
         ready: What slots take; the same, unless items are prepared apart.
         page_items: How many items to read next, so that a page of large records fits in memory.
     """
 
-    def __init__(self, concurrency: int, *, apart: bool) -> None:
-        self.read = Belt()
-        self.ready = Belt() if apart else self.read
+    def __init__(self, concurrency: int, *, apart: bool, ordered: bool = False) -> None:
+        self._ahead = anyio.Semaphore(concurrency)  # prepared, and not yet taken
+        self.lanes = Lanes()
+        self._ordered = ordered
+        self.ready = Belt()
+        if ordered:
+            self.ready = OrderedBelt(self.lanes, self._passed)
+        self.read = Belt() if apart else self.ready
         self.apart = apart
         self.page_items = FIRST_PAGE_ITEMS
-        self._ahead = anyio.Semaphore(concurrency)  # prepared, and not yet taken
         self._least = 2 * concurrency
         self._enough = self._least
         self._room = anyio.Event()
@@ -110,7 +359,9 @@ class Queue:
     @property
     def full(self) -> bool:
         """Whether there are enough items for now."""
-        return len(self.read) > self._enough
+        return len(self.read) > self._enough or self.lanes.parked > max(
+            self._enough, 2 * self.page_items
+        )
 
     def portion(self, size: int) -> int:
         """How many of `size` items a slot takes at once; fewer when they are large."""
@@ -119,18 +370,32 @@ class Queue:
     def put(self, page: list[Work], portion: int) -> None:
         """Queue a page of items, for slots that take `portion` at once."""
         self._enough = max(self._least, 4 * portion)
-        self.read.put(page)
         self.page_items = _page_items(page)
+        self.read.put(self.lanes.enter(page) if self._ordered else page)
 
-    async def take(self, most: int, patience: float | None) -> list[Work]:
-        """The next items for a slot, `most` of them or fewer; none within `patience` seconds."""
-        works = await self.ready.take(most, patience)
-        if self.apart:
-            for _ in works:
-                self._ahead.release()
-        else:
-            self._made_room()
+    async def take(self, most: int, patience: float | None, owner: object = None) -> list[Work]:
+        """The next items for a slot, `most` of them or fewer; none within `patience` seconds.
+
+        Args:
+            owner: Stands for what the slot runs together.
+        """
+        works = await self.ready.take(most, patience, owner)
+        if not self._ordered:
+            self._passed(len(works))
         return works
+
+    def release(self, works: Sequence[Work]) -> None:
+        """A slot is done with what it took: later items of the same keys may follow."""
+        if isinstance(self.ready, OrderedBelt):
+            self.ready.release(works)
+
+    def give_up(self, work: Work) -> None:
+        """An item that will not come to the slots."""
+        if work.place is not Place.LEFT:
+            self.lanes.close(work)
+        work.held.finish_item()
+        if isinstance(self.ready, OrderedBelt):
+            self.ready.go_on()
 
     async def take_unprepared(self) -> Work | None:
         """The next item for a preparer; None when none comes any more."""
@@ -148,6 +413,13 @@ class Queue:
         self._room = anyio.Event()
         with anyio.move_on_after(seconds):
             await self._room.wait()
+
+    def _passed(self, count: int) -> None:
+        """So many works have left the slots' belt."""
+        if self.apart:
+            for _ in range(count):
+                self._ahead.release()
+        self._made_room()
 
     def _made_room(self) -> None:
         """Items were taken: the feeder goes on when there are few."""

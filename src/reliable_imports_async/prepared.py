@@ -20,9 +20,10 @@ class Prepared:
         item: As it was read.
         ready: With its data and what was prepared; or why it cannot be processed.
         seconds: How long that took.
+        keys: Of items that share one, the earlier takes effect first.
     """
 
-    __slots__ = ("_context", "_ctx", "_mark", "item", "ready", "seconds")
+    __slots__ = ("_context", "_ctx", "_mark", "item", "keys", "ready", "seconds")
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Prepared:
         self.item = item
         self.ready: ImportBatchItem[Any] | Undone = item
         self.seconds = 0.0
+        self.keys: tuple[str, ...] = ()
         self._context = context
         self._ctx: ImportContext | None = None
         self._mark = 0  # how many log lines there were before the transaction

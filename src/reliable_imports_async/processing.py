@@ -151,13 +151,14 @@ class Processing:
             executor = Executor(
                 batch, processor, self._database, self._settings, shared=shared, streak=streak
             )
+            executor.ordering.begin()
             if (reason := await executor.calls.check_declaration(self._database)) is not None:
                 await pause(batch, self._control, reason)
                 return
             concurrency = min(
                 processor.concurrency or self._database.concurrency, self._database.concurrency
             )
-            queue = Queue(concurrency, apart=executor.waits)
+            queue = Queue(concurrency, apart=executor.waits, ordered=True)
             size = commit_interval or interval_of(processor)
             slots = Slots(
                 batch,

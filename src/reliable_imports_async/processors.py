@@ -100,6 +100,16 @@ class BaseProcessor(Generic[T]):
         """
         return None
 
+    def lock_key(self, record: dict[str, Any]) -> object:
+        """Which records must take effect in their order: those that return the same key.
+
+        For a processor whose writes collide on something that neither `item_key` nor a declared
+        `key` names. A text, a number or a tuple of them; None for a record that no other has to
+        wait for. It gets the record as it is stored, before any model, when the batch is created.
+        A key of another kind, or an exception, fails the item.
+        """
+        return None
+
     def validate_item(self, item: ImportBatchItem[T], ctx: ImportContext) -> object:
         """Say whether the item may be processed; plain or async.
 

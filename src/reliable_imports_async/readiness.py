@@ -20,16 +20,22 @@ class NotReady(Exception):
 
 
 async def make_ready(
-    processor: BaseProcessor[Any], item: ImportBatchItem[Any], ctx: ImportContext
+    processor: BaseProcessor[Any],
+    item: ImportBatchItem[Any],
+    ctx: ImportContext,
+    read: ImportBatchItem[Any] | None = None,
 ) -> ImportBatchItem[Any]:
     """Validate and prepare an item, with no transaction and no item connection held.
+
+    Args:
+        read: The item with its data, where somebody has needed that before.
 
     Raises:
         NotReady: The record was rejected, or the processor raised.
     """
     kind = FailureKind.VALIDATION
     try:
-        item = with_data(processor, item)
+        item = with_data(processor, item) if read is None else read
         ctx.item = item
         if processor.overrides("validate_item"):
             await _validate(processor, item, ctx)

@@ -41,6 +41,7 @@ class Round:
     Attributes:
         waiting: What has not run yet, in order.
         suspects: What runs last, and alone.
+        keyed: Whether any item has keys; those that share one run in order.
         lines: Log lines that belong to no single item.
         done: What has, by item number, in the order in which it ended.
         accused: Items that failed after others whose effects were then undone, with the numbers
@@ -49,6 +50,7 @@ class Round:
 
     waiting: deque[Prepared]
     savepoints: Savepoints
+    keyed: bool = False
     suspects: deque[Prepared] = field(default_factory=deque)
     lines: list[LogLine] = field(default_factory=list)
     done: dict[int, Done] = field(default_factory=dict)
@@ -73,6 +75,36 @@ class Round:
             self.suspects.extend(found)
             apart = {one.item.item_number for one in found}
             self.waiting = deque(w for w in self.waiting if w.item.item_number not in apart)
+        if self.keyed:
+            self._arrange()
+
+    def _arrange(self) -> None:
+        """Let nothing overtake an earlier item of its key.
+
+        Behind one that runs last, or that may have to run again, it runs last as well. Behind one
+        that is tried again later it does not run in this transaction.
+        """
+        last = {one.item.item_number for one in self.suspects}
+        pending = (*self.waiting, *self.suspects)
+        ended = [
+            one.prepared
+            for number, one in self.done.items()
+            if number in self.accused or isinstance(one.outcome, Postponed)
+        ]
+        self.waiting, self.suspects = deque(), deque()
+        apart, later = set[str](), set[str]()
+        for one in sorted((*pending, *ended), key=lambda one: one.item.item_number):
+            number = one.item.item_number
+            if number in self.done:
+                postponed = isinstance(self.done[number].outcome, Postponed)
+                (later if postponed else apart).update(one.keys)
+            elif not later.isdisjoint(one.keys):
+                later.update(one.keys)
+            elif number in last or not apart.isdisjoint(one.keys):
+                apart.update(one.keys)
+                self.suspects.append(one)
+            else:
+                self.waiting.append(one)
 
     def put_back(self, run: Sequence[Prepared]) -> None:
         """These run next."""
@@ -102,6 +134,8 @@ class Round:
         self.done[guilty] = ended
         if before:
             self.accused[guilty] = {one.item.item_number for one in before}
+        if self.keyed:
+            self._arrange()
 
     def certain(self) -> dict[int, Done]:
         """The outcomes that will not change any more."""

@@ -5,12 +5,13 @@ from time import monotonic
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from . import unchanged
 from .control import BEAT_SECONDS, Control, HeldRange
 from .deferral import next_pass
 from .execution import Executor
-from .item_queue import PAGE_ITEMS, Queue, Work
+from .item_queue import PAGE_ITEMS, Place, Queue, Work
 from .models import ImportBatch
 from .session import Outage
 from .slots import Slots
@@ -23,6 +24,7 @@ RANGE_SECONDS = 5.0
 LEAST_ITEMS = 20
 CLAIM_SECONDS = 10.0
 HAND_BACK_SECONDS = 10.0
+KEYED_AT_ONCE = 50
 SATED_SECONDS = 0.25  # what is left may be suspect ranges, of which this process has enough
 LOST_PASS_SECONDS = 0.05  # somebody else has reopened the deferred ranges; or the batch is stopped
 
@@ -62,6 +64,7 @@ class Drain:
         self._read_items = 0
         self._mostly_unchanged = False
         self._released = anyio.Event()
+        self._ordering = executor.ordering
 
     async def run(self) -> None:
         """Work until every range is done, the batch is paused or cancelled, or the turn is over.
@@ -121,13 +124,14 @@ class Drain:
         return max(self._concurrency, self._slots.portion, int(RANGE_SECONDS * done / seconds))
 
     async def _claim(self, wanted: int) -> HeldRange | None:
-        batch_id, control = self._batch.id, self._control
+        batch_id, control, ordering = self._batch.id, self._control, self._ordering
 
         async def statement(conn: Any) -> HeldRange | None:
             # Shielded: a claim whose answer is not awaited would be leased and never handed back.
             async with control.claiming:
                 with anyio.fail_after(CLAIM_SECONDS, shield=True):
                     known = control.held_firsts(batch_id)
+                    version, seen = ordering.version, self._queue.lanes.clock
                     claimed = await ranges.claim(
                         conn,
                         batch_id,
@@ -137,21 +141,65 @@ class Drain:
                         wanted=wanted,
                         of_suspects=LEAST_ITEMS if control.suspects < MOST_RANGES else 0,
                         of_dead=LEAST_ITEMS,
+                        exempt=self._in_order(),
+                        kinds=ordering.kinds,
                     )
                     if claimed is None:
                         return None
                     held = control.hold(*claimed)
+                    held.ordered, held.seen = version, seen
+                    held.incomplete = bool(held.claimed.blocked)
                     self._held.add(held)
                     return held
 
         return await control.insist(statement)
 
+    def _in_order(self) -> list[int]:
+        """The ranges whose items are all in the queue or behind it, where they keep their order."""
+        return [
+            held.claimed.first_item
+            for held in self._held
+            if held.open
+            and held.ordered == self._ordering.version
+            and not (held.incomplete or held.suspect)
+        ]
+
     async def _read(self, held: HeldRange) -> None:
         """Queue a range's items page by page."""
+        if self._ordering.active and held.claimed.epoch > 1:
+            await self._close_undue(held)
+        if not await self._read_pages(held):
+            held.incomplete = True
+
+    async def _close_undue(self, held: HeldRange) -> None:
+        """Later items have to wait for those of their keys that are due later."""
+        undue = await self._control.insist(
+            lambda conn: items.read_undue(
+                conn,
+                held.claimed.batch_id,
+                self._batch.root_batch_id,
+                held.claimed.first_item,
+                held.claimed.last_item,
+            )
+        )
+        for work in await self._keyed([Work(item, held) for item in undue]):
+            self._queue.lanes.close(work)
+
+    async def _keyed(self, works: list[Work]) -> list[Work]:
+        """The same with their keys."""
+        if self._ordering.active:
+            for count, work in enumerate(works, 1):
+                work.keys, work.read = self._ordering.keys(work.item)
+                if count % KEYED_AT_ONCE == 0:
+                    await anyio.lowlevel.checkpoint()
+        return works
+
+    async def _read_pages(self, held: HeldRange) -> bool:
+        """Queue them; whether all of them were."""
         claimed = held.claimed
         first, skipping = claimed.first_item, self._executor.skipping
         if skipping is not None and self._slots.running and not await self._left(held, skipping):
-            return
+            return True
         while first <= claimed.last_item and held.open and self._slots.running:
             page = await self._control.insist(
                 lambda conn, first=first: items.read_pending(  # type: ignore[misc]
@@ -164,9 +212,9 @@ class Drain:
                 )
             )
             if not page:
-                return
+                return True
             first = page[-1].item_number + 1
-            works = [Work(item, held) for item in held.to_run(page)]
+            works = await self._keyed([Work(item, held) for item in held.to_run(page)])
             if not works:
                 continue
             held.unsettled += len(works)
@@ -174,6 +222,7 @@ class Drain:
             self._queue.put(works, self._slots.portion)
             while self._queue.full and self._slots.running:
                 await self._queue.wait_for_room(1.0)  # to see a pause
+        return first > claimed.last_item
 
     async def _left(self, held: HeldRange, skipping: Remembering) -> int:
         """Skip what has not changed in a range; how many items are left at most."""
@@ -192,7 +241,9 @@ class Drain:
         while held.unsettled:
             held.progressed = anyio.Event()
             await held.progressed.wait()
-        await self._control.insist(lambda conn: ranges.release(conn, held.claimed, held.deferred))
+        await self._control.insist(
+            lambda conn: ranges.release(conn, held.claimed, held.deferred, held.behind)
+        )
         self._control.let_go(held)
         self._held.discard(held)
         self._released.set()
@@ -229,11 +280,11 @@ class Drain:
     async def _preparer(self) -> None:
         """Validate and prepare one queued item after the other."""
         while work := await self._queue.take_unprepared():
-            if not self._slots.may_start(work):
-                work.held.finish_item()
+            if work.place is Place.LEFT or not self._slots.may_start(work):
+                self._queue.give_up(work)
                 continue
             with suppress(Outage):  # the slot waits for the server, and prepares it again
-                work.prepared = await self._executor.prepare(work.item)
+                work.prepared = await self._executor.prepare(work.item, work.read)
             await self._queue.put_prepared(work)
 
     async def _hand_back(self) -> None:
@@ -243,6 +294,6 @@ class Drain:
                 self._control.let_go(held)
                 await self._control.insist(
                     lambda conn, held=held: ranges.release(  # type: ignore[misc]
-                        conn, held.claimed, held.deferred
+                        conn, held.claimed, held.deferred, held.behind
                     )
                 )

@@ -40,7 +40,7 @@ class SetWise:
         items = _ready(run, may_start)
         guarded = GuardedConnection(savepoints.conn)
         log = self._executor.new_log()
-        ctx = self._executor.set_context(guarded, log)
+        ctx = self._executor.set_context(items, guarded, log)
         try:
             outcomes = await self._executor.calls.several(items, ctx, limit)
             if not savepoints.conn.is_in_transaction():

@@ -5,17 +5,19 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import anyio
 
-from .control import Control
+from .control import Control, HeldRange
 from .execution import Executor
 from .interval import Interval
 from .item_queue import Queue, Work
 from .judgement import is_server_state
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Deferred, Failure, FailureKind
+from .prepared import Prepared
 from .session import Outage, Session
 from .settling import Later, Settled, Superseded, Verdict
 from .stopping import Streak
@@ -75,8 +77,12 @@ class Slots:
         )
 
     def may_start(self, work: Work) -> bool:
-        """Whether an item may start now: its range is ours, and the batch is being processed."""
-        return work.held.open and self.running
+        """Whether an item may start now: its range is ours, and the batch is being processed.
+
+        And all keys are still known that were when the range was claimed.
+        """
+        held = work.held
+        return held.open and held.ordered == self._executor.ordering.version and self.running
 
     @property
     def portion(self) -> int:
@@ -125,21 +131,24 @@ class Slots:
 
         One slot at a time collects, or each of those that wait would get a single item.
         """
+        owner = object()
         if self._interval is None:
-            return await self._queue.take(1, patience)
+            return await self._queue.take(1, patience, owner)
         with anyio.move_on_after(patience) as waiting:
             await self._taking.acquire()
         if waiting.cancelled_caught:
             return []
         try:
-            works = await self._queue.take(self.portion, patience)
+            works = await self._queue.take(self.portion, patience, owner)
             while works and (missing := self.portion - len(works)) > 0:
-                more = await self._queue.take(missing, GATHER_SECONDS)
+                more = await self._queue.take(missing, GATHER_SECONDS, owner)
                 if not more:
                     break
                 works += more
         finally:
             self._taking.release()
+        if self._executor.ordering.active:
+            works.sort(key=attrgetter("number"))
         return works
 
     async def _run_together(self, works: list[Work], session: Session) -> None:
@@ -148,14 +157,22 @@ class Slots:
         if len(works) > 1 and self._interval is not None:
             await self._make_ready(works)
             verdicts = await self._verdicts(self._interval, works, session)
+        unsettled: dict[str, HeldRange] = {}
         for work in works:
             verdict = verdicts.get(work.item.item_number)
-            if verdict is None:
+            if verdict is None and any(key in unsettled for key in work.keys):
+                if work.held in [unsettled.get(key) for key in work.keys]:
+                    work.held.behind.add(work.number)
+                work.held.finish_item()
+            elif verdict is None:
                 await self.run_alone(work, session)
             else:
                 _count(work, verdict)
                 work.held.finish_item()
+            if not work.settled:
+                unsettled |= dict.fromkeys(work.keys, work.held)
         self._settled += sum(_succeeded(verdict) for verdict in verdicts.values())
+        self._queue.release(works)
         if verdicts and self._streak.reason is not None:
             await pause(self._batch, self._control, self._streak.reason)
 
@@ -168,17 +185,17 @@ class Slots:
         for work in works:
             if work.prepared is None and self.running:
                 with suppress(Outage):
-                    work.prepared = await self._executor.prepare(work.item)
+                    work.prepared = await self._executor.prepare(work.item, work.read)
 
     async def _verdicts(
         self, interval: Interval, works: Sequence[Work], session: Session
     ) -> dict[int, Verdict]:
         """Execute items in one transaction until their outcomes are known, as far as it gets."""
-        prepared = [work.prepared for work in works if work.prepared is not None]
-        ranges = {work.item.item_number: work.held for work in works}
+        prepared = _in_order(works)
+        by_number = {work.number: work for work in works}
         try:
             return await interval.execute(
-                prepared, session, lambda one: ranges[one.item.item_number].open and self.running
+                prepared, session, lambda one: self.may_start(by_number[one.item.item_number])
             )
         except Outage as outage:
             logger.warning("%s items wait: %s", len(works), outage.failure.message)
@@ -214,7 +231,8 @@ class Slots:
             try:
                 if outages.hopeless is not None:
                     return await self._executor.give_up(item, outages.hopeless, session)
-                prepared = prepared or await self._executor.prepare(item)
+                prepared = prepared or await self._executor.prepare(item, work.read)
+                work.read = None  # whatever the processor did to it
                 return await self._executor.execute(prepared, session)
             except Outage as outage:
                 message = outage.failure.message
@@ -290,11 +308,26 @@ def _count(work: Work, verdict: Verdict) -> None:
     """Add a settled item to its range's counts; or note that it waits for the next pass."""
     match verdict:
         case Settled(status, group):
+            work.settled = True
             work.held.count(status, group)
         case Deferred():
+            work.settled = True
             work.held.deferred.add(work.item.item_number)
         case Later() | Superseded():
             pass
+
+
+def _in_order(works: Sequence[Work]) -> list[Prepared]:
+    """What is prepared of these, but nothing that shares a key with an earlier one that is not."""
+    prepared: list[Prepared] = []
+    unprepared: set[str] = set()
+    for work in works:
+        if work.prepared is None or not unprepared.isdisjoint(work.keys):
+            unprepared.update(work.keys)
+        else:
+            work.prepared.keys = work.keys
+            prepared.append(work.prepared)
+    return prepared
 
 
 def _answer(item: ImportBatchItem[Any], stored: items.StoredStatus) -> Verdict | None:

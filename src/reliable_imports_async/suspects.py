@@ -58,15 +58,39 @@ class Suspects:
     async def _run_through(self, held: HeldRange) -> bool:
         """Run one item after the other, all on one connection; whether some have to wait."""
         waiting = False
+        behind = await self._undue_keys(held)
         if self._executor.skipping is not None and self._slots.running:
             await unchanged.skip(self._control, self._executor.skipping, held)
         async with self._slot() as session:
             async for item in self._pending(held):
                 work = Work(item, held)
+                work.keys, work.read = self._executor.ordering.keys(item)
                 if not self._slots.may_start(work):
                     return False
-                waiting |= not await self._examine(work, session)
+                blocked = work.number in held.claimed.blocked
+                if not blocked and behind.isdisjoint(work.keys):
+                    waiting |= not await self._examine(work, session)
+                elif not blocked:
+                    held.behind.add(work.number)
+                if not work.settled:
+                    behind.update(work.keys)
         return waiting
+
+    async def _undue_keys(self, held: HeldRange) -> set[str]:
+        """The keys of items that are to be tried again, but not yet: later ones have to wait."""
+        ordering, claimed = self._executor.ordering, held.claimed
+        if not ordering.active:
+            return set()
+        undue = await self._control.insist(
+            lambda conn: items.read_undue(
+                conn,
+                claimed.batch_id,
+                self._batch.root_batch_id,
+                claimed.first_item,
+                claimed.last_item,
+            )
+        )
+        return {key for item in undue for key in ordering.keys(item)[0]}
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[Session]:
@@ -96,7 +120,8 @@ class Suspects:
             return True
         if marks.dead < DEATHS:
             return False
-        await self._run(Work(work.item, work.held, doomed=crash_failure(DEATHS + 1)), session)
+        work.doomed = crash_failure(DEATHS + 1)
+        await self._run(work, session)
         await self._control.insist(
             lambda conn: crash_marks.unmark_item(conn, self._batch.id, number)
         )

@@ -3,7 +3,7 @@
 
 -- name: unkeyed_page
 -- The next pending items of a reprocessing, whose records or processor may have changed since they got their keys.
-SELECT item_number, source_data::text AS source_data, item_key
+SELECT item_number, source_data::text AS source_data, item_key, lock_key
   FROM reliable_imports.import_batch_items
  WHERE batch_id = $1 AND item_number > $2 AND status = 'pending'
  ORDER BY item_number
@@ -14,8 +14,8 @@ SELECT item_number, source_data::text AS source_data, item_key
 -- stored about each.
 WITH given AS MATERIALIZED (SELECT $3::text::jsonb AS keys)
 UPDATE reliable_imports.import_batch_items i
-   SET (item_key, status, error_kind, error_type, error_message, error_hint, error_group, finished_at)
-     = (SELECT k.v ->> 'key', CASE WHEN k.v ? 'group' THEN 'failed' ELSE i.status END, k.v ->> 'kind', k.v ->> 'type',
+   SET (item_key, lock_key, status, error_kind, error_type, error_message, error_hint, error_group, finished_at)
+     = (SELECT k.v ->> 'key', k.v ->> 'lock', CASE WHEN k.v ? 'group' THEN 'failed' ELSE i.status END, k.v ->> 'kind', k.v ->> 'type',
                k.v ->> 'message', k.v ->> 'hint', k.v ->> 'group', CASE WHEN k.v ? 'group' THEN clock_timestamp() END
           FROM (SELECT (SELECT g.keys FROM given g) -> i.item_number::text AS v OFFSET 0) k)
  WHERE i.batch_id = $1 AND i.item_number = ANY ($2::integer[]) AND i.status = 'pending';

@@ -11,6 +11,14 @@ SELECT item_number, attempts, source_data::text AS source_data, source_line, ite
  ORDER BY item_number
  LIMIT $4;
 
+-- name: read_undue
+-- The items of a range that are to be tried again, but not yet: later ones of their keys wait for them.
+SELECT item_number, attempts, source_data::text AS source_data, source_line, item_key, root_item_number
+  FROM reliable_imports.import_batch_items
+ WHERE batch_id = $1 AND item_number BETWEEN $2 AND $3 AND status = 'pending' AND reprocessed_by IS NULL
+   AND due_at > clock_timestamp()
+ ORDER BY item_number;
+
 -- name: settle
 -- The last statement of an item's transaction.
 UPDATE reliable_imports.import_batch_items

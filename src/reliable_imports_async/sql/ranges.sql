@@ -21,13 +21,17 @@ SELECT $1, s.first_item, least(s.first_item + $3 - 1, $2), parsed.failed, parsed
 -- $4: the ranges this worker knows it holds. $5: how many items it wants, $6: of a range in which a worker has died (each
 -- 0: none of those), $7: of one that it held to its death; what a longer range has beyond them becomes a range of its own.
 -- The counts of a range that was taken over or split have to be taken from its items.
-WITH claimable AS MATERIALIZED (
-    SELECT r.batch_id, r.first_item, r.last_item, r.state = 'leased' AS taken_over, r.deferred, r.final_pass,
+-- $9: what the keys of items are, null where nothing orders them: see the function blocked_items. $8: the ranges in which
+-- this worker itself keeps the order; not against one in which a worker has died, for that one runs apart. Of what was tried
+-- before only a few items may be left, anywhere in the range: then it is claimed whole.
+WITH candidates AS MATERIALIZED (
+    SELECT r.batch_id, r.first_item, r.last_item, r.state = 'leased' AS taken_over, r.deferred, r.final_pass, r.epoch,
            r.crashes + (r.state = 'leased' AND r.worker_id <> $2)::integer AS crashes, w.wanted
       FROM reliable_imports.import_batch_ranges r
      CROSS JOIN LATERAL (
            SELECT CASE WHEN r.state = 'leased' AND r.worker_id <> $2 THEN $7::integer
                        WHEN r.crashes > 0 THEN $6::integer
+                       WHEN r.epoch > 0 AND $9::text IS NOT NULL AND $5::integer > 0 THEN r.last_item - r.first_item + 1
                        ELSE $5::integer END AS wanted) w
      WHERE r.batch_id = $1 AND w.wanted > 0
        AND (r.state = 'ready'
@@ -38,12 +42,24 @@ WITH claimable AS MATERIALIZED (
        AND (r.not_before IS NULL OR r.not_before <= clock_timestamp())
        AND EXISTS (SELECT FROM reliable_imports.import_batches b WHERE b.id = $1 AND b.status = 'processing')
      ORDER BY r.first_item
-     LIMIT 1
+     LIMIT CASE WHEN $9::text IS NULL THEN 1 ELSE 4 END
        FOR UPDATE OF r SKIP LOCKED),
+claimable AS MATERIALIZED (
+    SELECT c.*, o.blocked
+      FROM candidates c
+     CROSS JOIN LATERAL (
+           SELECT CASE WHEN $9::text IS NULL THEN '{}'::integer[]
+                       ELSE reliable_imports.blocked_items(
+                                c.batch_id, c.first_item, least(c.last_item, c.first_item + c.wanted - 1),
+                                CASE WHEN c.crashes > 0 THEN '{}' ELSE $8::integer[] END, $9::text::jsonb)
+                  END AS blocked) o
+     WHERE o.blocked IS NOT NULL
+     ORDER BY c.first_item
+     LIMIT 1),
 rest AS (
     INSERT INTO reliable_imports.import_batch_ranges
-           (batch_id, first_item, last_item, crashes, completed, skipped, failed, groups, deferred, final_pass)
-    SELECT c.batch_id, c.first_item + c.wanted, c.last_item, c.crashes, n.completed, n.skipped, n.failed, g.groups,
+           (batch_id, first_item, last_item, epoch, crashes, completed, skipped, failed, groups, deferred, final_pass)
+    SELECT c.batch_id, c.first_item + c.wanted, c.last_item, c.epoch, c.crashes, n.completed, n.skipped, n.failed, g.groups,
            ARRAY(SELECT d FROM unnest(c.deferred) AS d WHERE d >= c.first_item + c.wanted), c.final_pass
       FROM claimable c
      CROSS JOIN LATERAL (
@@ -69,7 +85,7 @@ UPDATE reliable_imports.import_batch_ranges k
   FROM claimable c
  WHERE k.batch_id = c.batch_id AND k.first_item = c.first_item
 RETURNING k.first_item, k.last_item, k.epoch, k.crashes, c.taken_over OR EXISTS (SELECT FROM rest) AS recount,
-          k.completed, k.skipped, k.failed, k.groups::text AS groups, k.deferred, k.final_pass;
+          k.completed, k.skipped, k.failed, k.groups::text AS groups, k.deferred, k.final_pass, c.blocked;
 
 -- name: count_range
 -- What has been settled in a range, counted from its items.
@@ -103,6 +119,7 @@ SELECT b.id, b.status, ARRAY(SELECT n.first_item FROM renewed n WHERE n.batch_id
 -- name: release_range
 -- Closes a range, or hands it back with what is still pending; its counts are taken from its items. Fenced by the epoch.
 -- $5: the items that were deferred in this pass. When nothing else is pending, the range waits for the next one.
+-- $6: the items that wait for an earlier one of this range, which is due later.
 WITH counted AS (
     SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
            count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
@@ -111,7 +128,8 @@ WITH counted AS (
            coalesce(array_agg(i.item_number) FILTER (WHERE i.status = 'pending' AND i.item_number = ANY ($5::integer[])),
                     '{}') AS deferred,
            min(coalesce(i.due_at, '-infinity'))
-               FILTER (WHERE i.status = 'pending' AND i.item_number <> ALL ($5::integer[])) AS due_at
+               FILTER (WHERE i.status = 'pending' AND i.item_number <> ALL ($5::integer[])
+                         AND i.item_number <> ALL ($6::integer[])) AS due_at
       FROM reliable_imports.import_batch_items i
      WHERE i.batch_id = $1 AND i.item_number BETWEEN $2 AND $3),
 grouped AS (

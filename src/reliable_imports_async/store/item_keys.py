@@ -29,16 +29,27 @@ class Remembering:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class RecordKeys:
+    """What a processor's `item_key` and `lock_key` say about a record."""
+
+    key: str | None
+    lock: str | None = None
+
+
 async def pending_page(
     conn: Connection, batch_id: UUID, after: int, limit: int
-) -> list[tuple[int, str, str | None]]:
+) -> list[tuple[int, str, RecordKeys]]:
     """Numbers, records and keys of the next pending items above a number."""
     rows = await conn.fetch(_SQL["unkeyed_page"], batch_id, after, limit)
-    return [(row["item_number"], row["source_data"], row["item_key"]) for row in rows]
+    return [
+        (row["item_number"], row["source_data"], RecordKeys(row["item_key"], row["lock_key"]))
+        for row in rows
+    ]
 
 
 async def rekey(
-    conn: Connection, batch_id: UUID, changed: Mapping[int, str | Failure | None]
+    conn: Connection, batch_id: UUID, changed: Mapping[int, RecordKeys | Failure]
 ) -> None:
     """Give items other keys, or fail those whose records have none that can be used."""
     stored = {number: _stored(key) for number, key in changed.items()}
@@ -119,9 +130,9 @@ async def skip_reasons(conn: Connection, batch_id: UUID, limit: int) -> list[tup
     return [(row["reason"], row["items"]) for row in rows]
 
 
-def _stored(key: str | Failure | None) -> dict[str, Any]:
+def _stored(key: RecordKeys | Failure) -> dict[str, Any]:
     if not isinstance(key, Failure):
-        return {"key": key}
+        return {"key": key.key, "lock": key.lock}
     return {
         "kind": key.kind,
         "type": key.type,

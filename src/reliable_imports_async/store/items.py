@@ -38,6 +38,20 @@ async def read_pending(
 ) -> list[ImportBatchItem[Any]]:
     """The next due items with numbers from `first` to `last`, at most `limit`."""
     rows = await conn.fetch(_SQL["read_pending"], batch_id, first, last, limit)
+    return _pending(rows, batch_id, root_batch_id)
+
+
+async def read_undue(
+    conn: Connection, batch_id: UUID, root_batch_id: UUID, first: int, last: int
+) -> list[ImportBatchItem[Any]]:
+    """The items with numbers from `first` to `last` that are to be tried again later."""
+    rows = await conn.fetch(_SQL["read_undue"], batch_id, first, last)
+    return _pending(rows, batch_id, root_batch_id)
+
+
+def _pending(
+    rows: Sequence[asyncpg.Record], batch_id: UUID, root_batch_id: UUID
+) -> list[ImportBatchItem[Any]]:
     return [
         ImportBatchItem.quickly(
             batch_id=batch_id,

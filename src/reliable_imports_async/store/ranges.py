@@ -25,6 +25,9 @@ class ClaimedRange:
     crashes: int
     deferred: tuple[int, ...] = ()  # items that were deferred in this pass, by earlier holders
     final_pass: bool = False
+    blocked: frozenset[int] = (
+        frozenset()
+    )  # items that wait for earlier ones of their keys elsewhere
 
 
 @dataclass(slots=True)
@@ -100,6 +103,8 @@ async def claim(
     wanted: int,
     of_suspects: int,
     of_dead: int,
+    exempt: Sequence[int] = (),
+    kinds: str | None = None,
 ) -> tuple[ClaimedRange, Counts] | None:
     """Lease a range for `lease` seconds, if one can be claimed; with what is settled in it.
 
@@ -109,14 +114,29 @@ async def claim(
         wanted: Items at most; the rest of a longer range becomes a range of its own. 0: no range.
         of_suspects: The same for a range in which a worker has died.
         of_dead: The same for a range that is taken over from one.
+        exempt: First items of the ranges in which the caller itself keeps items of one key in
+            order.
+        kinds: What the keys of items are, as JSON; None: nothing orders them.
     """
     row = await conn.fetchrow(
-        _SQL["claim_range"], batch_id, worker_id, lease, held, wanted, of_suspects, of_dead
+        _SQL["claim_range"],
+        batch_id,
+        worker_id,
+        lease,
+        held,
+        wanted,
+        of_suspects,
+        of_dead,
+        exempt,
+        kinds,
     )
     if row is None:
         return None
-    first, last, epoch, crashes, recount, completed, skipped, failed, groups, deferred, final = row
-    claimed = ClaimedRange(batch_id, first, last, epoch, crashes, tuple(deferred), final)
+    *values, deferred, final, blocked = row
+    first, last, epoch, crashes, recount, completed, skipped, failed, groups = values
+    claimed = ClaimedRange(
+        batch_id, first, last, epoch, crashes, tuple(deferred), final, frozenset(blocked)
+    )
     if recount:
         return claimed, await count(conn, claimed)
     return claimed, Counts(completed, skipped, failed, from_json(groups))
@@ -154,12 +174,16 @@ async def renew(
 
 
 async def release(
-    conn: Connection, claimed: ClaimedRange, deferred: Collection[int] = ()
+    conn: Connection,
+    claimed: ClaimedRange,
+    deferred: Collection[int] = (),
+    behind: Collection[int] = (),
 ) -> str | None:
     """Close a range, or hand it back; the new state, or None when it is somebody else's now.
 
     Args:
         deferred: Items that were deferred in this pass.
+        behind: Items that wait for an earlier one of the range, which is due later.
     """
     state: str | None = await conn.fetchval(
         _SQL["release_range"],
@@ -168,6 +192,7 @@ async def release(
         claimed.last_item,
         claimed.epoch,
         list(deferred),
+        list(behind),
     )
     return state
 
