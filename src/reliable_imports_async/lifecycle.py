@@ -187,6 +187,7 @@ class Lifecycle:
             raise _HookFailed(_reason(verdict.failure)) from exc
         finally:
             guarded.close()
+            self._database.note_trace(conn, guarded.left_behind)
         await logs.insert_lines(conn, batch.id, log.finished())
         return changes
 

@@ -101,7 +101,9 @@ async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
                 "create_batch was given a connection that is in no transaction.",
                 hint="wrap the call in `async with connection.transaction():`.",
             )
-        return await _insert_and_enqueue(connection, new, texts, rows, loaded, request)
+        return await _insert_and_enqueue(
+            connection, new, texts, rows, loaded, request, outside=database
+        )
     try:
         async with database.connection(seconds=None) as conn:
             async with conn.transaction():
@@ -134,9 +136,11 @@ async def _insert_and_enqueue(
     rows: AsyncIterator[bytes],
     loaded: Loaded,
     request: Request,
+    *,
+    outside: Database | None = None,
 ) -> UUID:
     """The batch and, if asked for, its jobs; an earlier batch that is returned instead as well."""
-    batch_id = await _insert(conn, new, texts, rows, loaded, request)
+    batch_id = await _insert(conn, new, texts, rows, loaded, request, outside=outside)
     if request.enqueue:
         await queueing.enqueue(conn, batch_id)
     return batch_id
@@ -149,10 +153,12 @@ async def _insert(
     rows: AsyncIterator[bytes],
     loaded: Loaded,
     request: Request,
+    *,
+    outside: Database | None,
 ) -> UUID:
     """Everything that creates a batch, inside one transaction."""
     if new.source_sha256 is not None and request.on_same_file != "force":
-        earlier = await _same_file(conn, new, request.on_same_file)
+        earlier = await _same_file(conn, new, request.on_same_file, outside)
         if earlier is not None:
             return earlier
     if not await batches.insert(conn, new, *texts):
@@ -179,11 +185,21 @@ def range_size(total: int) -> int:
     return max(SMALLEST_RANGE, min(LARGEST_RANGE, total // RANGES_PER_BATCH))
 
 
-async def _same_file(conn: Connection, new: NewBatch, on_same_file: OnSameFile) -> UUID | None:
-    """The earlier batch made from this file, when it is to be used instead."""
+async def _same_file(
+    conn: Connection, new: NewBatch, on_same_file: OnSameFile, outside: Database | None
+) -> UUID | None:
+    """The earlier batch made from this file, when it is to be used instead.
+
+    Args:
+        outside: Where to look as well: the snapshot of a caller's transaction may be older than
+            a batch whose creation this one has waited for.
+    """
     assert new.source_sha256 is not None  # noqa: S101 - checked by the caller
     await batches.lock_file(conn, new.batch_type, new.source_sha256)
     earlier = await batches.find_same_file(conn, new.batch_type, new.source_sha256)
+    if earlier is None and outside is not None:
+        async with outside.connection() as fresh:
+            earlier = await batches.find_same_file(fresh, new.batch_type, new.source_sha256)
     if earlier is None:
         return None
     if on_same_file == "skip":

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from .alone import Gate
 from .control import Control
 from .execution import Executor
 from .interval import Interval
@@ -58,6 +59,7 @@ class Slots:
         self._queue = queue
         self._interval = interval
         self._taking = anyio.Lock()
+        self._gate = Gate()
 
     @property
     def running(self) -> bool:
@@ -102,7 +104,7 @@ class Slots:
         works = first
         count = 0
         while works:
-            await self._run_together(works, session)
+            await self._run_beside(works, session)
             count += len(works)
             if count >= QUANTUM_ITEMS or self._control.examiner_waits:
                 count = 0
@@ -135,6 +137,21 @@ class Slots:
         finally:
             self._taking.release()
         return works
+
+    async def _run_beside(self, works: list[Work], session: Session) -> None:
+        """Run items beside those of other slots, but alone those that met conflicts again."""
+        conflicted = self._executor.conflicted
+        alone = [work for work in works if work.item.item_number in conflicted]
+        together = [work for work in works if work not in alone] if alone else works
+        if together:
+            await self._gate.enter()
+            try:
+                await self._run_together(together, session)
+            finally:
+                self._gate.leave()
+        for work in alone:
+            async with self._gate.alone():
+                await self.run_alone(work, session)
 
     async def _run_together(self, works: list[Work], session: Session) -> None:
         """Run items in one transaction; what that leaves undecided runs alone."""
