@@ -24,7 +24,9 @@ class NumberProcessor(BaseProcessor):
         self.runs[number] += 1
         await ctx.execute("INSERT INTO ledger VALUES ($1)", number)
         if number in self.refused:
-            raise ValueError(f"not {number}" if number % 2 else "not an even one")
+            if number % 2:
+                raise ValueError(f"not {number}")
+            raise ValueError("not an even one")
 
 
 @pytest.fixture

@@ -205,7 +205,7 @@ class Control:
                 return await statement(conn)
         async with self._kept_lock:
             with anyio.fail_after(STATEMENT_SECONDS):
-                conn = self._kept = self._kept or await self._database.take()
+                conn = self._kept = self._kept or await self._database.take_ours()
                 try:
                     return await statement(conn)
                 except asyncpg.PostgresError:

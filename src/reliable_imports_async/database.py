@@ -1,9 +1,9 @@
 """The pool: from a URL, the caller's own, or on the embedded server; it lends connections."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from dataclasses import astuple, dataclass, replace
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -18,16 +18,33 @@ from .errors import (
     PoolTooSmall,
     ServerTooOld,
 )
-from .guarded import Connection, PooledConnection, drop
+from .guarded import Connection, PooledConnection, drop, is_lost
 from .own_connection import OwnConnection
 from .safe_text import Redact, password_of, redact_patterns, redactor
 from .settings import Settings
+from .sql import statements
+from .transaction_control import Trace
 
 RESERVED_CONNECTIONS = 3  # control statements, read-only validation, queries
 DEFAULT_CONCURRENCY = 10
 STATEMENT_SECONDS = 60.0
 RELEASE_SECONDS = 5.0
 OLDEST_SERVER = 140_000
+
+_SQL = statements("sessions")
+_BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """How transactions begin that do not say so themselves: what the database or role is set to."""
+
+    isolation: str = "read committed"
+    read_only: str = "off"
+    deferrable: str = "off"
+
+
+ORDINARY = Defaults()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +63,7 @@ class Database:
         redact: Masks this database's password, and what looks like one, in a text.
         pooled: Whether a transaction pooler such as PgBouncer is between us and the server.
         concurrency: How many items can run at once: the pool less what is reserved.
+        defaults: How transactions of users begin; ours are always `ORDINARY`.
     """
 
     def __init__(self, settings: Settings, *, pool: "asyncpg.Pool[Any] | None" = None) -> None:
@@ -56,6 +74,12 @@ class Database:
         self._server: EmbeddedServer | None = None
         self._dsn: str | None = None  # of the pool that was opened here
         self._reader = anyio.Lock()
+        self._opening = anyio.Lock()
+        self._opened = False
+        self._traces: dict[PooledConnection, Trace] = {}  # what user code has left on them
+        # What gives connections of a given pool the settings back that they had.
+        self._before: dict[PooledConnection, list[tuple[Any, ...]]] = {}
+        self.defaults = ORDINARY
         self.redact: Redact = redact_patterns
         self.pooled = False
         self._lift = ""  # sets what the server would end our own statements by
@@ -87,24 +111,35 @@ class Database:
             ServerTooOld: The server is older than PostgreSQL 14.
             PoolerUnsupported: A pooler is in between that does not understand the statement cache.
         """
+        async with self._opening:
+            if not self._opened:
+                try:
+                    await self._open()
+                except BaseException:
+                    await self.close()
+                    raise
+
+    async def _open(self) -> None:
         if self._given is None:
             self._dsn = await self._url()
             self._pool = self._home = await self._connect(self._dsn)
         self.concurrency = self._concurrency(self._require_pool())
         async with self.connection() as conn:
             await self._examine(conn)
+        self._opened = True
 
     async def close(self) -> None:
         """Close what `open` opened; a pool of the caller's stays open."""
-        if self._given is None and self._pool is not None:
-            pool, self._pool = self._pool, None
-            with anyio.CancelScope(shield=True):
+        self._opened = False
+        with anyio.CancelScope(shield=True):
+            if self._given is None and self._pool is not None:
+                pool, self._pool = self._pool, None
                 with anyio.move_on_after(RELEASE_SECONDS):
                     await pool.close()
                 pool.terminate()
-        if self._server is not None:
-            server, self._server = self._server, None
-            await server.stop()
+            if self._server is not None:
+                server, self._server = self._server, None
+                await server.stop()
 
     @asynccontextmanager
     async def connection(
@@ -117,13 +152,14 @@ class Database:
 
         Args:
             seconds: After how long to give up with TimeoutError; None waits for ever.
-            shared: Whether a user's code uses it too, whose traces in the session are removed.
+            shared: Whether a user's code uses it too, whose traces in the session are removed;
+                see `note_trace` for a pool that is not ours.
         """
         with anyio.fail_after(seconds):
-            conn = await self.take()
+            conn = await self.take_ours()
             try:
                 yield conn
-                if self._given is None and not shared:
+                if self._given is None and not shared and conn not in self._traces:
                     with suppress(asyncpg.InterfaceError):  # it broke meanwhile
                         conn.mark_untouched()  # type: ignore[attr-defined]  # a proxy passes it on
             except asyncpg.PostgresError:
@@ -133,6 +169,16 @@ class Database:
                 raise
             finally:
                 await self.give_back(conn)
+
+    def note_trace(self, conn: Connection, trace: Trace) -> None:
+        """Remember what user code has left on a connection, until it is given back."""
+        if trace is not Trace.NONE:
+            pooled = cast("PooledConnection", conn)
+            self._traces[pooled] = max(trace, self._traces.get(pooled, Trace.NONE))
+
+    def has_trace(self, conn: PooledConnection) -> bool:
+        """Whether user code has left something on a connection since it was taken."""
+        return conn in self._traces
 
     async def listening(self) -> Connection | None:
         """A connection of its own for LISTEN, past any pooler; None where there can be none.
@@ -150,9 +196,14 @@ class Database:
         )
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Connection]:
-        """The reserved connection for validate_item and prepare_item; item slots never hold it."""
+    async def reading(self, trace: Trace = Trace.NONE) -> AsyncIterator[Connection]:
+        """The reserved connection for validate_item and prepare_item; item slots never hold it.
+
+        Args:
+            trace: What the user's statement is going to leave on it.
+        """
         async with self._reader, self.connection(shared=True) as conn:
+            self.note_trace(conn, trace)
             yield conn
 
     async def take(self) -> PooledConnection:
@@ -171,32 +222,82 @@ class Database:
                 raise
         return conn
 
+    async def take_ours(self) -> PooledConnection:
+        """The same for our own statements, whose transactions begin as they need it."""
+        conn = await self.take()
+        if self._given is not None and not self.pooled and self.defaults != ORDINARY:
+            self._before[conn] = [(_SQL["set_defaults"], *astuple(self.defaults))]
+            try:
+                await conn.execute(_SQL["ordinary_defaults"])
+            except BaseException:
+                drop(conn)
+                await self.give_back(conn)
+                raise
+        return conn
+
     async def give_back(self, conn: PooledConnection) -> None:
-        """Return a connection; a terminated one makes room for a new one."""
+        """Return a connection as it was taken; a terminated one makes room for a new one.
+
+        A session of our own pool is reset, unless only we have used it. How a given pool resets
+        its sessions is not known, so one in which user code has left something is terminated.
+        """
         pool = self._home or self._require_pool()
+        trace = self._traces.pop(conn, Trace.NONE)
+        before = self._before.pop(conn, ())
+        if trace is Trace.DRIVER or (trace is Trace.SESSION and self._given is not None):
+            drop(conn)
         with anyio.CancelScope(shield=True):
             try:
+                for statement in () if is_lost(conn) else before:
+                    await conn.execute(*statement, timeout=RELEASE_SECONDS)
+            except _BROKEN:
+                drop(conn)
+            try:
                 await pool.release(conn, timeout=RELEASE_SECONDS)
-            except (
-                OSError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                asyncpg.InternalClientError,
-            ):
+            except _BROKEN:
                 drop(conn)  # it broke while idle; the pool has let go of it by now
 
-    async def configure(self, conn: Connection, item_timeout: float) -> None:
-        """Set the server-side timeouts that free what a frozen or killed worker holds.
+    async def configure(self, conn: PooledConnection, item_timeout: float) -> None:
+        """Set up a session for items: the user's defaults, and when the server ends it by itself.
 
         Behind a pooler a session is not ours to configure; see `configure_transaction`.
         """
-        if not self.pooled:
-            await conn.execute(_SET_TIMEOUTS, *_timeouts(item_timeout), _SESSION)
+        if self.pooled:
+            return
+        if self._given is not None:
+            limits = await conn.fetchval(_SQL["limits"])
+            self._before[conn] = [(_SQL["set_limits"], *limits, _SESSION)]
+        if self.defaults != ORDINARY:
+            if self._given is not None:
+                self._before[conn].append((_SQL["set_defaults"], *astuple(self.defaults)))
+            await conn.execute(_SQL["set_defaults"], *astuple(self._of_items()))
+        await conn.execute(_SQL["set_limits"], *_limits(item_timeout), _SESSION)
 
     async def configure_transaction(self, conn: Connection, item_timeout: float) -> None:
         """The same for one transaction, where a pooler is in between."""
         if self.pooled:
-            await conn.execute(_SET_TIMEOUTS, *_timeouts(item_timeout), _TRANSACTION)
+            await conn.execute(_SQL["set_limits"], *_limits(item_timeout), _TRANSACTION)
+
+    def _of_items(self) -> Defaults:
+        """How items' transactions begin: as the user wants it, but their outcomes are written."""
+        return replace(self.defaults, read_only=ORDINARY.read_only)
+
+    def transaction(self, conn: PooledConnection) -> "asyncpg.transaction.Transaction":
+        """A transaction for an item, as the user's begin by default."""
+        if self.pooled and self.defaults != ORDINARY:
+            isolation = self.defaults.isolation.replace(" ", "_")
+            return conn.transaction(isolation=cast("Any", isolation))
+        return conn.transaction()
+
+    async def reset_settings(self, conn: Connection) -> None:
+        """Undo what was set in the session, inside the transaction that `conn` is in."""
+        await conn.execute(_SQL["reset_settings"])
+
+    def settling(self, conn: Connection) -> AbstractAsyncContextManager[object]:
+        """What surrounds a statement of ours on an item's connection, outside of a transaction."""
+        if self.defaults == ORDINARY:
+            return nullcontext()
+        return conn.transaction(isolation="read_committed")
 
     async def lift_limits(self, conn: Connection) -> None:
         """Keep the server from ending a long transaction of ours, where a pooler is in between.
@@ -228,6 +329,7 @@ class Database:
                 max_size=self.concurrency + RESERVED_CONNECTIONS,
                 timeout=self._settings.connect_timeout,
                 connection_class=OwnConnection,
+                init=self._set_up,
                 statement_cache_size=100 if self._settings.statement_cache else 0,
                 server_settings={"application_name": "reliable_imports_async"},
             )
@@ -239,6 +341,17 @@ class Database:
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
             reason = self.redact(str(exc)) or type(exc).__name__
             raise DatabaseUnavailable(_place(url), reason) from None
+
+    async def _set_up(self, conn: "asyncpg.Connection[Any]") -> None:
+        """Make transactions of ours begin as they need it, whatever the database is set to."""
+        assert isinstance(conn, OwnConnection)  # noqa: S101 - of the pool's own class
+        self.defaults, backend = await _defaults(conn)
+        if self.defaults == ORDINARY:
+            return
+        conn.states_isolation = conn.get_server_pid() != backend  # a pooler keeps no session
+        if not conn.states_isolation:
+            conn.defaults = _SQL["ordinary_defaults"]
+            await conn.execute(conn.defaults)
 
     def _concurrency(self, pool: "asyncpg.Pool[Any]") -> int:
         size = pool.get_max_size()
@@ -256,6 +369,8 @@ class Database:
         self.pooled = conn.get_server_pid() != backend
         if self.pooled:
             await _refuse_statement_cache(conn)
+        elif self._given is not None:
+            self.defaults, _ = await _defaults(conn)
         limited = await conn.fetch(_LIMITED, list(_LIFTED))
         lifted = [f"set_config('{row['name']}', '{_LIFTED[row['name']]}', $1)" for row in limited]
         self._lift = f"SELECT {', '.join(lifted)}" if lifted else ""
@@ -297,22 +412,23 @@ _LIFTED = {  # what a database or a role may limit, and what our own sessions ha
     "idle_session_timeout": "0",
 }
 _SESSION, _TRANSACTION = False, True  # how long set_config holds
-_SET_TIMEOUTS = """
-SELECT set_config('statement_timeout', $1, $4), set_config('lock_timeout', $1, $4),
-       set_config('idle_in_transaction_session_timeout', $2, $4),
-       set_config('client_connection_check_interval', $3, $4),
-       set_config('tcp_keepalives_idle', '30', $4), set_config('tcp_keepalives_interval', '10', $4),
-       set_config('tcp_keepalives_count', '3', $4)
-"""
 
 
-def _timeouts(item_timeout: float) -> tuple[str, str, str]:
+async def _defaults(conn: Connection) -> tuple[Defaults, int]:
+    """How transactions begin by default, and the process id of the server's side."""
+    row = await conn.fetchrow(_SQL["defaults"])
+    assert row is not None  # noqa: S101 - it has no FROM
+    isolation, read_only, deferrable, backend = row
+    return Defaults(isolation, read_only, deferrable), backend
+
+
+def _limits(item_timeout: float) -> tuple[str, ...]:
     """Longer than `item_timeout`, so that the library decides first wherever it can.
 
     A machine that vanished is noticed by the keepalives, within a minute instead of two hours.
     """
     limit = f"{int((item_timeout + 5) * 1000)}ms"
-    return limit, limit, "2000ms"
+    return limit, limit, limit, "2000ms", "30", "10", "3"
 
 
 def _place(url: str) -> str:

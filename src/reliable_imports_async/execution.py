@@ -21,7 +21,17 @@ from .item_keys import remembering, skips_unchanged
 from .judgement import Action, Judgement, describe, judge, sound
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .ordering import KeyLearnt, Ordering
-from .outcomes import Completed, Deferred, Failed, Failure, FailureKind, Outcome, Skip, Undone
+from .outcomes import (
+    Completed,
+    Deferred,
+    Failed,
+    Failure,
+    FailureKind,
+    Outcome,
+    Postponed,
+    Skip,
+    Undone,
+)
 from .prepared import Prepared
 from .processors import BaseProcessor
 from .readiness import NotReady, make_ready
@@ -47,6 +57,8 @@ CONNECTION_HINT = (
     "as idle_in_transaction_session_timeout or transaction_timeout that its code sets, a crash, or "
     "pg_terminate_backend. The server's log names the reason."
 )
+CONFLICT_RETRIES = 5
+LONGEST_CONFLICT_WAIT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,7 @@ class Executor:
         dry_run: What contexts say about it.
         ordering: Which keys items have, that orders them.
         remembering: Where contents are remembered by their keys; None: nowhere.
+        conflicted: The numbers of items that others have kept from committing, again and again.
         skipping: Where to look for what has not changed; None: everything is processed.
     """
 
@@ -103,6 +116,7 @@ class Executor:
         self._shared = shared
         self._catalog = Catalog()  # one for all items
         self.dry_run = False
+        self.conflicted: set[int] = set()
         self.item_timeout = processor.item_timeout or settings.item_timeout
         self.remembering = remembering(processor, batch.batch_type)
         self.skipping = self.remembering if skips_unchanged(batch.options) else None
@@ -218,9 +232,17 @@ class Executor:
                 return await self._transact(ready, prepared, session)
             except _Conflict as conflict:
                 if repeats == REPEATS:
-                    return Failed(conflict.failure)
+                    return self._after_conflicts(ready, conflict.failure)
             repeats += 1
             await anyio.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
+
+    def _after_conflicts(self, item: ImportBatchItem[Any], failure: Failure) -> Undone:
+        """A stored retry, for which no other item runs here; failed after too many of them."""
+        if item.attempts >= self.processor.max_attempts + CONFLICT_RETRIES:
+            return Failed(failure)
+        self.conflicted.add(item.item_number)
+        longest = min(LONGEST_CONFLICT_WAIT, 0.25 * 2.0**item.attempts)
+        return Postponed(random.uniform(longest / 2, longest), failure)  # noqa: S311 - jitter
 
     async def _ready(
         self,
@@ -269,11 +291,13 @@ class Executor:
                 await self.database.configure_transaction(conn, self.item_timeout)
             outcome = await self.calls.one(item, ctx, session.limit)
             guarded.close()
+            self.database.note_trace(conn, guarded.trace)
             if not conn.is_in_transaction():
                 raise TransactionEnded
             if self.ordering.version != version:
                 raise KeyLearnt
-            chain = not guarded.changed_transaction and session.more()
+            plain = not (guarded.changed_transaction or guarded.trace)
+            chain = plain and session.more()
             at_once = None
             keyed = self.remembering is not None and item.item_key is not None
             if chain and not keyed and not prepared.lines:
@@ -284,6 +308,7 @@ class Executor:
             exc = sound(raised)
             own = await guarded.own_errors(exc)
             guarded.close()
+            self.database.note_trace(conn, guarded.trace)
             if self.ordering.version != version and not must_propagate(exc):
                 exc = KeyLearnt()
             return await self._undo(exc, item, own, session, changed=guarded.changed_transaction)
@@ -393,7 +418,7 @@ class Executor:
             await session.discard()
             if not isinstance(exc, Exception):
                 raise
-            raise Outage(judgement.failure, lost=True) from exc
+            raise self._outage(exc) from exc
         return None
 
     def judge(

@@ -1,6 +1,6 @@
 """The connections a processor meets: the item's own, guarded, and a reserved one for reading."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -8,7 +8,7 @@ import anyio
 import asyncpg
 
 from .errors import ContextClosed, ProcessorError, TransactionControlRefused
-from .transaction_control import examined
+from .transaction_control import HARMLESS, Examined, Trace, examined
 
 if TYPE_CHECKING:  # asyncpg's classes are generic in its stubs only
     PooledConnection: TypeAlias = asyncpg.pool.PoolConnectionProxy[Any]
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # asyncpg's classes are generic in its stubs only
 else:
     Connection = asyncpg.Connection
     PooledConnection = asyncpg.pool.PoolConnectionProxy
-Reserve = Callable[[], AbstractAsyncContextManager[Connection]]
+Reserve = Callable[[Trace], AbstractAsyncContextManager[Connection]]
 
 
 def is_lost(connection: Connection) -> bool:
@@ -34,7 +34,11 @@ def drop(connection: Connection) -> None:
 
 
 PROBE_SECONDS = 5.0
+_FACTORIES = (asyncpg.cursor.CursorFactory,)
 _REFUSED = frozenset({"close", "terminate", "reset", "is_closed", "reload_schema_state"})
+_OF_THE_DRIVER = ("add_", "remove_", "set_", "reset_")  # what they change is in asyncpg's object
+_NAMES_FIRST = ("copy_", *_OF_THE_DRIVER)  # their first argument is no SQL text
+_SQL_ARGUMENTS = ("query", "command", "where")
 
 
 class GuardedConnection:
@@ -42,16 +46,45 @@ class GuardedConnection:
 
     It has asyncpg's methods, refuses SQL that would end the transaction, remembers the errors it
     raised (so that an outage can be told from an error of the processor's own making), and raises
-    `ContextClosed` once the item has settled.
+    `ContextClosed` once the item has settled; so does everything that was obtained through it.
+
+    Attributes:
+        changed_transaction: Whether its characteristics were changed, such as the isolation level,
+            which a chained transaction would keep.
+        names_savepoints: Whether savepoints were handled by name, so that those of other items
+            could be meant.
+        sets: Whether a setting was changed, if only for the transaction.
+        trace: What is left behind beyond the transaction.
+        errors: The errors raised so far.
+        savepoints: How many were made so far.
+        used: Whether anything was done with it.
     """
 
-    __slots__ = ("_connection", "changed_transaction", "errors", "savepoints")
+    __slots__ = (
+        "_connection",
+        "changed_transaction",
+        "errors",
+        "names_savepoints",
+        "savepoints",
+        "sets",
+        "trace",
+        "used",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self._connection: Connection | None = connection
-        self.changed_transaction = False  # such as its isolation level, which a chain would keep
+        self.changed_transaction = False
+        self.names_savepoints = False
+        self.sets = False
+        self.trace = Trace.NONE
+        self.used = False
         self.errors: Sequence[BaseException] = ()
-        self.savepoints = 0  # made here so far
+        self.savepoints = 0
+
+    @property
+    def left_behind(self) -> Trace:
+        """What may be there beyond the transaction, also by functions whose text is not seen."""
+        return max(self.trace, Trace.SESSION if self.used else Trace.NONE)
 
     def close(self) -> None:
         """Detach from the connection; every later use raises `ContextClosed`."""
@@ -131,11 +164,11 @@ class GuardedConnection:
 
     async def prepare(self, sql: str, **options: Any) -> Any:
         """asyncpg's `prepare`, with the same check of the SQL text."""
-        return await self._usable(sql).prepare(sql, **options)
+        return _Lent(self, await self._usable(sql).prepare(sql, **options))
 
     def cursor(self, sql: str, *args: Any, **options: Any) -> Any:
         """asyncpg's `cursor`, with the same check of the SQL text."""
-        return self._usable(sql).cursor(sql, *args, **options)
+        return _Lent(self, self._usable(sql).cursor(sql, *args, **options))
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -146,31 +179,109 @@ class GuardedConnection:
     def transaction(self, **options: Any) -> Any:
         """asyncpg's `transaction`, which inside the item's transaction is a savepoint."""
         self.savepoints += 1
-        return self._open().transaction(**options)
+        return _Lent(self, self._open().transaction(**options))
 
     def __getattr__(self, name: str) -> Any:
-        if name in _REFUSED:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name in _REFUSED or name.startswith("_"):
             raise ProcessorError(
-                f"connection.{name}() is refused: the connection belongs to the library.",
+                f"connection.{name} is refused: the connection belongs to the library.",
                 hint="open a connection of your own for work outside the item's transaction.",
             )
-        return getattr(self._open(), name)
+        value = getattr(self._open(), name)
+        return self._checked(name, value) if callable(value) else value
+
+    def _checked(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of asyncpg's that can be called for as long as the item has not settled."""
+
+        def call(*args: Any, **options: Any) -> Any:
+            self._open()
+            if name.startswith(_OF_THE_DRIVER):
+                self.trace = Trace.DRIVER
+            first = () if name.startswith(_NAMES_FIRST) and name != "copy_from_query" else args[:1]
+            texts = (*first, *(options.get(key) for key in _SQL_ARGUMENTS))
+            for text in texts:
+                if isinstance(text, str):
+                    self._usable(text)
+            return method(*args, **options)
+
+        return call
 
     def _open(self) -> Connection:
         if self._connection is None:
             raise ContextClosed
+        self.used = True
         return self._connection
 
     def _usable(self, sql: str) -> Connection:
-        if _changes_transaction(sql):
-            self.changed_transaction = True
+        found = _permitted(sql)
+        if found is not HARMLESS:
+            self._note(found)
         return self._open()
+
+    def _note(self, found: Examined) -> None:
+        """Keep in mind what a statement may have done besides."""
+        self.changed_transaction = self.changed_transaction or found.changes
+        self.names_savepoints = self.names_savepoints or found.savepoints
+        self.sets = self.sets or found.sets
+        self.trace = max(self.trace, found.trace)
 
     def _remember(self, exc: BaseException, args: tuple[Any, ...]) -> None:
         self.errors = (*self.errors, exc)
         packed = len(args) == 1 and isinstance(args[0], tuple | list)
         if packed and isinstance(exc, asyncpg.InterfaceError):
             exc.add_note("pass the arguments one by one (sql, a, b), not as a tuple or list.")
+
+
+class _Lent:
+    """A statement, cursor or savepoint of a guarded connection; unusable when that is closed."""
+
+    __slots__ = ("_guard", "_thing")
+
+    def __init__(self, guard: GuardedConnection, thing: Any) -> None:
+        self._guard = guard
+        self._thing = thing
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        value = getattr(self._thing, name)
+        return self._checked(value) if callable(value) else value
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._obtain().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        rows = aiter(self._thing)
+        while True:
+            self._guard._open()  # noqa: SLF001 - both are the guard
+            try:
+                row = await anext(rows)
+            except StopAsyncIteration:
+                return
+            yield row
+
+    async def __aenter__(self) -> Any:
+        self._guard._open()  # noqa: SLF001
+        return await self._thing.__aenter__()
+
+    async def __aexit__(self, *raised: Any) -> Any:
+        self._guard._open()  # noqa: SLF001
+        return await self._thing.__aexit__(*raised)
+
+    async def _obtain(self) -> Any:
+        """Wait for what is awaited, such as a cursor."""
+        self._guard._open()  # noqa: SLF001
+        return _Lent(self._guard, await self._thing)
+
+    def _checked(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            self._guard._open()  # noqa: SLF001
+            result = method(*args, **options)
+            return _Lent(self._guard, result) if isinstance(result, _FACTORIES) else result
+
+        return call
 
 
 class ReadingConnection:
@@ -227,15 +338,16 @@ class ReadingConnection:
 
     @asynccontextmanager
     async def _transaction(self, sql: str) -> AsyncIterator[Connection]:
-        if _changes_transaction(sql):
+        found = _permitted(sql)
+        if found.changes or found.savepoints:
             raise _only_reading()
         if self._reserve is None:
             raise ContextClosed
         closed = True
         try:
-            async with self._reserve() as connection:
+            async with self._reserve(found.trace) as connection:
                 try:
-                    async with connection.transaction(readonly=True):
+                    async with _undone(connection):
                         yield connection
                 finally:
                     closed = is_lost(connection)
@@ -247,12 +359,23 @@ class ReadingConnection:
             raise
 
 
-def _changes_transaction(sql: str) -> bool:
-    """Whether the text may change how its transaction works; refused if it would end it."""
-    refused, changes = examined(sql)
-    if refused is not None:
-        raise TransactionControlRefused(refused)
-    return changes
+@asynccontextmanager
+async def _undone(connection: Connection) -> AsyncIterator[None]:
+    """A transaction that is rolled back in any case, with the settings that were made in it."""
+    transaction = connection.transaction(readonly=True)
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
+def _permitted(sql: str) -> Examined:
+    """What a text means; refused if it would end the transaction."""
+    found = examined(sql)
+    if found.refused is not None:
+        raise TransactionControlRefused(found.refused)
+    return found
 
 
 def _only_reading() -> ProcessorError:

@@ -100,9 +100,12 @@ class ItemWise:
                 raise RunFailed(exc, own, position, seconds) from exc
             finally:
                 prepared.leave()
-            if guarded.changed_transaction:
+                self._executor.database.note_trace(savepoints.conn, guarded.trace)
+            if guarded.changed_transaction or guarded.names_savepoints:
                 raise TransactionChanged
             savepoints.count(guarded.savepoints)
+            if guarded.sets:
+                savepoints.end()
             outcomes.append(outcome)
         return Attempt(outcomes)
 

@@ -162,7 +162,8 @@ class BatchJobs:
         return await self._ask(find)
 
     async def _job_waits(self, conn: Connection) -> bool:
-        return await queue_schema.queries(conn).eligible_queued_work(self._entrypoints) > 0
+        on_connection = await queue_schema.queries(conn)
+        return await on_connection.eligible_queued_work(self._entrypoints) > 0
 
     async def _ask(self, question: Callable[[Connection], Awaitable[R]]) -> R | None:
         """The answer to a question; None during an outage."""

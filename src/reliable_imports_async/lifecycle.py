@@ -247,6 +247,7 @@ class Lifecycle:
                 raise _HookFailed(reason, late=True)
         finally:
             guarded.close()
+            self._database.note_trace(work.conn, guarded.left_behind)
         await work.bound(work.seconds + SERVER_GRACE)
         await logs.insert_lines(work.conn, batch.id, log.finished())
         return changes

@@ -103,7 +103,9 @@ async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
                 "create_batch was given a connection that is in no transaction.",
                 hint="wrap the call in `async with connection.transaction():`.",
             )
-        return await _insert_and_enqueue(connection, new, texts, rows, loaded, request)
+        return await _insert_and_enqueue(
+            connection, new, texts, rows, loaded, request, outside=database
+        )
     try:
         async with database.connection(seconds=None) as conn:
             async with conn.transaction():
@@ -137,13 +139,15 @@ async def _insert_and_enqueue(
     rows: AsyncIterator[bytes],
     loaded: Loaded,
     request: Request,
+    *,
+    outside: Database | None = None,
 ) -> UUID:
     """The batch and, if asked for, its jobs.
 
     An earlier batch that is returned instead is enqueued as well, but not for a caller who may not
     see everything: who asks in whose name decides whether that caller may start it.
     """
-    batch_id = await _insert(conn, new, texts, rows, loaded, request)
+    batch_id = await _insert(conn, new, texts, rows, loaded, request, outside=outside)
     if request.enqueue and (batch_id == new.id or request.visible is None):
         await queueing.enqueue(conn, batch_id)
     return batch_id
@@ -156,10 +160,12 @@ async def _insert(
     rows: AsyncIterator[bytes],
     loaded: Loaded,
     request: Request,
+    *,
+    outside: Database | None,
 ) -> UUID:
     """Everything that creates a batch, inside one transaction."""
     if new.source_sha256 is not None and request.on_same_file != "force":
-        earlier = await _same_file(conn, new, request)
+        earlier = await _same_file(conn, new, request, outside)
         if earlier is not None:
             return earlier
     if not await batches.insert(conn, new, *texts):
@@ -186,14 +192,24 @@ def range_size(total: int) -> int:
     return max(SMALLEST_RANGE, min(LARGEST_RANGE, total // RANGES_PER_BATCH))
 
 
-async def _same_file(conn: Connection, new: NewBatch, request: Request) -> UUID | None:
+async def _same_file(
+    conn: Connection, new: NewBatch, request: Request, outside: Database | None
+) -> UUID | None:
     """The earlier batch made from this file, when it is to be used instead.
 
     One that the caller may not see is as if it were not there.
+
+    Args:
+        outside: Where to look as well: the snapshot of a caller's transaction may be older than
+            a batch whose creation this one has waited for.
     """
-    assert new.source_sha256 is not None  # noqa: S101 - checked by the caller
-    await batches.lock_file(conn, new.batch_type, new.source_sha256)
-    earlier = await batches.find_same_file(conn, new.batch_type, new.source_sha256, request.visible)
+    batch_type, sha256 = new.batch_type, new.source_sha256
+    assert sha256 is not None  # noqa: S101 - checked by the caller
+    await batches.lock_file(conn, batch_type, sha256)
+    earlier = await batches.find_same_file(conn, batch_type, sha256, request.visible)
+    if earlier is None and outside is not None:
+        async with outside.connection() as fresh:
+            earlier = await batches.find_same_file(fresh, batch_type, sha256, request.visible)
     if earlier is None:
         return None
     if request.on_same_file == "skip":

@@ -86,11 +86,15 @@ class BatchManager(BatchRepairs):
     async def open(self) -> None:
         """Connect, verify the schema, and discover the processors that the settings name.
 
+        Opening what is open already changes nothing.
+
         Raises:
             DatabaseUrlMissing: No database is configured.
             DatabaseUnavailable: The server cannot be reached.
             SchemaMissing, SchemaOutdated, SchemaTooNew: The database needs `migrate`.
         """
+        if self.is_open:
+            return
         await self._database.open()
         try:
             async with self._database.connection(seconds=None) as conn:
@@ -102,8 +106,11 @@ class BatchManager(BatchRepairs):
         except BaseException:
             await self._database.close()
             raise
-        self._announcer = Announcer(self, self._database, self.settings, self.registry)
-        self._processing = Processing(self._database, self.settings, self.registry, self._announcer)
+        if self._processing is None:  # and nobody else was faster
+            self._announcer = Announcer(self, self._database, self.settings, self.registry)
+            self._processing = Processing(
+                self._database, self.settings, self.registry, self._announcer
+            )
 
     async def close(self) -> None:
         """Close the pool this manager opened, and leave the embedded server."""

@@ -84,7 +84,7 @@ async def replace(conn: Connection, job: Job, batch_type: str, seconds: float) -
     May be repeated when its answer was lost.
     """
     async with conn.transaction():
-        await queue_schema.queries(conn).log_jobs([(job, "successful", None)])
+        await (await queue_schema.queries(conn)).log_jobs([(job, "successful", None)])
         await _insert(conn, batch_type, [Place.of(job)], timedelta(seconds=seconds))
 
 
@@ -92,7 +92,8 @@ async def _insert(
     conn: Connection, batch_type: str, places: Sequence[Place], delay: timedelta
 ) -> None:
     count = len(places)
-    await queue_schema.queries(conn).enqueue(
+    on_connection = await queue_schema.queries(conn)
+    await on_connection.enqueue(
         [entrypoint(batch_type)] * count,
         [place.payload() for place in places],
         [place.priority for place in places],

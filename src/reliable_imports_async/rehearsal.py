@@ -6,7 +6,6 @@ from time import perf_counter
 from typing import Any
 
 import anyio
-import asyncpg
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from .context import ImportContext
@@ -27,6 +26,7 @@ from .stopping import Streak
 from .store import batches, item_keys, items, rehearsals, summaries
 from .store.rehearsals import Rows, Tables
 from .tallying import ITEMS_OF_A_GROUP, DryRun, Tally
+from .transaction_control import Trace
 
 PAGE = 500
 ITEMS_IN_A_TRANSACTION = 100
@@ -174,6 +174,7 @@ class Stage:
         self._session = session
         self._conn: PooledConnection | None = None
         self._before: Rows | None = None
+        self._trace = Trace.NONE  # left by on_batch_start
         self._tried = 0
 
     async def attempt(self, prepared: Prepared) -> tuple[Outcome, Rows]:
@@ -196,6 +197,8 @@ class Stage:
 
     async def leave(self) -> None:
         """Roll the transaction back."""
+        if self._conn is not None:
+            self._executor.database.note_trace(self._conn, self._trace)
         self._conn, self._before, self._tried = None, None, 0
         if not await self._session.rollback():
             await self._session.discard()
@@ -210,6 +213,7 @@ class Stage:
         try:
             outcome: Outcome = await self._executor.calls.one(item, ctx, self._session.limit)
             guarded.close()
+            self._executor.database.note_trace(conn, guarded.trace)
             if not conn.is_in_transaction():
                 raise TransactionEnded
             if self._tables.deferrable:
@@ -220,6 +224,7 @@ class Stage:
             exc = sound(raised)
             own = await guarded.own_errors(exc)
             guarded.close()
+            self._executor.database.note_trace(conn, guarded.trace)
             failed = await self._undo(exc, own, item, last=last)
             return None if failed is None else (failed, {})
         self._before = after
@@ -227,7 +232,8 @@ class Stage:
         return outcome, _difference(before, after)
 
     async def _ready(self) -> tuple[PooledConnection, Rows]:
-        if self._tried >= self._size:
+        traced = self._conn is not None and self._executor.database.has_trace(self._conn)
+        if traced or self._tried >= self._size:
             await self.leave()
         if self._conn is None:
             self._conn = await self._session.begin()
@@ -251,6 +257,9 @@ class Stage:
             await self._executor.processor.on_batch_start(ctx)
         finally:
             guarded.close()
+            self._trace = guarded.trace
+        if guarded.sets:  # items meet a session of their own
+            await self._executor.database.reset_settings(conn)
 
     async def _undo(
         self,
@@ -261,8 +270,6 @@ class Stage:
         last: bool,
     ) -> Outcome | None:
         """Undo the item, and decide what its exception means."""
-        if isinstance(exc, asyncpg.PostgresError):
-            own = (*own, exc)
         lost = self._session.lost
         self._before = None  # counts hold what was rolled back
         if lost or not undisturbed((*own, exc)):

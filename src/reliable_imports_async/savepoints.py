@@ -1,6 +1,7 @@
 """The savepoints inside an interval's transaction: one live at a time, and not too many in all."""
 
 from collections.abc import Sequence
+from secrets import token_hex
 
 from .guarded import Connection
 
@@ -8,7 +9,7 @@ ROOM = 60
 """Savepoints that may write in one transaction. Released or not, PostgreSQL keeps at most 64 of
 them at hand; with more, every concurrent reader pays."""
 
-_NAME = "reliable_imports_run"
+_NAME = f"reliable_imports_{token_hex(8)}"  # nobody else's ROLLBACK TO means it
 _SET = f"SAVEPOINT {_NAME}"
 _KEEP = f"RELEASE SAVEPOINT {_NAME}; SAVEPOINT {_NAME}"
 _UNDO = f"ROLLBACK TO SAVEPOINT {_NAME}"
@@ -39,6 +40,10 @@ class Savepoints:
     def count(self, savepoints: int) -> None:
         """Count the savepoints that a processor made by itself."""
         self._used += savepoints
+
+    def end(self) -> None:
+        """Run no further items in this transaction, such as when a setting was changed for it."""
+        self._used = ROOM
 
     async def set(self) -> None:
         """The first savepoint of the transaction."""

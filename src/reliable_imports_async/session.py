@@ -92,6 +92,8 @@ class Session:
             await self.discard()
         if self.lost:
             await self.discard()
+        elif self._connection is not None and self._database.has_trace(self._connection):
+            await self.close()  # what an item has left in the session is not for the next one
         connection = self._connection or await self._take()
         if connection.is_in_transaction() is not (self._transaction is not None):
             # A trace of a cancelled BEGIN, or of a transaction that somebody else has ended:
@@ -99,7 +101,7 @@ class Session:
             await self.discard()
             connection = await self._take()
         if self._transaction is None:
-            transaction = connection.transaction()
+            transaction = self._database.transaction(connection)
             try:
                 with anyio.fail_after(ROUND_TRIP_SECONDS):
                     await transaction.start()
@@ -196,6 +198,8 @@ class Session:
             await self.discard()
         if self._connection is not None:
             connection, self._connection = self._connection, None
+            if self._processor.overrides("on_connection"):
+                drop(connection)  # codecs, for example, are not ours to undo
             await self._database.give_back(connection)
 
     @property

@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 
 from .database import Database
-from .store import sessions
+from .store import browser_sessions
 
 TOKEN_BYTES = 32
 LONGEST_KEY = 2_500  # bytes; browsers keep cookies of 4096 bytes
@@ -61,7 +61,7 @@ class BrowserSessions:
         kept = None if key is None else secrets.token_bytes(len(key))
         given = b"" if key is None or kept is None else _combined(key, kept)
         async with self._database.connection() as conn, conn.transaction():
-            await sessions.insert(conn, _hash(token), user_id, kept, path, seconds)
+            await browser_sessions.insert(conn, _hash(token), user_id, kept, path, seconds)
         return base64.urlsafe_b64encode(token + given).decode()
 
     async def find(self, value: str, path: str | None = None) -> Session | None:
@@ -71,7 +71,7 @@ class BrowserSessions:
             return None
         token, given = parts
         async with self._database.connection() as conn:
-            found = await sessions.find(conn, _hash(token), path)
+            found = await browser_sessions.find(conn, _hash(token), path)
         if found is None or len(given) != len(found.key_share or b""):
             return None
         kept = found.key_share
@@ -82,7 +82,7 @@ class BrowserSessions:
         parts = _parts(value)
         if parts is not None:
             async with self._database.connection() as conn:
-                await sessions.delete(conn, _hash(parts[0]))
+                await browser_sessions.delete(conn, _hash(parts[0]))
 
 
 def _parts(value: str) -> tuple[bytes, bytes] | None:

@@ -164,7 +164,8 @@ class Settler:
                     conn = await session.idle()
                     with anyio.fail_after(self._settings.commit_timeout, shield=True):
                         lines = lines_of(log, item, outcome)
-                        stored = await items.postpone(conn, item, after, lines)
+                        async with self._database.settling(conn):
+                            stored = await items.postpone(conn, item, after, lines)
                     verdict = Later()
         except Outage:
             raise
@@ -213,7 +214,8 @@ class Settler:
     ) -> bool:
         """The same in a statement of its own; with constant texts if the real ones are refused."""
         try:
-            return await items.settle_failed(conn, item, failure, lines, seconds)
+            async with self._database.settling(conn):
+                return await items.settle_failed(conn, item, failure, lines, seconds)
         except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
             bare = Failure(
                 kind=failure.kind,
@@ -221,4 +223,5 @@ class Settler:
                 message="the error could not be stored as it was",
                 group=failure.group,
             )
-            return await items.settle_failed(conn, item, bare, [], seconds)
+            async with self._database.settling(conn):
+                return await items.settle_failed(conn, item, bare, [], seconds)

@@ -52,9 +52,12 @@ class SetWise:
             raise RunFailed(exc, own, culprit, seconds) from exc
         finally:
             guarded.close()
-        if guarded.changed_transaction:
+            self._executor.database.note_trace(savepoints.conn, guarded.trace)
+        if guarded.changed_transaction or guarded.names_savepoints:
             raise TransactionChanged
         savepoints.count(guarded.savepoints)
+        if guarded.sets:
+            savepoints.end()
         return Attempt(outcomes, log.finished())
 
 

@@ -2,14 +2,16 @@
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import replace
+from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 import anyio
 
+from .alone import Gate
 from .control import Control, HeldRange
 from .execution import Executor
 from .interval import Interval
@@ -66,6 +68,7 @@ class Slots:
         self._interval = interval
         self._taking = anyio.Lock()
         self._settled = 0  # items that completed or were skipped here
+        self._gate = Gate()
 
     @property
     def running(self) -> bool:
@@ -114,7 +117,7 @@ class Slots:
         works = first
         count = 0
         while works:
-            await self._run_together(works, session)
+            await self._run_beside(works, session)
             count += len(works)
             if count >= QUANTUM_ITEMS or self._control.examiner_waits:
                 count = 0
@@ -151,28 +154,56 @@ class Slots:
             works.sort(key=attrgetter("number"))
         return works
 
-    async def _run_together(self, works: list[Work], session: Session) -> None:
-        """Run items in one transaction; what that leaves undecided runs alone."""
+    async def _run_beside(self, works: list[Work], session: Session) -> None:
+        """Run items in order, beside those of other slots; alone those that met conflicts again."""
+        unsettled: dict[str, HeldRange] = {}
+        for alone, part in self._parts(works):
+            if alone:
+                async with self._gate.alone():
+                    await self._run_together(part, session, unsettled)
+                continue
+            await self._gate.enter()
+            try:
+                await self._run_together(part, session, unsettled)
+            finally:
+                self._gate.leave()
+        self._queue.release(works)
+
+    def _parts(self, works: list[Work]) -> Iterable[tuple[bool, list[Work]]]:
+        """Items that run together, and between them each that runs while no other does."""
+        conflicted = self._executor.conflicted
+        if not conflicted:
+            yield False, works
+            return
+        for alone, group in groupby(works, lambda work: work.item.item_number in conflicted):
+            part = list(group)
+            yield from ((True, [work]) for work in part) if alone else [(False, part)]
+
+    async def _run_together(
+        self, works: list[Work], session: Session, unsettled: dict[str, HeldRange]
+    ) -> None:
+        """Run items in one transaction; what that leaves undecided runs alone.
+
+        Args:
+            unsettled: The keys of items that have not had their end here, with their ranges; later
+                items of these keys stay behind them. Added to.
+        """
         verdicts: dict[int, Verdict] = {}
+        if unsettled:
+            works = [work for work in works if not _stays_behind(work, unsettled)]
         if len(works) > 1 and self._interval is not None:
             await self._make_ready(works)
             verdicts = await self._verdicts(self._interval, works, session)
-        unsettled: dict[str, HeldRange] = {}
         for work in works:
             verdict = verdicts.get(work.item.item_number)
-            if verdict is None and any(key in unsettled for key in work.keys):
-                if work.held in [unsettled.get(key) for key in work.keys]:
-                    work.held.behind.add(work.number)
-                work.held.finish_item()
-            elif verdict is None:
-                await self.run_alone(work, session)
-            else:
+            if verdict is not None:
                 _count(work, verdict)
                 work.held.finish_item()
+            elif not _stays_behind(work, unsettled):
+                await self.run_alone(work, session)
             if not work.settled:
                 unsettled |= dict.fromkeys(work.keys, work.held)
         self._settled += sum(_succeeded(verdict) for verdict in verdicts.values())
-        self._queue.release(works)
         if verdicts and self._streak.reason is not None:
             await pause(self._batch, self._control, self._streak.reason)
 
@@ -298,6 +329,16 @@ class Outages:
         elif self._refusals >= (STATE_REFUSALS if state else REFUSALS) and (others or not state):
             self.hopeless = replace(failure, kind=FailureKind.EXCEPTION)
         self.stuck = self.hopeless is None and self._refusals >= STUCK_REFUSALS
+
+
+def _stays_behind(work: Work, unsettled: Mapping[str, HeldRange]) -> bool:
+    """Leave an item whose predecessor, by one of its keys, has not had its end here."""
+    if not unsettled or not any(key in unsettled for key in work.keys):
+        return False
+    if work.held in [unsettled.get(key) for key in work.keys]:
+        work.held.behind.add(work.number)
+    work.held.finish_item()
+    return True
 
 
 def _succeeded(verdict: Verdict) -> bool:

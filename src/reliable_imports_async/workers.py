@@ -8,7 +8,6 @@ from typing import Any
 import anyio
 import stamina
 from pgqueuer.qm import QueueManager
-from pgqueuer.queries import Queries
 
 from . import queue_schema, queueing
 from .announcing import Announcer
@@ -53,6 +52,7 @@ class Worker:
         self._driver = QueueDriver(self._run_statement)
         self._ended = anyio.Event()
         self._managing = anyio.CancelScope(shield=True)
+        self._schema: str | None = None
         self._manager = self._build()
 
     async def run(self) -> None:
@@ -63,8 +63,11 @@ class Worker:
         Raises:
             QueueMissing: PgQueuer's tables are not there.
         """
-        if not await self._run_statement(queue_schema.is_installed):
+        self._schema = await self._run_statement(queue_schema.find)
+        if self._schema is None:
             raise QueueMissing
+        self._driver.forget_listeners()
+        self._manager = self._build()
         listening = Listening(self._database, self._driver, self._manager.channel)
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_sweeping)
@@ -109,7 +112,7 @@ class Worker:
             await self._jobs.help()
 
     def _build(self) -> QueueManager:
-        manager = QueueManager(Queries(self._driver))
+        manager = QueueManager(queue_schema.queries_in(self._driver, self._schema))
         for name in self._batch_types:
             manager.entrypoint(queueing.entrypoint(name))(self._jobs.run)
         return manager

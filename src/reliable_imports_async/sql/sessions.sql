@@ -1,20 +1,64 @@
--- Sessions of browsers, and tickets for one path.
+-- What is asked of a session, and what a session is given back as.
 
--- name: delete_expired_sessions
--- Forgets what has run out.
-DELETE FROM reliable_imports.import_sessions WHERE expires_at <= clock_timestamp();
+-- name: reset_session
+-- Everything that DISCARD ALL does, but for the statements that the driver has prepared and remembers.
+DO $$
+DECLARE
+    prepared text;
+BEGIN
+    RESET SESSION AUTHORIZATION;
+    RESET ALL;
+    EXECUTE 'CLOSE ALL';
+    UNLISTEN *;
+    PERFORM pg_catalog.pg_advisory_unlock_all();
+    DISCARD TEMP;
+    DISCARD SEQUENCES;
+    FOR prepared IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP
+        EXECUTE pg_catalog.format('DEALLOCATE %I', prepared);
+    END LOOP;
+END
+$$;
 
--- name: insert_session
--- A session or a ticket that lasts for $5 seconds.
-INSERT INTO reliable_imports.import_sessions (session_sha256, user_id, key_share, path, expires_at)
-VALUES ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => $5));
+-- name: reset_settings
+-- Only the settings and the role, inside a transaction that goes on.
+DO $$
+BEGIN
+    RESET SESSION AUTHORIZATION;
+    RESET ALL;
+END
+$$;
 
--- name: find_session
--- A session, or a ticket for the path $2, that has not run out.
-SELECT user_id, key_share
-  FROM reliable_imports.import_sessions
- WHERE session_sha256 = $1 AND path IS NOT DISTINCT FROM $2 AND expires_at > clock_timestamp();
+-- name: defaults
+-- How transactions begin here unless they say so themselves; and the server's process id, which a pooler hides.
+SELECT pg_catalog.current_setting('default_transaction_isolation') AS isolation,
+       pg_catalog.current_setting('default_transaction_read_only') AS read_only,
+       pg_catalog.current_setting('default_transaction_deferrable') AS deferrable,
+       pg_catalog.pg_backend_pid();
 
--- name: delete_session
--- Somebody signs out.
-DELETE FROM reliable_imports.import_sessions WHERE session_sha256 = $1;
+-- name: set_defaults
+-- The same, to be changed for this session.
+SELECT pg_catalog.set_config('default_transaction_isolation', $1, false),
+       pg_catalog.set_config('default_transaction_read_only', $2, false),
+       pg_catalog.set_config('default_transaction_deferrable', $3, false);
+
+-- name: ordinary_defaults
+-- What the library's own statements need: each sees what has committed before it, and may write.
+SELECT pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
+       pg_catalog.set_config('default_transaction_read_only', 'off', false),
+       pg_catalog.set_config('default_transaction_deferrable', 'off', false);
+
+-- name: limits
+-- The settings that `set_limits` changes, as they are now.
+SELECT ARRAY[pg_catalog.current_setting('statement_timeout'), pg_catalog.current_setting('lock_timeout'),
+             pg_catalog.current_setting('idle_in_transaction_session_timeout'),
+             pg_catalog.current_setting('client_connection_check_interval'),
+             pg_catalog.current_setting('tcp_keepalives_idle'), pg_catalog.current_setting('tcp_keepalives_interval'),
+             pg_catalog.current_setting('tcp_keepalives_count')];
+
+-- name: set_limits
+-- When the server ends by itself what a frozen or killed worker, or a machine that vanished, holds; for the transaction if $8.
+SELECT pg_catalog.set_config('statement_timeout', $1, $8), pg_catalog.set_config('lock_timeout', $2, $8),
+       pg_catalog.set_config('idle_in_transaction_session_timeout', $3, $8),
+       pg_catalog.set_config('client_connection_check_interval', $4, $8),
+       pg_catalog.set_config('tcp_keepalives_idle', $5, $8), pg_catalog.set_config('tcp_keepalives_interval', $6, $8),
+       pg_catalog.set_config('tcp_keepalives_count', $7, $8);

@@ -25,6 +25,7 @@ from ..registry import Registry
 from ..session import ROUND_TRIP_SECONDS, Outage, Session
 from ..settings import Settings
 from ..stopping import Streak
+from ..transaction_control import Trace
 
 BATCH_ID = UUID("00000000-0000-7000-8000-000000000000")
 
@@ -133,8 +134,11 @@ class _Borrowed(Database):
         super().__init__(settings)
         self._conn = conn
 
+    def note_trace(self, conn: Connection, trace: Trace) -> None:
+        """The session is the caller's."""
+
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Connection]:
+    async def reading(self, trace: Trace = Trace.NONE) -> AsyncIterator[Connection]:
         async with self._reader, _undone(self._conn):
             # A nested transaction(readonly=True) of asyncpg is a plain savepoint.
             await self._conn.execute("SET TRANSACTION READ ONLY")

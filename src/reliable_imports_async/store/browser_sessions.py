@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ..guarded import Connection
 from ..sql import statements
 
-_SQL = statements("sessions")
+_SQL = statements("browser_sessions")
 
 
 @dataclass(frozen=True, slots=True)
