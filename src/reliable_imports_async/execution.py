@@ -246,7 +246,6 @@ class Executor:
         """The item's transaction, from BEGIN to COMMIT."""
         conn = await session.begin()
         guarded, ctx = GuardedConnection(conn), prepared.ctx
-        version = self.ordering.version
         ctx._enter(guarded, item)  # noqa: SLF001
         try:
             if self.database.pooled:
@@ -255,7 +254,7 @@ class Executor:
             guarded.close()
             if not conn.is_in_transaction():
                 raise TransactionEnded
-            if self.ordering.version != version:
+            if self.ordering.version != prepared.ordered:
                 raise KeyLearnt
             chain = not guarded.changed_transaction and session.more()
             at_once = None
@@ -267,7 +266,7 @@ class Executor:
         except BaseException as exc:  # noqa: BLE001 - judged; what is not ours is raised again
             own = await guarded.own_errors(exc)
             guarded.close()
-            if self.ordering.version != version and not must_propagate(exc):
+            if self.ordering.version != prepared.ordered and not must_propagate(exc):
                 exc = KeyLearnt()
             return await self._undo(exc, item, own, session, changed=guarded.changed_transaction)
         return await self._commit(item, outcome, session, at_once, chain=chain)

@@ -226,6 +226,7 @@ class Slots:
                     return await self._executor.give_up(item, failure, session)
                 prepared = prepared or await self._executor.prepare(item, work.read)
                 work.read = None  # whatever the processor did to it
+                prepared.ordered = work.held.ordered
                 return await self._executor.execute(prepared, session)
             except Outage as outage:
                 failure = outage.failure
