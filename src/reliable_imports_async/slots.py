@@ -166,7 +166,7 @@ class Slots:
             if not work.settled:
                 unsettled |= dict.fromkeys(work.keys, work.held)
         self._queue.release(works)
-        if verdicts and self._streak.reason is not None:
+        if self._streak.reason is not None:
             await pause(self._batch, self._control, self._streak.reason)
 
     async def _make_ready(self, works: Sequence[Work]) -> None:
