@@ -45,9 +45,9 @@ async def test_a_batch_ends_although_its_last_two_ranges_close_together(dsn, mon
         both = anyio.Event()
         release = ranges.release
 
-        async def together(conn, claimed, deferred):
+        async def together(conn, claimed, *more):
             async with conn.transaction():
-                state = await release(conn, claimed, deferred)
+                state = await release(conn, claimed, *more)
                 arrived.append(claimed.first_item)
                 if len(arrived) == 2:
                     both.set()

@@ -284,7 +284,6 @@ class Executor:
         """The item's transaction, from BEGIN to COMMIT."""
         conn = await session.begin()
         guarded, ctx = GuardedConnection(conn), prepared.ctx
-        version = self.ordering.version
         ctx._enter(guarded, item)  # noqa: SLF001
         try:
             if self.database.pooled:
@@ -294,7 +293,7 @@ class Executor:
             self.database.note_trace(conn, guarded.trace)
             if not conn.is_in_transaction():
                 raise TransactionEnded
-            if self.ordering.version != version:
+            if self.ordering.version != prepared.ordered:
                 raise KeyLearnt
             plain = not (guarded.changed_transaction or guarded.trace)
             chain = plain and session.more()
@@ -309,7 +308,7 @@ class Executor:
             own = await guarded.own_errors(exc)
             guarded.close()
             self.database.note_trace(conn, guarded.trace)
-            if self.ordering.version != version and not must_propagate(exc):
+            if self.ordering.version != prepared.ordered and not must_propagate(exc):
                 exc = KeyLearnt()
             return await self._undo(exc, item, own, session, changed=guarded.changed_transaction)
         return await self._commit(item, outcome, session, at_once, chain=chain)

@@ -133,9 +133,7 @@ class Interval:
             if self._executor.ordering.version != version:
                 raise _Abandoned(again=True)
             ended = round_.certain()
-            stored = self._allowed(ended)
-            if round_.keyed and _overtaken(ended, stored):
-                raise _Abandoned
+            stored = self._in_order(ended) if round_.keyed else self._allowed(ended)
             await self._settle(round_, stored)
             if await self._executor.commit(session, chain=session.more()) is not None:
                 raise _Abandoned
@@ -264,6 +262,20 @@ class Interval:
                     del allowed[number]
                 case Failed() | Postponed():
                     pass
+        return allowed
+
+    def _in_order(self, ended: Mapping[int, Done]) -> dict[int, Done]:
+        """The same where items have keys.
+
+        Raises:
+            _Abandoned: An item has run behind one of its key that stays pending after all.
+        """
+        streak = self._executor.streak
+        before = streak.copy()
+        allowed = self._allowed(ended)
+        if _overtaken(ended, allowed):
+            streak.restore(before)  # one after the other they come to it again
+            raise _Abandoned
         return allowed
 
     async def _settle(self, round_: Round, stored: Mapping[int, Done]) -> None:

@@ -253,8 +253,11 @@ def _of_str(text: str) -> str:
         text = "".join(
             c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)
         )
-    text = text.strip().casefold().replace("_", "").lstrip("+-0 ")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    text = text.strip().casefold().replace("_", "")
+    short = text.lstrip("+-0 ")
+    if "." in short:
+        short = short.rstrip("0").rstrip(".")
+    return short or "0" * ("0" in text)
 
 
 def _raw_name(model: type[BaseModel], name: str) -> str | None:

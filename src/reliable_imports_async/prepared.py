@@ -21,9 +21,10 @@ class Prepared:
         ready: With its data and what was prepared; or why it cannot be processed.
         seconds: How long that took.
         keys: Of items that share one, the earlier takes effect first.
+        ordered: The version of the keys by which its range was claimed.
     """
 
-    __slots__ = ("_context", "_ctx", "_mark", "item", "keys", "ready", "seconds")
+    __slots__ = ("_context", "_ctx", "_mark", "item", "keys", "ordered", "ready", "seconds")
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Prepared:
         self.ready: ImportBatchItem[Any] | Undone = item
         self.seconds = 0.0
         self.keys: tuple[str, ...] = ()
+        self.ordered = 0
         self._context = context
         self._ctx: ImportContext | None = None
         self._mark = 0  # how many log lines there were before the transaction

@@ -204,7 +204,7 @@ class Slots:
             if not work.settled:
                 unsettled |= dict.fromkeys(work.keys, work.held)
         self._settled += sum(_succeeded(verdict) for verdict in verdicts.values())
-        if verdicts and self._streak.reason is not None:
+        if self._streak.reason is not None:
             await pause(self._batch, self._control, self._streak.reason)
 
     async def _make_ready(self, works: Sequence[Work]) -> None:
@@ -264,6 +264,7 @@ class Slots:
                     return await self._executor.give_up(item, outages.hopeless, session)
                 prepared = prepared or await self._executor.prepare(item, work.read)
                 work.read = None  # whatever the processor did to it
+                prepared.ordered = work.held.ordered
                 return await self._executor.execute(prepared, session)
             except Outage as outage:
                 message = outage.failure.message

@@ -1,7 +1,7 @@
 """When failures stop a batch: bugs, one exception over and over, or more failures than allowed."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from .errors import ConfigurationError
@@ -98,6 +98,15 @@ class Streak:
         """So many items were counted, but the transaction that was to settle them is gone."""
         self.failed -= failed
         self.settled -= settled
+
+    def copy(self) -> Self:
+        """It as it is, for `restore`."""
+        return replace(self)
+
+    def restore(self, before: Self) -> None:
+        """Forget what has happened since `copy`."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(before, field.name))
 
     def learn(self, failed: int, settled: int) -> None:
         """Take in counts of the whole batch, which others work on as well."""
