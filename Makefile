@@ -45,7 +45,7 @@ fuzz: install ## Try the REST API with many generated requests (EXAMPLES=300)
 torture: install ## Real processes, seeded faults, invariants (SECONDS=60 or MINUTES=, FAULTS=, ITEMS=n|all, SEED=7 …)
 	@$(BIN)/python -m tests.torture --seconds $(or $(SECONDS),$(if $(MINUTES),$(MINUTES)m,60)) --workers $(or $(WORKERS),3) \
 		--mode $(or $(MODE),item) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ITEMS),--items $(ITEMS)) \
-		$(if $(BATCH),--batch-items $(BATCH)) $(if $(FILE),--flights '$(FILE)') $(if $(JSON),--json '$(JSON)')
+		$(if $(ISOLATION),--isolation '$(ISOLATION)') $(if $(BATCH),--batch-items $(BATCH)) $(if $(FILE),--flights '$(FILE)') $(if $(JSON),--json '$(JSON)')
 
 .PHONY: mutants
 mutants: install ## Break the engine in known ways; tests and torture must notice each

@@ -37,11 +37,16 @@ _BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Inter
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """How transactions begin that do not say so themselves: what the database or role is set to."""
+    """How transactions begin that do not say so themselves: what the database or role is set to.
+
+    Attributes:
+        search_path: Where it puts something before PostgreSQL's own functions; else None.
+    """
 
     isolation: str = "read committed"
     read_only: str = "off"
     deferrable: str = "off"
+    search_path: str | None = None
 
 
 ORDINARY = Defaults()
@@ -418,8 +423,8 @@ async def _defaults(conn: Connection) -> tuple[Defaults, int]:
     """How transactions begin by default, and the process id of the server's side."""
     row = await conn.fetchrow(_SQL["defaults"])
     assert row is not None  # noqa: S101 - it has no FROM
-    isolation, read_only, deferrable, backend = row
-    return Defaults(isolation, read_only, deferrable), backend
+    *defaults, backend = row
+    return Defaults(*defaults), backend
 
 
 def _limits(item_timeout: float) -> tuple[str, ...]:

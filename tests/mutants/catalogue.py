@@ -86,7 +86,7 @@ MUTANTS = (
     Mutant(
         "in doubt counted as failed",
         "execution.py",
-        "            raise Outage(judgement.failure, lost=True) from exc\n        return None",
+        "            raise self._outage(exc) from exc\n        return None",
         "            return Refused(exc, judgement)\n        return None",
         ("tests/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",),
         torture=("--kinds", "lose_commit,lose_answer"),
@@ -98,6 +98,21 @@ MUTANTS = (
         " WHERE batch_id = $1 AND item_number = $2;",
         ("tests/test_processes.py::test_an_outcome_in_doubt_is_read_under_the_row_lock",),
         torture=("--kinds", "abandon_commit", "--slow-commits", "--patience", "100"),
+    ),
+    Mutant(
+        "no reset after a hook",
+        "lifecycle.py",
+        "            self._database.note_trace(conn, guarded.left_behind)\n",
+        "",
+        ("tests/test_traces.py", "-k", "Start or Complete or Check"),
+    ),
+    Mutant(
+        "no reset after an item",
+        "execution.py",
+        "            self.database.note_trace(conn, guarded.trace)\n",
+        "",
+        ("tests/test_traces.py", "-k", "Item or Failing"),
+        times=2,
     ),
     Mutant(
         "connection reused after a cancellation",

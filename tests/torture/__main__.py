@@ -51,6 +51,12 @@ def main() -> int:
     )
     parser.add_argument("--foreground", action="store_true", help="process_batch instead of jobs")
     parser.add_argument("--slow-commits", action="store_true", help="a COMMIT takes 0.1 s")
+    parser.add_argument(
+        "--isolation",
+        default="read committed",
+        choices=("read committed", "repeatable read", "serializable"),
+        help="the database's default",
+    )
     given = parser.parse_args()
     kinds = tuple(given.kinds.split(",")) if given.kinds else ()
     if unknown := set(kinds) - ALL_KINDS:
@@ -70,6 +76,7 @@ def main() -> int:
         calm=given.patience,
         foreground=given.foreground,
         slow_commits=given.slow_commits,
+        isolation=given.isolation,
         modes=tuple(PROCESSORS) if given.mode == ALL else (given.mode,),
     )
     report = asyncio.run(torture(plan))

@@ -49,6 +49,7 @@ class Plan:
         foreground: Workers call `process_batch` once for each batch, instead of taking jobs.
         calm: Seconds after the faults in which nothing at all may happen; then it is stuck.
         slow_commits: The server takes a tenth of a second for a COMMIT.
+        isolation: How transactions are isolated that do not say so themselves.
     """
 
     seed: int
@@ -63,6 +64,7 @@ class Plan:
     foreground: bool = False
     calm: float = LIVENESS_SECONDS
     slow_commits: bool = False
+    isolation: str = "read committed"
 
     @property
     def pace(self) -> float:
@@ -79,7 +81,8 @@ async def torture(plan: Plan) -> Report:
     """Run the torture."""
     report = Report(plan.seed, plan.seconds, plan.workers, LEASE_SECONDS)
     began = time.monotonic()
-    async with _stage(SETTINGS | (SLOW_COMMITS if plan.slow_commits else {})) as (
+    settings = SETTINGS | {"default_transaction_isolation": plan.isolation}
+    async with _stage(settings | (SLOW_COMMITS if plan.slow_commits else {})) as (
         server,
         dsn,
         directory,

@@ -8,6 +8,10 @@ from types import MappingProxyType
 
 _NAME = re.compile(r"^-- name: (?P<name>\w+)$", re.MULTILINE)
 
+_CLOCK = re.compile(r"(?<![\w.])(?:now|clock_timestamp)\(\)")
+"""Applications put clocks of their own in front of these two, with the `search_path`; our leases,
+retries and times must not be set by them."""
+
 
 @cache
 def statements(file: str) -> Mapping[str, str]:
@@ -20,4 +24,5 @@ def statements(file: str) -> Mapping[str, str]:
 
 def _body(block: str) -> str:
     lines = [line for line in block.splitlines() if not line.startswith("--")]
-    return "\n".join(lines).strip().removesuffix(";")
+    text = "\n".join(lines).strip().removesuffix(";")
+    return _CLOCK.sub(r"pg_catalog.\g<0>", text)

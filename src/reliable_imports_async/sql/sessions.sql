@@ -29,23 +29,29 @@ END
 $$;
 
 -- name: defaults
--- How transactions begin here unless they say so themselves; and the server's process id, which a pooler hides.
+-- How transactions begin here unless they say so themselves; the search_path where something in it comes before PostgreSQL's
+-- own functions, such as a clock for tests; and the server's process id, which a pooler hides.
 SELECT pg_catalog.current_setting('default_transaction_isolation') AS isolation,
        pg_catalog.current_setting('default_transaction_read_only') AS read_only,
        pg_catalog.current_setting('default_transaction_deferrable') AS deferrable,
+       CASE WHEN pg_catalog.current_setting('search_path') ~ ',\s*"?pg_catalog"?\s*(,|$)'
+            THEN pg_catalog.current_setting('search_path') END AS search_path,
        pg_catalog.pg_backend_pid();
 
 -- name: set_defaults
 -- The same, to be changed for this session.
 SELECT pg_catalog.set_config('default_transaction_isolation', $1, false),
        pg_catalog.set_config('default_transaction_read_only', $2, false),
-       pg_catalog.set_config('default_transaction_deferrable', $3, false);
+       pg_catalog.set_config('default_transaction_deferrable', $3, false),
+       pg_catalog.set_config('search_path', coalesce($4, pg_catalog.current_setting('search_path')), false);
 
 -- name: ordinary_defaults
--- What the library's own statements need: each sees what has committed before it, and may write.
+-- What the library's own statements need: each sees what has committed before it, and may write; functions are PostgreSQL's.
 SELECT pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
        pg_catalog.set_config('default_transaction_read_only', 'off', false),
-       pg_catalog.set_config('default_transaction_deferrable', 'off', false);
+       pg_catalog.set_config('default_transaction_deferrable', 'off', false),
+       pg_catalog.set_config('search_path', pg_catalog.regexp_replace(
+           pg_catalog.current_setting('search_path'), ',\s*"?pg_catalog"?\s*(?=,|$)', ''), false);
 
 -- name: limits
 -- The settings that `set_limits` changes, as they are now.
