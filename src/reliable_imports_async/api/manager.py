@@ -62,7 +62,7 @@ class APIManager:
         self._service = Service(
             manager=manager,
             authentication=authentication,
-            signer=Signer(secret.get_secret_value() if secret else None),
+            signer=Signer(None if secret is None else secret.get_secret_value()),
             background=Background(manager, enabled=worker),
             feed=ProgressFeed(manager),
             dashboard=dashboard,
