@@ -18,13 +18,14 @@ from pydantic import ValidationError
 
 from .errors import ReliableImportsError, TransactionEnded
 from .outcomes import Defer, Failure, FailureKind
-from .safe_text import Redact, redact_patterns, storable
+from .safe_text import LONGEST_SECRET, Redact, glimpse, redact_patterns, redacted, storable
 
 MESSAGE_BYTES = 2_048
 DETAIL_BYTES = 2_048
 TRACEBACK_BYTES = 16_384
 NAME_BYTES = 200
 FIELDS_SHOWN = 50
+INPUT_CHARACTERS = NAME_BYTES + 2 * LONGEST_SECRET  # more than is kept, so that it is cut there
 FRAMES = 50
 
 
@@ -179,12 +180,12 @@ def _describe(exc: BaseException, kind: FailureKind, redact: Redact) -> Failure:
     postgres = next((one for one in unfold(exc) if _sqlstate(one) is not None), None)
     main = _only_member(exc)
     fields = _field_errors(main, redact) if isinstance(main, ValidationError) else ()
-    message = storable(redact(_message(main, fields)), MESSAGE_BYTES)
+    message = redacted(_message(main, fields), redact, MESSAGE_BYTES)
     name = type(main).__name__
 
     def named(attribute: str, limit: int = NAME_BYTES) -> str | None:
         value = getattr(postgres, attribute, None)
-        return storable(redact(str(value)), limit) if value else None
+        return redacted(str(value), redact, limit) if value else None
 
     constraint = named("constraint_name")
     sqlstate = _sqlstate(postgres) if postgres is not None else None
@@ -233,8 +234,8 @@ def _field_errors(exc: ValidationError, redact: Redact) -> tuple[dict[str, Any],
         {
             "loc": storable(".".join(str(part) for part in one["loc"]), NAME_BYTES),
             "type": one["type"],
-            "msg": storable(redact(one["msg"]), MESSAGE_BYTES),
-            "input": storable(redact(repr(one.get("input"))), NAME_BYTES),
+            "msg": redacted(one["msg"], redact, MESSAGE_BYTES),
+            "input": redacted(glimpse(one.get("input"), INPUT_CHARACTERS), redact, NAME_BYTES),
         }
         for one in errors
     )
@@ -247,8 +248,8 @@ def _locations(fields: tuple[dict[str, Any], ...]) -> str:
 
 
 _VALUES = re.compile(
-    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | \([^()]*\)
-      | \b[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}\b | \b\S+@\S+\b | [-+]?\d[\d.,:]*""",
+    r"""(?<!\\)'(?:[^'\\]|\\.)*+' | (?<!\\)"(?:[^"\\]|\\.)*+" | \([^()]*+\)
+      | \b[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}\b | (?<![\w.+-])[\w.+-]++@[\w.-]++ | [-+]?\d[\d.,:]*+""",
     re.VERBOSE,
 )
 
@@ -283,7 +284,7 @@ _HINTS = (
 def _hint(exc: BaseException, message: str, redact: Redact) -> str | None:
     notes = getattr(exc, "__notes__", None)
     if notes:
-        return storable(redact(str(notes[0])), DETAIL_BYTES)
+        return redacted(str(notes[0]), redact, DETAIL_BYTES)
     if isinstance(exc, ReliableImportsError) and exc.hint:
         return exc.hint
     return next((hint for pattern, hint in _HINTS if re.search(pattern, message, re.DOTALL)), None)
@@ -303,7 +304,7 @@ def user_frames(exc: BaseException, redact: Redact = redact_patterns) -> str | N
         for frame, line in traceback.walk_tb(exc.__traceback__)
         if not frame.f_code.co_filename.startswith(_NOT_THE_USERS)
     )
-    return storable(redact(_quoted(places[-FRAMES:])), TRACEBACK_BYTES) if places else None
+    return redacted(_quoted(places[-FRAMES:]), redact, TRACEBACK_BYTES) if places else None
 
 
 @lru_cache(maxsize=256)

@@ -170,7 +170,7 @@ _TEXT = frozenset({str})
 _PLAIN_BYTES = MAX_INTEGER_DIGITS  # a shorter text holds no integer that is too long
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _BRACKET = re.compile(_STRING + rb"|[\[{]|[\]}]", re.DOTALL)
-_EXPONENT = re.compile(_STRING + rb"|-?\d++(?:\.\d++)?+[eE][+-]?\d++", re.DOTALL)
+_EXPONENT = re.compile(_STRING + rb"|(?<![\d.-])-?\d++(?:\.\d++)?+[eE][+-]?\d++", re.DOTALL)
 _HARD_ESCAPES = (b'\\"', b"\\\\", b"\\ud", b"\\uD")  # of quotes, of itself, and of half characters
 # Whole escapes from left to right, so that an escaped backslash before "u0000" counts as such.
 _ESCAPE = re.compile(

@@ -15,8 +15,10 @@ from starlette.responses import Response
 from ..context import LogBuffer
 from ..endpoints import BaseEndpoint, EndpointContext, answer
 from ..errors import BatchNotFound
+from ..judgement import MESSAGE_BYTES
 from ..manager import BatchManager
 from ..models import ImportBatch, Visible
+from ..safe_text import redacted
 from .authentication import user_of
 from .payloads import CreateBatch
 from .problems import InvalidRequest
@@ -138,7 +140,8 @@ class Call:
         except (HTTPException, InvalidRequest):
             raise
         except ValueError as exc:
-            raise InvalidRequest(self.ctx.log.redact(str(exc)) or "It was refused.") from exc
+            detail = redacted(str(exc), self.ctx.log.redact, MESSAGE_BYTES)
+            raise InvalidRequest(detail or "It was refused.") from exc
 
     async def about_to_create(self, data: CreateBatch) -> CreateBatch:
         """A batch as the application's hook wants it created; the hook may refuse it."""
