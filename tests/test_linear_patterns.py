@@ -33,6 +33,9 @@ ANCHORED = {  # only ever used with match()
     "sources.csv_row._UNTIL_CLOSED",
     "cli.text._DURATION",
     "cells._FORMULA",
+    "sources.json_extent._IN_STRING",
+    "sources.json_extent._BETWEEN",
+    "sources.json_extent._SCALAR",
 }
 
 # By module and name: pieces whose repetition makes the pattern try most. The first characters of
@@ -65,6 +68,10 @@ WORST = {
     ),
     "screening._KEY": ("(", "(a", "(a)=(", "(a)=(b)", "Key "),
     "tallying._NAMED": ("(", "(a", "(a)=(", ")=(", "Key "),
+    "exact_json._FRACTION": (":", ": ", ":-", ":1", ": 11", "1", "[[", "1."),
+    "sources.json_extent._IN_STRING": ("a", "\\", '\\"'),
+    "sources.json_extent._BETWEEN": ("a", '"', '"\\', '"a"', "["),
+    "sources.json_extent._SCALAR": ("a", "1"),
     "cells._FORMULA": ("'", "='"),
     "records._BRACKET": ('"', '"\\', "\\", "[", "a"),
     "records._EXPONENT": ('"', '"\\', "1", "1.", "1.1", "1e", "-"),

@@ -9,9 +9,8 @@ from uuid import UUID
 import anyio
 import asyncpg
 import stamina
-from pydantic_core import to_json
 
-from . import only_one
+from . import exact_json, only_one
 from .context import ImportContext, LogBuffer
 from .control import LONGEST_WAIT
 from .database import Database
@@ -176,7 +175,9 @@ class Lifecycle:
             await hook(ctx)
             if not conn.is_in_transaction():
                 raise TransactionEnded
-            changes = storable_json(to_json(dict(ctx.changes), inf_nan_mode="strings").decode())
+            changes = storable_json(
+                exact_json.write(dict(ctx.changes), inf_nan_mode="strings").decode()
+            )
         except BaseException as exc:
             if must_propagate(exc):
                 raise

@@ -9,10 +9,9 @@ from uuid import UUID
 
 import anyio
 import stamina
-from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
-from . import copying, queueing
+from . import copying, exact_json, queueing
 from .copying import Loaded, Progress
 from .database import Database
 from .errors import ConfigurationError, IdempotencyConflict, SameFile
@@ -241,7 +240,7 @@ def _new_batch(batch_id: UUID, request: Request, opened: OpenedSource) -> NewBat
 
 def _json_object(values: Mapping[str, Any], name: str) -> str:
     try:
-        return storable_json(to_json(dict(values), inf_nan_mode="strings").decode())
+        return storable_json(exact_json.write(dict(values), inf_nan_mode="strings").decode())
     except Exception as exc:
         raise ConfigurationError(
             f"{name} cannot be stored as JSON: {exc}", hint="use plain values."

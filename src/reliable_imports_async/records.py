@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from . import exact_json
 from .errors import ConfigurationError
 
 MAX_RECORD_BYTES = 128 * 1024 * 1024  # jsonb refuses containers above 255 MiB
@@ -89,6 +90,8 @@ def from_value(
     try:
         text = to_json(value, inf_nan_mode="constants", fallback=_fields)
         if not _is_plain(value, text, limits):
+            if b"." in text and exact_json.holds_exact(value):
+                text = exact_json.write(value, inf_nan_mode="constants", fallback=_fields)
             text = _checked(text, limits)
             if b"null" in text:  # a pydantic model writes null for NaN, whatever it is told
                 _refuse_hidden_nan(value)

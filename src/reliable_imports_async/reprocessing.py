@@ -8,6 +8,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from . import exact_json
 from .database import Database
 from .errors import BatchNotFound, ReprocessRefused, WrongBatchStatus
 from .guarded import Connection
@@ -200,7 +201,7 @@ async def _take_transformed(
 
 def _transformed(item: EligibleItem, transform: Transform | None, limits: Limits) -> str:
     assert transform is not None  # noqa: S101 - only called with one
-    source = item.raw if item.text is None else json.loads(item.text)
+    source = item.raw if item.text is None else exact_json.read(item.text)
     record = from_value(transform(source), limits=limits)
     if record.text is None:
         raise ReprocessRefused(
@@ -254,7 +255,7 @@ async def insert_child(
         source_columns=batch.source_columns,
     )
     inherited = {name: value for name, value in batch.options.items() if name not in OWN_OPTIONS}
-    texts = json.dumps(dict(batch.metadata)), json.dumps({**inherited, **options})
+    texts = exact_json.write(dict(batch.metadata)).decode(), json.dumps({**inherited, **options})
     await batches.insert(conn, new, *texts)
     await batches.complete_creation(conn, child_id, count, b"")
     await ranges.insert(conn, child_id, count, range_size(count), with_failures=False)

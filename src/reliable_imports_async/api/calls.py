@@ -1,5 +1,6 @@
 """One call of the API: the request, who asks, and the batch it is about."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -7,11 +8,11 @@ from uuid import UUID
 
 import anyio
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from .. import exact_json
 from ..context import LogBuffer
 from ..endpoints import BaseEndpoint, EndpointContext, answer
 from ..errors import BatchNotFound
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .service import Service
 
 Model = TypeVar("Model", bound=BaseModel)
+
+MOST_PARAMETERS = 100
 
 
 class Call:
@@ -72,7 +75,10 @@ class Call:
             InvalidRequest: It does not fit, or names a thing twice.
         """
         pairs = self.request.query_params.multi_items()
-        if twice := sorted({name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1}):
+        if len(pairs) > MOST_PARAMETERS:
+            raise InvalidRequest(f"More than {MOST_PARAMETERS} parameters.")
+        counts = Counter(name for name, _ in pairs)
+        if twice := sorted(name for name, count in counts.items() if count > 1):
             raise InvalidRequest(f"Given more than once: {', '.join(twice)}.")
         try:
             return model.model_validate(dict(pairs))
@@ -168,6 +174,6 @@ class Call:
 
 def reply(body: Any, status: int = 200, **headers: str) -> Response:
     """An answer in JSON; the underscores of header names stand for hyphens."""
-    content = to_json(body, inf_nan_mode="strings", fallback=str)
+    content = exact_json.write(body, inf_nan_mode="strings", fallback=str)
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(content, status, given, media_type="application/json")

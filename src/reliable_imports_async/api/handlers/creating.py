@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+import anyio.lowlevel
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -11,7 +12,7 @@ from ...endpoints import BaseEndpoint, answer
 from ...models import ImportBatchItem
 from ...processors import BaseProcessor
 from ...readiness import with_data
-from ...records import Limits, from_json
+from ...records import Limits
 from ...sources import Source, read_file
 from ..answers import path_of, summarised
 from ..bodies import Creation, creation_body
@@ -22,17 +23,23 @@ from ..uploads import received
 from .waiting import settled
 
 MAX_ERRORS = 100
+CHECKED_AT_ONCE = 100  # then everything else that waits has its turn
 MAX_KEY = 255
 
 
 async def create_batch(call: Call) -> Response:
     """Create a batch from a list of records, and process it unless asked not to."""
-    creation = await creation_body(call.request)
+    settings = call.service.settings
+    limits = Limits(settings.max_record_bytes, settings.max_record_depth)
+    creation = await creation_body(call.request, limits, settings.max_batch_items)
     endpoint = await _permitted(call, creation.data.batch_type)
     touched = endpoint.overrides("before_create_batch")
+    if touched or creation.data.strict or endpoint.overrides("after_create_batch"):
+        await creation.read_items()
     creation.data = await call.about_to_create(creation.data)
-    _check(call, creation)
-    source = creation.source(touched=touched)
+    if creation.data.strict:
+        await _refuse_invalid(call, creation)
+    source = await creation.source(touched=touched)
     return await _created(call, endpoint, creation.data, source, "refuse")
 
 
@@ -115,34 +122,25 @@ def _idempotency_key(call: Call) -> str | None:
     return key
 
 
-def _check(call: Call, creation: Creation) -> None:
-    """Refuse too many items, and with `strict` invalid ones."""
-    items = creation.data.items or []
-    if len(items) > call.service.settings.max_batch_items:
-        limit = call.service.settings.max_batch_items
-        raise HTTPException(
-            413, f"{len(items)} items; a request may hold {limit}. Upload a file instead."
-        )
-    if creation.data.strict and (errors := _invalid(call, creation)):
-        places = ", ".join(".".join(map(str, one["location"])) for one in errors[:3])
-        raise InvalidRequest(f"Items are invalid at {places}.", errors)
-
-
-def _invalid(call: Call, creation: Creation) -> list[dict[str, Any]]:
-    settings = call.service.settings
-    limits = Limits(settings.max_record_bytes, settings.max_record_depth)
+async def _refuse_invalid(call: Call, creation: Creation) -> None:
+    """What `strict` asks for: refuse the batch when an item is invalid."""
+    if creation.data.items is None:
+        await creation.read_items()
     processor = call.manager.registry.get(creation.data.batch_type)
     errors: list[dict[str, Any]] = []
-    for index, text in enumerate(creation.texts or []):
+    for index, record in enumerate(creation.records):
         where: list[str | int] = ["body", "items", index]
-        reason = from_json(text, line=None, limits=limits).reason
-        if reason is not None:
-            errors.append({"location": where, "message": reason, "type": "unreadable"})
+        if record.reason is not None:
+            errors.append({"location": where, "message": record.reason, "type": "unreadable"})
         else:
             errors += _model_errors(processor, (creation.data.items or [])[index], where)
         if len(errors) >= MAX_ERRORS:
             break
-    return errors
+        if index % CHECKED_AT_ONCE == CHECKED_AT_ONCE - 1:
+            await anyio.lowlevel.checkpoint()
+    if errors:
+        places = ", ".join(".".join(map(str, one["location"])) for one in errors[:3])
+        raise InvalidRequest(f"Items are invalid at {places}.", errors)
 
 
 def _model_errors(
