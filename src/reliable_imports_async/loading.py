@@ -48,6 +48,19 @@ class Request:
     keys: ItemKeys | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The batch that a request has led to.
+
+    Attributes:
+        batch_id: The batch.
+        replayed: Whether an earlier request with the same idempotency key has created it.
+    """
+
+    batch_id: UUID
+    replayed: bool = False
+
+
 async def load(
     database: Database,
     source: Source,
@@ -56,8 +69,8 @@ async def load(
     *,
     connection: Connection | None = None,
     progress: Progress | None = None,
-) -> UUID:
-    """Create a batch from a source; its id, or that of the batch that is already there.
+) -> Created:
+    """Create a batch from a source, or find the one that is already there.
 
     Args:
         connection: Joins the caller's transaction instead of opening one.
@@ -93,7 +106,7 @@ async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
     rows: AsyncIterator[bytes],
     loaded: Loaded,
     request: Request,
-) -> UUID:
+) -> Created:
     if connection is not None:
         if not connection.is_in_transaction():
             raise ConfigurationError(
@@ -104,14 +117,14 @@ async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
     try:
         async with database.connection(seconds=None) as conn:
             async with conn.transaction():
-                batch_id = await _insert_and_enqueue(conn, new, texts, rows, loaded, request)
+                created = await _insert_and_enqueue(conn, new, texts, rows, loaded, request)
             if loaded.total > ANALYZE_ABOVE:
                 await statistics.refresh(conn, loaded.total)
-            return batch_id
+            return created
     except Exception as exc:
         # A lost connection says nothing about the COMMIT: ask, on a new one.
         if is_outage(exc) and await _committed(database, new.id):
-            return new.id
+            return Created(new.id)
         raise
 
 
@@ -133,12 +146,12 @@ async def _insert_and_enqueue(
     rows: AsyncIterator[bytes],
     loaded: Loaded,
     request: Request,
-) -> UUID:
-    """The batch and, if asked for, its jobs; an earlier batch that is returned instead as well."""
-    batch_id = await _insert(conn, new, texts, rows, loaded, request)
-    if request.enqueue:
-        await queueing.enqueue(conn, batch_id)
-    return batch_id
+) -> Created:
+    """The batch and, if asked for, its jobs; those of a replayed request are there already."""
+    created = await _insert(conn, new, texts, rows, loaded, request)
+    if request.enqueue and not created.replayed:
+        await queueing.enqueue(conn, created.batch_id)
+    return created
 
 
 async def _insert(
@@ -148,12 +161,15 @@ async def _insert(
     rows: AsyncIterator[bytes],
     loaded: Loaded,
     request: Request,
-) -> UUID:
+) -> Created:
     """Everything that creates a batch, inside one transaction."""
-    if new.source_sha256 is not None and request.on_same_file != "force":
-        earlier = await _same_file(conn, new, request.on_same_file)
-        if earlier is not None:
-            return earlier
+    checks_file = new.source_sha256 is not None and request.on_same_file != "force"
+    if checks_file:  # before the key is looked at: the twin of this request holds this lock
+        await batches.lock_file(conn, new.batch_type, new.source_sha256 or "")
+    if await _is_key_taken(conn, new):
+        return await _same_request(conn, new, rows, loaded)
+    if checks_file and (earlier := await _same_file(conn, new, request.on_same_file)):
+        return Created(earlier)
     if not await batches.insert(conn, new, *texts):
         return await _same_request(conn, new, rows, loaded)
     await copying.copy(conn, rows, keyed=request.keys is not None)
@@ -170,7 +186,13 @@ async def _insert(
         "source": new.source_name,
     }
     await logs.insert(conn, new.id, LogLevel.INFO, "batch created", details)
-    return new.id
+    return Created(new.id)
+
+
+async def _is_key_taken(conn: Connection, new: NewBatch) -> bool:
+    """Whether the idempotency key has its batch: then it does not matter who has the file."""
+    key = new.idempotency_key
+    return key is not None and bool(await batches.find_idempotent(conn, new.created_by, key))
 
 
 def range_size(total: int) -> int:
@@ -181,7 +203,6 @@ def range_size(total: int) -> int:
 async def _same_file(conn: Connection, new: NewBatch, on_same_file: OnSameFile) -> UUID | None:
     """The earlier batch made from this file, when it is to be used instead."""
     assert new.source_sha256 is not None  # noqa: S101 - checked by the caller
-    await batches.lock_file(conn, new.batch_type, new.source_sha256)
     earlier = await batches.find_same_file(conn, new.batch_type, new.source_sha256)
     if earlier is None:
         return None
@@ -192,7 +213,7 @@ async def _same_file(conn: Connection, new: NewBatch, on_same_file: OnSameFile) 
 
 async def _same_request(
     conn: Connection, new: NewBatch, rows: AsyncIterator[bytes], loaded: Loaded
-) -> UUID:
+) -> Created:
     """The batch behind an idempotency key, if this request has the same content."""
     async for _ in rows:  # reads the source to its end, for the hash
         pass
@@ -202,7 +223,7 @@ async def _same_request(
     batch_id, sha256, batch_type = found
     if sha256 != loaded.sha256.digest() or batch_type != new.batch_type:
         raise IdempotencyConflict(new.idempotency_key, batch_id)
-    return batch_id
+    return Created(batch_id, replayed=True)
 
 
 @asynccontextmanager

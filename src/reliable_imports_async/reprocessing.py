@@ -22,7 +22,8 @@ from .store.lineage import EligibleItem
 Transform = Callable[[Any], Mapping[str, Any]]
 
 PAGE = 500
-OWN_OPTIONS = frozenset({"canary", "expect", "forgiven"})  # of one batch, not of its reprocessings
+# Of one batch, not of its reprocessings.
+OWN_OPTIONS = frozenset({"canary", "expect", "forgiven", "request_sha256"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

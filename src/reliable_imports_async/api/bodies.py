@@ -6,6 +6,7 @@ are cut out by their ends, counted, and measured before anything is made of them
 costs a few times its size and no more.
 """
 
+import hashlib
 import json
 import re
 from codecs import getincrementaldecoder
@@ -48,6 +49,14 @@ class Creation:
 
     data: CreateBatch
     records: list[StoredRecord]
+
+    def sha256(self) -> str:
+        """A digest of the items as they came, by which a repeated request is known."""
+        digest = hashlib.sha256()
+        for one in self.records:
+            text = one.text or one.raw or b""
+            digest.update(b"%d " % len(text) + text)
+        return digest.hexdigest()
 
     async def read_items(self) -> None:
         """Make values of the items, for a hook or for `strict`.

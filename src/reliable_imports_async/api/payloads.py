@@ -252,6 +252,11 @@ class BatchAnswer(BaseModel):
     error: str | None
     groups: list[GroupAnswer] = Field(description="Failed items by cause, largest first.")
     links: Links
+    replayed: bool = Field(
+        default=False,
+        description="Whether an earlier request with this `Idempotency-Key` created the batch; "
+        "only where a batch is created.",
+    )
 
 
 class SkipReasonAnswer(BaseModel):
