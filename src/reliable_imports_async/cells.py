@@ -1,9 +1,10 @@
 """The cells of a CSV file of failures: harmless in a spreadsheet, and the way back."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from . import exact_json
 
 CONTROL = ("batch", "item", "line", "group", "error", "detail", "raw")
 """What an exported row says beside its record; each name gets underscores in front."""
@@ -29,7 +30,7 @@ def shown(value: object) -> str:
         return ""
     if isinstance(value, str):
         return harmless(value)
-    return harmless(json.dumps(value, ensure_ascii=False))
+    return harmless(exact_json.write_readable(value))
 
 
 def control_names(columns: Sequence[str]) -> dict[str, str]:
@@ -69,6 +70,6 @@ def _value(cell: str, before: object) -> object:
     if before is None or isinstance(before, str):
         return text
     try:
-        return json.loads(text)
+        return exact_json.read_unchecked(text)
     except ValueError:
         return text

@@ -15,7 +15,15 @@ from .catalog import Catalog, Columns, nulls_are_equal
 from .errors import ContextClosed, KeyIsNull, NotWritten, ProcessorError
 from .guarded import GuardedConnection, ReadingConnection
 from .models import ImportBatch, ImportBatchItem, LogLevel
-from .safe_text import Redact, redact_json, redact_patterns, storable, storable_json
+from .safe_text import (
+    Redact,
+    glimpse,
+    redact_json,
+    redact_patterns,
+    redacted,
+    storable,
+    storable_json,
+)
 from .upsert import check_key, naming_statement, row_text, upsert_statement
 
 logger = logging.getLogger("reliable_imports_async")
@@ -23,6 +31,7 @@ logger = logging.getLogger("reliable_imports_async")
 LOG_LINES = 100
 LOG_BYTES = 65_536
 LOG_MESSAGE_BYTES = 4_096
+MOST_DETAILS = 16_384
 LEVELS = {
     LogLevel.DEBUG: logging.DEBUG,
     LogLevel.INFO: logging.INFO,
@@ -53,7 +62,7 @@ class LogBuffer:
         """Keep a line, if its level is high enough and there is room."""
         if LEVELS[level] < LEVELS[self.threshold]:
             return
-        text = storable(self.redact(message), LOG_MESSAGE_BYTES)
+        text = redacted(message, self.redact, LOG_MESSAGE_BYTES)
         extra = self._json(details) if details else None
         line = (level.value, text, extra, datetime.now(UTC))
         if len(self.lines) >= LOG_LINES or self.size + _size(line) > LOG_BYTES:
@@ -65,9 +74,12 @@ class LogBuffer:
     def readable(self, details: Mapping[str, Any]) -> Any:
         """The details as JSON data without secrets."""
         try:
-            data = from_json(to_json(dict(details), fallback=repr, inf_nan_mode="strings"))
+            text = to_json(dict(details), fallback=repr, inf_nan_mode="strings")
+            if len(text) > MOST_DETAILS:  # to take it apart would take long, and it is cut anyway
+                return {"cut": redacted(text.decode(), self.redact, LOG_MESSAGE_BYTES)}
+            data = from_json(text)
         except Exception:  # noqa: BLE001 - whatever a detail is, the line is kept
-            data = {"unreadable": storable(repr(sorted(map(str, details))), 1_000)}
+            data = {"unreadable": storable(glimpse(sorted(map(str, details)), 1_000), 1_000)}
         return redact_json(data, self.redact)
 
     def _json(self, details: Mapping[str, Any]) -> str:

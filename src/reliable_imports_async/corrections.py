@@ -1,14 +1,13 @@
 """A corrected file of failures, back to the very items that it came from."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
+from . import exact_json
 from .cells import changes, found_control_names, original
 from .database import Database
 from .errors import BatchNotFound, ReprocessRefused, SourceError
@@ -148,7 +147,7 @@ class _Reader:
     def _row(self, record: StoredRecord) -> Row | RefusedRow:
         if record.text is None:
             return RefusedRow(line=record.line, item_number=None, reason=record.reason or "")
-        values: dict[str, Any] = json.loads(record.text)
+        values: dict[str, Any] = exact_json.read(record.text.decode())
         if self._control is None:
             named = values.get("batch_id"), values.get("item_number")
         else:
@@ -233,7 +232,7 @@ async def _matched(
 
 def _text(row: Row, item: EligibleItem, limits: Limits) -> tuple[str | RefusedRow, bool]:
     """What the row changes, as JSON; and whether that is nothing."""
-    before = None if item.text is None else json.loads(item.text)
+    before = None if item.text is None else exact_json.read(item.text)
     if row.text is not None:
         after, text = row.record, row.text
     else:
@@ -241,8 +240,8 @@ def _text(row: Row, item: EligibleItem, limits: Limits) -> tuple[str | RefusedRo
         if before is None and not any(changed.values()):
             return row.refused("it could not be read, and its columns are still empty"), False
         after = {**(before or {}), **changed}
-        text = to_json(changed, inf_nan_mode="constants").decode()
+        text = exact_json.write(changed, inf_nan_mode="constants").decode()
     stored = from_value(after, limits=limits)
     if stored.text is None:
         return row.refused(stored.reason or "it cannot be stored"), False
-    return text, after == before
+    return text, exact_json.same(after, before)

@@ -1,10 +1,10 @@
 """Changing the record of a failed item where it lies; the old one is kept."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
+from . import exact_json
 from .database import Database
 from .errors import BatchNotFound, EditRefused, ItemNotFound
 from .models import ItemStatus
@@ -87,7 +87,7 @@ async def edit_items(
 
 
 def _changed(item: FailedItem, change: Change) -> Mapping[str, Any] | None:
-    return change(item.raw if item.text is None else json.loads(item.text))
+    return change(item.raw if item.text is None else exact_json.read(item.text))
 
 
 def _storable(new_data: Mapping[str, Any], item_number: int, limits: Limits) -> str:

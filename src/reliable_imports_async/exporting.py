@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Literal
 from uuid import UUID
 
+from . import exact_json
 from .cells import control_names, harmless, shown
 from .database import Database
 from .errors import BatchNotFound, ConfigurationError
@@ -100,7 +101,7 @@ def _rows(batch_id: UUID, columns: tuple[str, ...], page: list[FailedRecord]) ->
 
 
 def _row(batch_id: UUID, columns: tuple[str, ...], record: FailedRecord) -> list[str]:
-    values = {} if record.text is None else json.loads(record.text)
+    values = {} if record.text is None else exact_json.read(record.text)
     code = f" {record.sqlstate}" if record.sqlstate else ""
     raw = "" if record.raw is None else record.raw.decode("utf-8", "backslashreplace")
     return [

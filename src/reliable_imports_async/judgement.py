@@ -30,13 +30,22 @@ from .errors import (
     TransactionEnded,
 )
 from .outcomes import Defer, Failure, FailureKind
-from .safe_text import Redact, redact_patterns, storable, visible
+from .safe_text import (
+    LONGEST_SECRET,
+    Redact,
+    glimpse,
+    redact_patterns,
+    redacted,
+    storable,
+    visible,
+)
 
 MESSAGE_BYTES = 2_048
 DETAIL_BYTES = 2_048
 TRACEBACK_BYTES = 16_384
 NAME_BYTES = 200
 FIELDS_SHOWN = 50
+INPUT_CHARACTERS = NAME_BYTES + 2 * LONGEST_SECRET  # more than is kept, so that it is cut there
 FRAMES = 50
 GROUP_FRAMES = 3
 
@@ -280,13 +289,13 @@ def _describe(exc: BaseException, kind: FailureKind, redact: Redact) -> Failure:
     postgres = next((one for one in unfold(exc) if _sqlstate(one) is not None), None)
     main = _only_member(exc)
     fields = _field_errors(main, redact) if isinstance(main, ValidationError) else ()
-    message = visible(storable(redact(_message(main, fields)), MESSAGE_BYTES))
+    message = visible(redacted(_message(main, fields), redact, MESSAGE_BYTES))
     name = type(main).__name__
     places = _user_places(main)
 
     def named(attribute: str, limit: int = NAME_BYTES) -> str | None:
         value = getattr(postgres, attribute, None)
-        return visible(storable(redact(str(value)), limit)) if value else None
+        return visible(redacted(str(value), redact, limit)) if value else None
 
     constraint = named("constraint_name")
     sqlstate = _sqlstate(postgres) if postgres is not None else None
@@ -335,8 +344,8 @@ def _field_errors(exc: ValidationError, redact: Redact) -> tuple[dict[str, Any],
         {
             "loc": storable(".".join(str(part) for part in one["loc"]), NAME_BYTES),
             "type": one["type"],
-            "msg": storable(redact(one["msg"]), MESSAGE_BYTES),
-            "input": storable(redact(repr(one.get("input"))), NAME_BYTES),
+            "msg": redacted(one["msg"], redact, MESSAGE_BYTES),
+            "input": redacted(glimpse(one.get("input"), INPUT_CHARACTERS), redact, NAME_BYTES),
         }
         for one in errors
     )
@@ -392,8 +401,8 @@ def _locations(fields: tuple[dict[str, Any], ...]) -> str:
 
 
 _VALUES = re.compile(
-    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | \([^()]*\)
-      | \b[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}\b | \b\S+@\S+\b | [-+]?\d[\d.,:]*""",
+    r"""(?<!\\)'(?:[^'\\]|\\.)*+' | (?<!\\)"(?:[^"\\]|\\.)*+" | \([^()]*+\)
+      | \b[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}\b | (?<![\w.+-])[\w.+-]++@[\w.-]++ | [-+]?\d[\d.,:]*+""",
     re.VERBOSE,
 )
 
@@ -431,7 +440,7 @@ _HINTS = (
 def _hint(exc: BaseException, message: str, redact: Redact) -> str | None:
     notes = getattr(exc, "__notes__", None)
     if notes:
-        return storable(redact(str(notes[0])), DETAIL_BYTES)
+        return redacted(str(notes[0]), redact, DETAIL_BYTES)
     if isinstance(exc, ReliableImportsError) and exc.hint:
         return exc.hint
     told = f"{_sqlstate(exc) or ''} {message}"
@@ -477,7 +486,7 @@ def user_frames(exc: BaseException, redact: Redact = redact_patterns) -> str | N
 
 
 def _traceback(places: Places, redact: Redact) -> str | None:
-    return storable(redact(_quoted(places)), TRACEBACK_BYTES) if places else None
+    return redacted(_quoted(places), redact, TRACEBACK_BYTES) if places else None
 
 
 @lru_cache(maxsize=256)

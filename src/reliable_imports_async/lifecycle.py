@@ -9,9 +9,8 @@ from uuid import UUID
 import anyio
 import asyncpg
 import stamina
-from pydantic_core import to_json
 
-from . import only_one
+from . import exact_json, only_one
 from .context import ImportContext, LogBuffer
 from .control import LONGEST_WAIT
 from .database import RELEASE_SECONDS, Database
@@ -264,7 +263,8 @@ class Lifecycle:
             await hook(ctx)
             if not conn.is_in_transaction():
                 raise TransactionEnded
-            return storable_json(to_json(dict(ctx.changes), inf_nan_mode="strings").decode())
+            changes = exact_json.write(dict(ctx.changes), inf_nan_mode="strings")
+            return storable_json(changes.decode())
         except BaseException as exc:
             if must_propagate(exc):
                 raise

@@ -9,10 +9,9 @@ from uuid import UUID
 
 import anyio
 import stamina
-from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
-from . import copying, queueing
+from . import copying, exact_json, queueing
 from .copying import Loaded, Progress
 from .database import Database
 from .errors import ConfigurationError, IdempotencyConflict, SameFile
@@ -51,6 +50,19 @@ class Request:
     visible: Visibility | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The batch that a request has led to.
+
+    Attributes:
+        batch_id: The batch.
+        replayed: Whether an earlier request with the same idempotency key has created it.
+    """
+
+    batch_id: UUID
+    replayed: bool = False
+
+
 async def load(
     database: Database,
     source: Source,
@@ -59,8 +71,8 @@ async def load(
     *,
     connection: Connection | None = None,
     progress: Progress | None = None,
-) -> UUID:
-    """Create a batch from a source; its id, or that of the batch that is already there.
+) -> Created:
+    """Create a batch from a source, or find the one that is already there.
 
     Args:
         connection: Joins the caller's transaction instead of opening one.
@@ -96,7 +108,7 @@ async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
     rows: AsyncIterator[bytes],
     loaded: Loaded,
     request: Request,
-) -> UUID:
+) -> Created:
     if connection is not None:
         if not connection.is_in_transaction():
             raise ConfigurationError(
@@ -110,14 +122,14 @@ async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
         async with database.connection(seconds=None) as conn:
             async with conn.transaction():
                 await database.lift_limits(conn)
-                batch_id = await _insert_and_enqueue(conn, new, texts, rows, loaded, request)
+                created = await _insert_and_enqueue(conn, new, texts, rows, loaded, request)
             if loaded.total > ANALYZE_ABOVE:
                 await statistics.refresh(conn, loaded.total)
-            return batch_id
+            return created
     except Exception as exc:
         # A lost connection says nothing about the COMMIT: ask, on a new one.
         if is_outage(exc) and await _committed(database, new.id):
-            return new.id
+            return Created(new.id)
         raise
 
 
@@ -141,16 +153,17 @@ async def _insert_and_enqueue(
     request: Request,
     *,
     outside: Database | None = None,
-) -> UUID:
-    """The batch and, if asked for, its jobs.
+) -> Created:
+    """The batch and, if asked for, its jobs; those of a replayed request are there already.
 
     An earlier batch that is returned instead is enqueued as well, but not for a caller who may not
     see everything: who asks in whose name decides whether that caller may start it.
     """
-    batch_id = await _insert(conn, new, texts, rows, loaded, request, outside=outside)
-    if request.enqueue and (batch_id == new.id or request.visible is None):
-        await queueing.enqueue(conn, batch_id)
-    return batch_id
+    created = await _insert(conn, new, texts, rows, loaded, request, outside=outside)
+    ours = created.batch_id == new.id or request.visible is None
+    if request.enqueue and ours and not created.replayed:
+        await queueing.enqueue(conn, created.batch_id)
+    return created
 
 
 async def _insert(
@@ -162,12 +175,15 @@ async def _insert(
     request: Request,
     *,
     outside: Database | None,
-) -> UUID:
+) -> Created:
     """Everything that creates a batch, inside one transaction."""
-    if new.source_sha256 is not None and request.on_same_file != "force":
-        earlier = await _same_file(conn, new, request, outside)
-        if earlier is not None:
-            return earlier
+    checks_file = new.source_sha256 is not None and request.on_same_file != "force"
+    if checks_file:  # before the key is looked at: the twin of this request holds this lock
+        await batches.lock_file(conn, new.batch_type, new.source_sha256 or "")
+    if await _is_key_taken(conn, new):
+        return await _same_request(conn, new, rows, loaded)
+    if checks_file and (earlier := await _same_file(conn, new, request, outside)):
+        return Created(earlier)
     if not await batches.insert(conn, new, *texts):
         return await _same_request(conn, new, rows, loaded)
     await copying.copy(conn, rows, keyed=request.keys is not None)
@@ -184,7 +200,13 @@ async def _insert(
         "source": new.source_name,
     }
     await logs.insert(conn, new.id, LogLevel.INFO, "batch created", details)
-    return new.id
+    return Created(new.id)
+
+
+async def _is_key_taken(conn: Connection, new: NewBatch) -> bool:
+    """Whether the idempotency key has its batch: then it does not matter who has the file."""
+    key = new.idempotency_key
+    return key is not None and bool(await batches.find_idempotent(conn, new.created_by, key))
 
 
 def range_size(total: int) -> int:
@@ -205,7 +227,6 @@ async def _same_file(
     """
     batch_type, sha256 = new.batch_type, new.source_sha256
     assert sha256 is not None  # noqa: S101 - checked by the caller
-    await batches.lock_file(conn, batch_type, sha256)
     earlier = await batches.find_same_file(conn, batch_type, sha256, request.visible)
     if earlier is None and outside is not None:
         async with outside.connection() as fresh:
@@ -219,7 +240,7 @@ async def _same_file(
 
 async def _same_request(
     conn: Connection, new: NewBatch, rows: AsyncIterator[bytes], loaded: Loaded
-) -> UUID:
+) -> Created:
     """The batch behind an idempotency key, if this request has the same content."""
     async for _ in rows:  # reads the source to its end, for the hash
         pass
@@ -229,7 +250,7 @@ async def _same_request(
     batch_id, sha256, batch_type = found
     if sha256 != loaded.sha256.digest() or batch_type != new.batch_type:
         raise IdempotencyConflict(new.idempotency_key, batch_id)
-    return batch_id
+    return Created(batch_id, replayed=True)
 
 
 @asynccontextmanager
@@ -267,7 +288,7 @@ def _new_batch(batch_id: UUID, request: Request, opened: OpenedSource) -> NewBat
 
 def _json_object(values: Mapping[str, Any], name: str) -> str:
     try:
-        return storable_json(to_json(dict(values), inf_nan_mode="strings").decode())
+        return storable_json(exact_json.write(dict(values), inf_nan_mode="strings").decode())
     except Exception as exc:
         raise ConfigurationError(
             f"{name} cannot be stored as JSON: {exc}", hint="use plain values."

@@ -19,8 +19,8 @@ from .guarded import Connection
 from .item_keys import ItemKeys
 from .jobs import BatchJobs
 from .lifecycle import in_child_task
-from .loading import OnSameFile, Request
-from .models import BatchStatus, BatchSummary, LogLevel
+from .loading import Created, OnSameFile, Request
+from .models import BatchStatus, BatchSummary, ImportBatch, LogLevel
 from .processing import Processing, refuse_stopped
 from .processors import check_commit_interval
 from .purging import purge_batch, purge_finished
@@ -164,10 +164,47 @@ class BatchManager(BatchRepairs):
             SameFile, IdempotencyConflict: The file came before; the key did, with other records.
             AnotherBatchRuns: With `enqueue`, of a type whose `only_one` is "refuse".
         """
+        created = await self.create_or_find_batch(
+            batch_type,
+            items,
+            metadata=metadata,
+            created_by=created_by,
+            idempotency_key=idempotency_key,
+            connection=connection,
+            on_same_file=on_same_file,
+            enqueue=enqueue,
+            progress=progress,
+            visible=visible,
+            **options,
+        )
+        return created.batch_id
+
+    async def create_or_find_batch(
+        self,
+        batch_type: str,
+        items: Items,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        created_by: str | None = None,
+        idempotency_key: str | None = None,
+        connection: Connection | None = None,
+        on_same_file: OnSameFile = "refuse",
+        enqueue: bool = False,
+        progress: Progress | None = None,
+        visible: Visibility | None = None,
+        request_sha256: str | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> Created:
+        """The same as `create_batch`; says as well whether an idempotency key was replayed.
+
+        Args:
+            request_sha256: Kept with the batch for `find_replayed`.
+        """
+        kept = {} if request_sha256 is None else {"request_sha256": request_sha256}
         request = Request(
             batch_type=batch_type,
             metadata=metadata or {},
-            options=self._options(batch_type, options),
+            options=self._options(batch_type, options) | kept,
             created_by=created_by,
             idempotency_key=idempotency_key,
             on_same_file=on_same_file,
@@ -177,18 +214,18 @@ class BatchManager(BatchRepairs):
         )
         if enqueue:
             await self._refuse_another(batch_type, connection)
-        return await self._load(as_source(items), request, connection, progress)
-
-    async def _load(
-        self,
-        source: Source,
-        request: Request,
-        connection: Connection | None,
-        progress: Progress | None,
-    ) -> UUID:
+        database, source, limits = self._database, as_source(items), self._limits
         return await loading.load(
-            self._database, source, request, self._limits, connection=connection, progress=progress
+            database, source, request, limits, connection=connection, progress=progress
         )
+
+    async def find_replayed(
+        self, created_by: str | None, idempotency_key: str
+    ) -> ImportBatch | None:
+        """The batch that this user has created with this key, if there is one."""
+        async with self._database.connection() as conn:
+            found = await batches.find_idempotent(conn, created_by, idempotency_key)
+        return None if found is None else await self.get_batch(found[0])
 
     async def import_file(
         self, file: Any, batch_type: str, *, progress: Progress | None = None, **options: Any

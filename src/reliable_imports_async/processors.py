@@ -7,8 +7,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Generic, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import to_json
 
+from . import exact_json
 from .context import ImportContext
 from .errors import ConfigurationError, NotAProcessor, ProcessorResultError
 from .guarded import Connection
@@ -363,7 +363,7 @@ def _json(result: Mapping[str, Any]) -> str | None:
     if value is None:
         return None
     try:
-        text = to_json(value, inf_nan_mode="strings").decode()
+        text = exact_json.write(value, inf_nan_mode="strings").decode()
     except Exception as exc:
         raise ProcessorResultError(
             f"processed_data cannot be stored as JSON: {exc}",

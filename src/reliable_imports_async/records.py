@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from . import exact_json
 from .errors import ConfigurationError
 
 MAX_RECORD_BYTES = 128 * 1024 * 1024  # jsonb refuses containers above 255 MiB
@@ -89,6 +90,8 @@ def from_value(
     try:
         text = to_json(value, inf_nan_mode="constants", fallback=_fields)
         if not _is_plain(value, text, limits):
+            if b"." in text and exact_json.holds_exact(value):
+                text = exact_json.write(value, inf_nan_mode="constants", fallback=_fields)
             text = _checked(text, limits)
             if b"null" in text:  # a pydantic model writes null for NaN, whatever it is told
                 _refuse_hidden_nan(value)
@@ -170,7 +173,7 @@ _TEXT = frozenset({str})
 _PLAIN_BYTES = MAX_INTEGER_DIGITS  # a shorter text holds no integer that is too long
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _BRACKET = re.compile(_STRING + rb"|[\[{]|[\]}]", re.DOTALL)
-_EXPONENT = re.compile(_STRING + rb"|-?\d++(?:\.\d++)?+[eE][+-]?\d++", re.DOTALL)
+_EXPONENT = re.compile(_STRING + rb"|(?<![\d.-])-?\d++(?:\.\d++)?+[eE][+-]?\d++", re.DOTALL)
 _HARD_ESCAPES = (b'\\"', b"\\\\", b"\\ud", b"\\uD")  # of quotes, of itself, and of half characters
 # Whole escapes from left to right, so that an escaped backslash before "u0000" counts as such.
 _ESCAPE = re.compile(

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from . import exact_json
 from .database import Database
 from .errors import BatchNotFound, ReprocessRefused, WrongBatchStatus
 from .guarded import Connection
@@ -21,7 +22,8 @@ from .store.lineage import EligibleItem
 Transform = Callable[[Any], Mapping[str, Any]]
 
 PAGE = 500
-OWN_OPTIONS = frozenset({"canary", "expect", "forgiven"})  # of one batch, not of its reprocessings
+# Of one batch, not of its reprocessings.
+OWN_OPTIONS = frozenset({"canary", "expect", "forgiven", "request_sha256"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +230,7 @@ async def _take_transformed(
 
 def _transformed(item: EligibleItem, transform: Transform | None, limits: Limits) -> str:
     assert transform is not None  # noqa: S101 - only called with one
-    source = item.raw if item.text is None else json.loads(item.text)
+    source = item.raw if item.text is None else exact_json.read(item.text)
     record = from_value(transform(source), limits=limits)
     if record.text is None:
         raise ReprocessRefused(
@@ -282,7 +284,7 @@ async def insert_child(
         source_columns=batch.source_columns,
     )
     inherited = {name: value for name, value in batch.options.items() if name not in OWN_OPTIONS}
-    texts = json.dumps(dict(batch.metadata)), json.dumps({**inherited, **options})
+    texts = exact_json.write(dict(batch.metadata)).decode(), json.dumps({**inherited, **options})
     await batches.insert(conn, new, *texts)
     await batches.complete_creation(conn, child_id, count, b"")
     await ranges.insert(conn, child_id, count, range_size(count), with_failures=False)

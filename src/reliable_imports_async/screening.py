@@ -12,7 +12,7 @@ from .outcomes import Failure
 
 REMEMBERED = 10_000
 
-_KEY = re.compile(r"\((?P<columns>[^()]+)\)=\((?P<values>.*?)\)(?: |$)", re.DOTALL)
+_KEY = re.compile(r"[^(]*+\((?P<columns>[^()]++)\)=\((?P<values>.*?)\)(?: |\Z)", re.DOTALL)
 
 Columns = tuple[str, ...]
 Values = tuple[str, ...]
@@ -26,7 +26,7 @@ class Screening:
 
     def learn(self, failure: Failure) -> bool:
         """Remember the key a failure names, such as ``Key (dest)=(SJU)``; whether it is new."""
-        found = _KEY.search(failure.detail or "") if failure.sqlstate else None
+        found = _KEY.match(failure.detail or "") if failure.sqlstate else None
         if found is None:
             return False
         columns = tuple(found["columns"].split(", "))

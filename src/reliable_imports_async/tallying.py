@@ -13,7 +13,7 @@ from .outcomes import Completed, Deferred, Failed, Outcome, Postponed, Skip
 
 ITEMS_OF_A_GROUP = 100
 VALUES_OF_A_GROUP = 10
-_NAMED = re.compile(r"\((.*?)\)=\((.*?)\)")
+_NAMED = re.compile(r"[^(]*+\((.*?)\)=\((.*?)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ class Tally:
         group.items.append(item.item_number)
         if len(group.items) > 2 * ITEMS_OF_A_GROUP:  # slots are not in order
             group.items = sorted(group.items)[:ITEMS_OF_A_GROUP]
-        if named := _NAMED.search(failure.detail or ""):
+        if named := _NAMED.match(failure.detail or ""):
             group.values[f"{named[1]}={named[2]}"] += 1
 
 

@@ -62,7 +62,7 @@ def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlet
                 allow_origins=list(origins),
                 allow_methods=["GET", "POST", "PATCH", "DELETE"],
                 allow_headers=headers,
-                expose_headers=["location", "x-request-id"],
+                expose_headers=["idempotency-replayed", "location", "x-request-id"],
             )
         )
     backend = service.browsers

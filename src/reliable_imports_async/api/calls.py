@@ -1,6 +1,7 @@
 """One call of the API: the request, who asks, and the batch it is about."""
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -9,16 +10,18 @@ from uuid import UUID
 
 import anyio
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from .. import exact_json
 from ..context import LogBuffer
 from ..endpoints import BaseEndpoint, EndpointContext, answer
 from ..errors import BatchNotFound, ReliableImportsError
+from ..judgement import MESSAGE_BYTES
 from ..manager import BatchManager
 from ..models import ImportBatch
+from ..safe_text import redacted
 from ..visibility import Visibility, Visible
 from .authentication import base_of, user_of
 from .payloads import CreateBatch
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=BaseModel)
 _ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+
+MOST_PARAMETERS = 100
 
 
 class Call:
@@ -75,7 +80,10 @@ class Call:
             InvalidRequest: It does not fit, or names a thing twice.
         """
         pairs = self.request.query_params.multi_items()
-        if twice := sorted({name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1}):
+        if len(pairs) > MOST_PARAMETERS:
+            raise InvalidRequest(f"More than {MOST_PARAMETERS} parameters.")
+        counts = Counter(name for name, _ in pairs)
+        if twice := sorted(name for name, count in counts.items() if count > 1):
             raise InvalidRequest(f"Given more than once: {', '.join(twice)}.")
         try:
             return model.model_validate(dict(pairs))
@@ -214,7 +222,8 @@ class Call:
         except (HTTPException, InvalidRequest):
             raise
         except ValueError as exc:
-            raise InvalidRequest(self.ctx.log.redact(str(exc)) or "It was refused.") from exc
+            detail = redacted(str(exc), self.ctx.log.redact, MESSAGE_BYTES)
+            raise InvalidRequest(detail or "It was refused.") from exc
 
     async def about_to_create(self, data: CreateBatch) -> CreateBatch:
         """A batch as the application's hook wants it created; the hook may refuse it."""
@@ -245,6 +254,6 @@ def _hide(found: re.Match[str], hidden: Collection[UUID]) -> str:
 
 def reply(body: Any, status: int = 200, **headers: str) -> Response:
     """An answer in JSON; the underscores of header names stand for hyphens."""
-    content = to_json(body, inf_nan_mode="strings", fallback=str)
+    content = exact_json.write(body, inf_nan_mode="strings", fallback=str)
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(content, status, given, media_type="application/json")

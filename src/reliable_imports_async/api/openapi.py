@@ -27,15 +27,17 @@ TAGS = {
     "progress": "Follow a batch as it runs.",
     "server": "The server itself.",
 }
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key with the same request gives the same batch, also where the file "
+    "was imported before; the response then has the header `Idempotency-Replayed: true`. With "
+    "another request it is refused.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]*$"},
+}
 HEADERS: Mapping[str, list[dict[str, Any]]] = {
-    "create_batch": [
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "description": "The same key with the same request gives the same batch.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-        }
-    ],
+    "create_batch": [IDEMPOTENCY_KEY],
+    "upload_batch": [IDEMPOTENCY_KEY],
     "stream_events": [
         {
             "name": "Last-Event-ID",

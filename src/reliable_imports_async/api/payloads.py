@@ -4,14 +4,33 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
+from ..exact_json import ExactFloat
 from ..models import BatchStatus, ItemStatus, LogLevel
 
 Process = Literal["background", "wait"] | Literal[False]
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=1_000)]
 """PostgreSQL stores no NUL."""
+
+
+def _as_it_is(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """A value once it is known to be JSON; pydantic's copy would be without its digits."""
+    check(value)
+    return value
+
+
+Json = Annotated[JsonValue, WrapValidator(_as_it_is)]
 
 LARGEST_NUMBER = 2_147_483_647  # item numbers are PostgreSQL integers
 LARGEST_LOG_ID = 9_223_372_036_854_775_807
@@ -37,11 +56,16 @@ class Thresholds(Payload):
     )
 
 
+def _digits(value: Any) -> Any:
+    """A sum as it is written, of which a float would keep only the beginning."""
+    return value.digits if isinstance(value, ExactFloat) else value
+
+
 class Expected(Payload):
     """Control totals: a batch whose records do not add up to them ends failed."""
 
     count: int | None = Field(default=None, ge=0, le=LARGEST_NUMBER)
-    sum: dict[Text, str | int | float] = Field(
+    sum: dict[Text, Annotated[str | int | float, BeforeValidator(_digits)]] = Field(
         default_factory=dict, description="Exact sums by column.", examples=[{"amount": "12.50"}]
     )
 
@@ -51,7 +75,7 @@ class CreateBatch(Thresholds):
 
     batch_type: Text = Field(description="Names the processor.", examples=["customer_data"])
     items: list[Any] | None = Field(default=None, description="The records, in their order.")
-    metadata: dict[str, JsonValue] = Field(
+    metadata: dict[str, Json] = Field(
         default_factory=dict, description="Your own; processors read it."
     )
     process: Process = Field(
@@ -228,6 +252,11 @@ class BatchAnswer(BaseModel):
     error: str | None
     groups: list[GroupAnswer] = Field(description="Failed items by cause, largest first.")
     links: Links
+    replayed: bool = Field(
+        default=False,
+        description="Whether an earlier request with this `Idempotency-Key` created the batch; "
+        "only where a batch is created.",
+    )
 
 
 class SkipReasonAnswer(BaseModel):

@@ -30,6 +30,7 @@ from ..judgement import is_outage
 logger = logging.getLogger("reliable_imports_async")
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 100
 RETRY_AFTER_SECONDS = "5"
 
 STATUSES: Mapping[type[Exception], int] = {
@@ -69,9 +70,10 @@ class InvalidRequest(Exception):
     @classmethod
     def of(cls, error: pydantic.ValidationError, *where: str | int) -> "InvalidRequest":
         """What pydantic found, with `where` in front of each location."""
+        found = error.errors(include_url=False, include_context=False, include_input=False)
         errors = [
-            {"location": [*where, *found["loc"]], "message": found["msg"], "type": found["type"]}
-            for found in error.errors(include_url=False, include_context=False, include_input=False)
+            {"location": [*where, *one["loc"]], "message": one["msg"], "type": one["type"]}
+            for one in found[:MOST_ERRORS]
         ]
         places = ", ".join(".".join(map(str, one["location"])) for one in errors[:3])
         return cls(f"The request is invalid at {places}.", errors)

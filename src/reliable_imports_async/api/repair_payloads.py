@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, JsonValue, RootModel
 
-from .payloads import BatchAnswer, GroupAnswer, Payload, Text
+from .payloads import BatchAnswer, GroupAnswer, Json, Payload, Text
 
 
 class CorrectionQuery(Payload):
@@ -29,7 +29,7 @@ class FailuresQuery(Payload):
 class EditItem(Payload):
     """A failed item's new record."""
 
-    source_data: dict[str, JsonValue] = Field(description="The whole new record.")
+    source_data: dict[str, Json] = Field(description="The whole new record.")
     reason: Text | None = Field(default=None, description="For the history.")
 
 

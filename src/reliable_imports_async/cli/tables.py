@@ -1,6 +1,5 @@
 """Batches, items, log lines and batch types as people read them."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from .. import exact_json
 from ..models import BatchSummary, ImportBatchItem, ItemStatus, LogEntry, LogLevel
 from ..outcomes import Failure
 from ..triage import ItemEdit
@@ -201,7 +201,7 @@ def _outcome(item: ImportBatchItem[Any]) -> Text:
 def _record_line(item: ImportBatchItem[Any]) -> str:
     if item.raw is not None:
         return one_line(item.raw[:RAW_BYTES].decode("utf-8", "backslashreplace"), 500)
-    return one_line(json.dumps(item.source_data, ensure_ascii=False)[:500])
+    return one_line(exact_json.write_readable(item.source_data)[:500])
 
 
 def _record(item: ImportBatchItem[Any]) -> Text:

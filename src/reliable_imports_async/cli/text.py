@@ -1,13 +1,11 @@
 """Words and numbers as people read them, and foreign text that cannot drive a terminal."""
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from pydantic_core import to_json
-
+from .. import exact_json
 from ..safe_text import Redact
 
 TAIL_DIGITS = 12
@@ -97,13 +95,15 @@ def parse_duration(text: str) -> timedelta:
 
 def json_text(value: object, redact: Redact = str) -> str:
     """Compact JSON with steering characters escaped: safe on a terminal, equal to any reader."""
-    text = to_json(value, inf_nan_mode="strings", bytes_mode="base64", fallback=_fallback).decode()
+    text = exact_json.write(
+        value, inf_nan_mode="strings", bytes_mode="base64", fallback=_fallback
+    ).decode()
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", redact(text))
 
 
 def pretty_json(value: object) -> str:
     """JSON over several lines, to be read."""
-    text = json.dumps(json.loads(json_text(value)), indent=2, ensure_ascii=False)
+    text = exact_json.write_readable(exact_json.read(json_text(value)), indent=2)
     return plain(text)
 
 

@@ -1,6 +1,5 @@
 """failures, edit, reprocess: from what failed to all of it in."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,6 +7,7 @@ from uuid import UUID
 import anyio
 import typer
 
+from .. import exact_json
 from ..exporting import ExportFormat
 from ..manager import BatchManager
 from ..models import ImportBatchItem
@@ -226,7 +226,7 @@ def _kind(target: str, wanted: str | None) -> ExportFormat:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = exact_json.read_unchecked(text)
     except ValueError as exc:
         raise UsageRefused(f"--data is not JSON: {exc}") from None
     if not isinstance(value, dict):
@@ -248,7 +248,7 @@ def _value(text: str, before: object) -> object:
     """Text, unless what it replaces is none: then JSON, if it is any."""
     if not isinstance(before, str):
         try:
-            return json.loads(text)
+            return exact_json.read_unchecked(text)
         except ValueError:
             pass
     return text

@@ -1,11 +1,11 @@
 """Editing the record of a failed item, and trying it again."""
 
-import json
 from typing import Any
 
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
+from .. import exact_json
 from ..errors import EditRefused, ItemNotFound
 from ..models import ImportBatchItem, ItemStatus
 from .acting import before_process
@@ -94,7 +94,7 @@ def _as_fields(record: Any) -> bool:
 def _record(form: FormData, old_record: Any) -> dict[str, Any]:
     """The new record: JSON, or the old one with the fields that were changed."""
     if "record" in form:
-        record = json.loads(str(form["record"]), parse_constant=_no_number)
+        record = exact_json.read_unchecked(str(form["record"]))
         if not isinstance(record, dict):
             raise ValueError("an item is an object")
         return record
@@ -104,10 +104,6 @@ def _record(form: FormData, old_record: Any) -> dict[str, Any]:
         if given != str(old).replace("\r\n", "\n"):  # browsers send every line end as CR LF
             record[name] = given
     return record
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
 
 
 def _reason(form: FormData) -> str | None:

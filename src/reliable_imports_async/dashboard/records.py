@@ -1,11 +1,11 @@
 """Records as pages show them: fields in the order of the file, what is wrong marked on them."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import exact_json
 from ..glances import ItemPreview
 from ..models import ImportBatchItem
 from ..outcomes import Failure
@@ -121,7 +121,7 @@ def _cell(record: dict[str, Any], name: str) -> str | None:
 def _parsed(text: str | None) -> Any:
     """JSON text, unless it is missing or was cut short."""
     try:
-        return None if text is None else json.loads(text)
+        return None if text is None else exact_json.read_unchecked(text)
     except ValueError:
         return None
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from .. import exact_json
+
 LONGEST = 2_000
 NOTHING = "\u2013"
 _INVISIBLE = re.compile(
@@ -50,7 +52,7 @@ def plain(value: object, longest: int = 80) -> str:
 
 def json_text(value: Any, *, indent: int | None = 2) -> str:
     """JSON to read or edit; characters that hide are written as escapes."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = exact_json.write_readable(value, indent=indent)
     return _INVISIBLE.sub(_escaped, text)
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from .. import exact_json
 from ..guarded import Connection
 from ..models import BatchStatus, BatchSummary, ImportBatch
 from ..sql import statements
@@ -298,7 +299,7 @@ def _batch(row: asyncpg.Record) -> ImportBatch:
         parent_batch_id=row["parent_batch_id"],
         root_batch_id=row["root_batch_id"],
         created_by=row["created_by"],
-        metadata=MappingProxyType(json.loads(row["metadata"])),
+        metadata=MappingProxyType(exact_json.read(row["metadata"])),
         options=MappingProxyType(json.loads(row["options"])),
         source_name=row["source_name"],
         source_columns=None if columns is None else tuple(columns),

@@ -1,11 +1,11 @@
 """Statements about changed records."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from .. import exact_json
 from ..guarded import Connection
 from ..sql import statements
 from ..triage import ItemEdit
@@ -74,4 +74,4 @@ async def delete(conn: Connection, batch_ids: Sequence[UUID]) -> None:
 
 
 def _record(text: str | None) -> dict[str, Any] | None:
-    return None if text is None else json.loads(text)
+    return None if text is None else exact_json.read(text)

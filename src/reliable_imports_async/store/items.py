@@ -8,8 +8,9 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
+from .. import exact_json
 from ..context import LogLine
 from ..guarded import Connection
 from ..models import ImportBatchItem, ItemStatus
@@ -56,7 +57,7 @@ def _pending(
         ImportBatchItem.quickly(
             batch_id=batch_id,
             item_number=number,
-            source_data=(data := from_json(text)),
+            source_data=(data := exact_json.read(text)),
             data=data,
             attempts=attempts,
             root_batch_id=root_batch_id,
@@ -228,7 +229,7 @@ def logged(lines: Sequence[Sequence[Any]]) -> str:
 
 
 def _item(row: asyncpg.Record) -> ImportBatchItem[Any]:
-    data: Any = None if row["source_data"] is None else json.loads(row["source_data"])
+    data: Any = None if row["source_data"] is None else exact_json.read(row["source_data"])
     processed = row["processed_data"]
     return ImportBatchItem(
         batch_id=row["batch_id"],
@@ -245,7 +246,7 @@ def _item(row: asyncpg.Record) -> ImportBatchItem[Any]:
         due_at=row["due_at"],
         target_table=row["target_table"],
         target_id=row["target_id"],
-        processed_data=None if processed is None else json.loads(processed),
+        processed_data=None if processed is None else exact_json.read(processed),
         skip_reason=row["skip_reason"],
         failure=_failure(row),
         reprocessed_by=row["reprocessed_by"],

@@ -8,8 +8,8 @@ from typing import Any, cast
 from uuid import UUID
 
 import anyio
-from pydantic_core import from_json
 
+from .. import exact_json
 from ..context import LogLine
 from ..database import Database
 from ..errors import ConfigurationError
@@ -205,7 +205,7 @@ def _stored(record: object, settings: Settings) -> StoredRecord:
 
 
 def _item(text: bytes, **fields: Any) -> ImportBatchItem[Any]:
-    source = from_json(text)
+    source = exact_json.read(text.decode())
     usual = {"batch_id": BATCH_ID, "item_number": 1, "source_data": source, "data": source}
     return ImportBatchItem(**{**usual, **fields})
 

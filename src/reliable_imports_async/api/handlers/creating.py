@@ -3,15 +3,18 @@
 from typing import Any
 from uuid import UUID
 
+import anyio.lowlevel
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ...endpoints import BaseEndpoint, answer
-from ...models import BatchStatus, ImportBatchItem
+from ...errors import IdempotencyConflict
+from ...loading import Created, OnSameFile
+from ...models import BatchStatus, ImportBatch, ImportBatchItem
 from ...processors import BaseProcessor
 from ...readiness import with_data
-from ...records import Limits, from_json
+from ...records import Limits
 from ...sources import Source, read_file
 from ..answers import path_of, summarised
 from ..bodies import Creation, creation_body
@@ -22,25 +25,35 @@ from ..uploads import received
 from .waiting import settled
 
 MAX_ERRORS = 100
+CHECKED_AT_ONCE = 100  # then everything else that waits has its turn
 MAX_KEY = 255
 
 
 async def create_batch(call: Call) -> Response:
     """Create a batch from a list of records, and process it unless asked not to."""
-    creation = await creation_body(call.request)
+    settings = call.service.settings
+    limits = Limits(settings.max_record_bytes, settings.max_record_depth)
+    creation = await creation_body(call.request, limits, settings.max_batch_items)
     endpoint = await _permitted(call, creation.data.batch_type)
+    digest = creation.sha256() if _idempotency_key(call) is not None else None
+    if (replayed := await _replayed(call, creation.data, digest)) is not None:
+        return replayed
     touched = endpoint.overrides("before_create_batch")
+    if touched or creation.data.strict or endpoint.overrides("after_create_batch"):
+        await creation.read_items()
     creation.data = await call.about_to_create(creation.data)
-    _check(call, creation)
-    source = creation.source(touched=touched)
-    return await _created(call, endpoint, creation.data, source, "refuse")
+    if creation.data.strict:
+        await _refuse_invalid(call, creation)
+    source = await creation.source(touched=touched)
+    return await _created(call, endpoint, creation.data, source, request_sha256=digest)
 
 
 async def upload_batch(call: Call) -> Response:
     """Create a batch from a file, and process it unless asked not to.
 
     Send the file itself as the body, or as the one file of a multipart form. Nothing is created
-    unless all of it arrives.
+    unless all of it arrives. With an `Idempotency-Key` a request that is repeated gets its batch,
+    whatever `on_same_file` says.
     """
     query = call.query(UploadQuery)
     endpoint = await _permitted(call, query.batch_type)
@@ -54,7 +67,8 @@ async def upload_batch(call: Call) -> Response:
         skip_unchanged=None if query.skip_unchanged is None else False,
         expect=None if query.expect_count is None else Expected(count=query.expect_count),
     )
-    data = await call.about_to_create(asked)
+    known = await _batch_of_key(call)  # then its content decides, and hooks have run
+    data = asked if known is not None else await call.about_to_create(asked)
     async with received(call.request) as (file, name):
         settings = call.service.settings
         source = read_file(
@@ -65,7 +79,7 @@ async def upload_batch(call: Call) -> Response:
             encoding=query.encoding,
             max_ratio=settings.max_upload_ratio,
         )
-        return await _created(call, endpoint, data, source, query.on_same_file)
+        return await _created(call, endpoint, data, source, on_same_file=query.on_same_file)
 
 
 async def _permitted(call: Call, batch_type: str) -> BaseEndpoint:
@@ -75,10 +89,35 @@ async def _permitted(call: Call, batch_type: str) -> BaseEndpoint:
     return endpoint
 
 
+async def _batch_of_key(call: Call) -> ImportBatch | None:
+    key = _idempotency_key(call)
+    return None if key is None else await call.manager.find_replayed(call.user_id, key)
+
+
+async def _replayed(call: Call, data: CreateBatch, digest: str | None) -> Response | None:
+    """The answer to a request that came before under its key, without any hook.
+
+    Hooks may have changed what is stored, so it is the requests that are compared.
+    """
+    batch = await _batch_of_key(call)
+    kept = None if batch is None else batch.options.get("request_sha256")
+    if batch is None or kept is None:
+        return None
+    if kept != digest or batch.batch_type != data.batch_type:
+        raise IdempotencyConflict(_idempotency_key(call) or "", batch.id)
+    return await _answer(call, Created(batch.id, replayed=True), data.process)
+
+
 async def _created(
-    call: Call, endpoint: BaseEndpoint, data: CreateBatch, source: Source, on_same_file: Any
+    call: Call,
+    endpoint: BaseEndpoint,
+    data: CreateBatch,
+    source: Source,
+    *,
+    on_same_file: OnSameFile = "refuse",
+    request_sha256: str | None = None,
 ) -> Response:
-    batch_id = await call.manager.create_batch(
+    created = await call.manager.create_or_find_batch(
         data.batch_type,
         source,
         metadata=data.metadata,
@@ -86,6 +125,7 @@ async def _created(
         idempotency_key=_idempotency_key(call),
         on_same_file=on_same_file,
         visible=await call.visible(),
+        request_sha256=request_sha256,
         enqueue=bool(data.process),
         max_failures=data.max_failures,
         max_failure_rate=data.max_failure_rate,
@@ -93,72 +133,68 @@ async def _created(
         skip_unchanged=data.skip_unchanged,
         expect=None if data.expect is None else data.expect.model_dump(),
     )
-    async with call.hook():
-        await answer(endpoint.after_create_batch(batch_id, data, call.ctx))
-    await call.store_log(batch_id)
+    if not created.replayed:
+        async with call.hook():
+            await answer(endpoint.after_create_batch(created.batch_id, data, call.ctx))
+        await call.store_log(created.batch_id)
     process = data.process
-    if process and (on_same_file == "skip" or "idempotency-key" in call.request.headers):
-        process = process if await _is_started(call, batch_id) else False
-    return await _answer(call, batch_id, process)
+    if process and (created.replayed or on_same_file == "skip"):
+        process = process if await _is_started(call, created) else False
+    return await _answer(call, created, process)
 
 
-async def _is_started(call: Call, batch_id: UUID) -> bool:
+async def _is_started(call: Call, created: Created) -> bool:
     """Whether a batch is on its way; one that was only stored is started by who may process it."""
-    batch = await call.manager.get_batch(batch_id)
-    enqueued = (await call.manager.source_details(batch_id)).enqueued_at
+    batch = await call.manager.get_batch(created.batch_id)
+    enqueued = (await call.manager.source_details(batch.id)).enqueued_at
     if batch.status is not BatchStatus.PENDING or enqueued is not None:
         return True
-    if not await call.may("process", batch):
+    if created.replayed or not await call.may("process", batch):
         return False
-    await call.manager.enqueue_batch(batch_id)
+    await call.manager.enqueue_batch(batch.id)
     return True
 
 
-async def _answer(call: Call, batch_id: UUID, process: Process) -> Response:
+async def _answer(call: Call, created: Created, process: Process) -> Response:
+    batch_id = created.batch_id
     if process == "wait":
         summary = await settled(call, batch_id)
     else:
         summary = await call.manager.get_batch_summary(batch_id)
     accepted = bool(process) and not summary.status.settled
-    body = summarised(call, summary)
-    return reply(body, 202 if accepted else 201, Location=path_of(call, batch_id))
+    body = summarised(call, summary) | {"replayed": created.replayed}
+    headers = {"Location": path_of(call, batch_id)}
+    if created.replayed:
+        headers["Idempotency_Replayed"] = "true"
+    return reply(body, 202 if accepted else 201, **headers)
 
 
 def _idempotency_key(call: Call) -> str | None:
     key = call.request.headers.get("idempotency-key")
-    if key is not None and not 0 < len(key) <= MAX_KEY:
-        raise HTTPException(400, f"An Idempotency-Key has 1 to {MAX_KEY} characters.")
+    if key is not None and not (0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+        raise HTTPException(400, f"An Idempotency-Key has 1 to {MAX_KEY} ASCII characters.")
     return key
 
 
-def _check(call: Call, creation: Creation) -> None:
-    """Refuse too many items, and with `strict` invalid ones."""
-    items = creation.data.items or []
-    if len(items) > call.service.settings.max_batch_items:
-        limit = call.service.settings.max_batch_items
-        raise HTTPException(
-            413, f"{len(items)} items; a request may hold {limit}. Upload a file instead."
-        )
-    if creation.data.strict and (errors := _invalid(call, creation)):
-        places = ", ".join(".".join(map(str, one["location"])) for one in errors[:3])
-        raise InvalidRequest(f"Items are invalid at {places}.", errors)
-
-
-def _invalid(call: Call, creation: Creation) -> list[dict[str, Any]]:
-    settings = call.service.settings
-    limits = Limits(settings.max_record_bytes, settings.max_record_depth)
+async def _refuse_invalid(call: Call, creation: Creation) -> None:
+    """What `strict` asks for: refuse the batch when an item is invalid."""
+    if creation.data.items is None:
+        await creation.read_items()
     processor = call.manager.registry.get(creation.data.batch_type)
     errors: list[dict[str, Any]] = []
-    for index, text in enumerate(creation.texts or []):
+    for index, record in enumerate(creation.records):
         where: list[str | int] = ["body", "items", index]
-        reason = from_json(text, line=None, limits=limits).reason
-        if reason is not None:
-            errors.append({"location": where, "message": reason, "type": "unreadable"})
+        if record.reason is not None:
+            errors.append({"location": where, "message": record.reason, "type": "unreadable"})
         else:
             errors += _model_errors(processor, (creation.data.items or [])[index], where)
         if len(errors) >= MAX_ERRORS:
             break
-    return errors
+        if index % CHECKED_AT_ONCE == CHECKED_AT_ONCE - 1:
+            await anyio.lowlevel.checkpoint()
+    if errors:
+        places = ", ".join(".".join(map(str, one["location"])) for one in errors[:3])
+        raise InvalidRequest(f"Items are invalid at {places}.", errors)
 
 
 def _model_errors(

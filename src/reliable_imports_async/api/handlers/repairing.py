@@ -2,6 +2,7 @@
 
 from starlette.responses import Response
 
+from ... import exact_json
 from ...endpoints import answer
 from ...errors import ItemNotFound
 from ...sources import read_file
@@ -30,13 +31,16 @@ async def list_failures(call: Call) -> Response:
 async def edit_item(call: Call) -> Response:
     """Replace the record of a failed item; the old one stays in its history.
 
-    The item stays failed until it is reprocessed.
+    The item stays failed until it is reprocessed. A number that came back as a float, with no more
+    digits than a float has, leaves the stored one as it is where the two are the same float.
     """
     body = await json_body(call.request, EditItem)
     batch = await call.batch("edit")
     number = _number(call)
+    stored = (await call.manager.get_item(batch.id, number)).source_data
+    record = exact_json.with_digits_of(body.source_data, stored)
     await call.manager.update_item_source(
-        batch.id, number, body.source_data, reason=body.reason, actor=call.user_id
+        batch.id, number, record, reason=body.reason, actor=call.user_id
     )
     return reply((await call.manager.get_item(batch.id, number)).as_dict())
 
