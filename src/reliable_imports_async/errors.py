@@ -49,6 +49,8 @@ Signals that a processor raises on purpose (`Retry`) are not errors; they live i
 from collections.abc import Sequence
 from uuid import UUID
 
+from .wording import counted
+
 
 class ReliableImportsError(Exception):
     """The base of every error raised by this library.
@@ -103,7 +105,7 @@ class PoolTooSmall(ConfigurationError):
 
     def __init__(self, size: int, needed: int) -> None:
         super().__init__(
-            f"The pool holds at most {size} connections; at least {needed} are needed.",
+            f"The pool holds at most {counted(size, 'connection')}; at least {needed} are needed.",
             hint=f"create it with max_size={needed} or more: three connections are kept for "
             "control statements, read-only validation and queries, the rest run items.",
         )
@@ -344,7 +346,7 @@ class TooManyClients(ReliableImportsError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"{limit} clients follow events already.",
+            f"{counted(limit, 'client')} already follow events; no more may.",
             hint="try again later; RELIABLE_IMPORTS_MAX_EVENT_CLIENTS sets the limit.",
         )
         self.limit = limit
@@ -406,7 +408,7 @@ class BatchNotCompleted(ReliableImportsError):
 
     def __init__(self, batch_id: UUID, status: str, failed: int, total: int) -> None:
         super().__init__(
-            f"Batch {batch_id} is {status}: {failed} of {total} items failed.",
+            f"Batch {batch_id} is {status}: {failed:,} of {counted(total, 'item')} failed.",
             hint=f"`reliable-imports show {batch_id}` groups them by cause.",
         )
         self.batch_id = batch_id

@@ -8,6 +8,7 @@ from uuid import UUID
 from .database import Database
 from .errors import BatchNotFound, WrongBatchStatus
 from .store import batches, crash_marks, edits, items, logs, ranges
+from .wording import counted
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -61,5 +62,5 @@ async def _delete(database: Database, family: Sequence[UUID], actor: str | None)
         await ranges.delete(conn, family)
         await crash_marks.delete(conn, family)
         await batches.delete(conn, family)
-    logger.info("purged %d batches of lineage %s (by %s)", len(family), family[0], actor)
+    logger.info("purged %s of lineage %s (by %s)", counted(len(family), "batch"), family[0], actor)
     return len(family)

@@ -53,11 +53,14 @@ async def create_child(
     limits: Limits,
     actor: str | None,
     options: Mapping[str, Any] | None = None,
+    *,
+    child_id: UUID | None = None,
 ) -> UUID | None:
     """The batch that runs the selected items again; an unfinished one when nothing is left to take.
 
     Args:
         options: Kept in the options of the new batch, beside those it inherits.
+        child_id: The id of the new batch; returned only when there is one.
 
     Returns:
         The new batch; or the lineage's unfinished or newest reprocessing when nothing is eligible
@@ -68,7 +71,7 @@ async def create_child(
         WrongBatchStatus: The batch has not come to an end yet.
         ReprocessRefused: Items were named that cannot run again.
     """
-    child_id = uuid7()
+    child_id = child_id or uuid7()
     async with database.connection(seconds=None) as conn, conn.transaction():
         batch = await batches.get(conn, batch_id)
         if batch is None:

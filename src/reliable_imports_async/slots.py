@@ -20,6 +20,7 @@ from .stopping import Streak
 from .store import items, settlements
 from .turn import Turn
 from .watching import pause
+from .wording import counted
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -174,7 +175,7 @@ class Slots:
                 prepared, session, lambda one: ranges[one.item.item_number].open and self.running
             )
         except Outage as outage:
-            logger.warning("%s items wait: %s", len(works), outage.failure.message)
+            logger.warning("%s must wait: %s", counted(len(works), "item"), outage.failure.message)
             if not outage.lost:
                 await anyio.sleep(_backoff(1))
         asked = {one.item.item_number: one.item for one in prepared}

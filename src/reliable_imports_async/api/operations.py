@@ -108,7 +108,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=acting.reprocess_batch,
         tag="actions",
         body=payloads.ReprocessBatch,
-        answers={200: payloads.BatchAnswer, 202: payloads.BatchAnswer},
+        answers={200: repair_payloads.ReprocessAnswer, 202: repair_payloads.ReprocessAnswer},
         problems=(400, 404, 409, 413, 415, 422),
     ),
     Operation(

@@ -14,6 +14,10 @@ Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=1_000)
 """PostgreSQL stores no NUL."""
 
 LARGEST_NUMBER = 2_147_483_647  # item numbers are PostgreSQL integers
+OUTSTANDING = (
+    "Records of the whole lineage that failed, or were left pending by a cancelled batch, and that "
+    "no batch has completed since."
+)
 LARGEST_LOG_ID = 9_223_372_036_854_775_807
 
 
@@ -198,6 +202,9 @@ class GroupAnswer(BaseModel):
     table: str | None = None
     column: str | None = None
     hint: str | None = None
+    batch_id: UUID | None = Field(
+        default=None, description="The batch its items stand in, where a lineage was asked about."
+    )
 
 
 class BatchAnswer(BaseModel):
@@ -214,7 +221,7 @@ class BatchAnswer(BaseModel):
     completed_items: int
     skipped_items: int
     failed_items: int
-    outstanding_items: int = Field(description="Failed, and completed by no reprocessing.")
+    outstanding_items: int = Field(description=OUTSTANDING)
     success_rate: float = Field(description="Percent of the items with an outcome.")
     items_per_second: float | None
     duration: float | None = Field(description="Seconds.")
@@ -270,6 +277,11 @@ class ListedBatch(BaseModel):
     parent_batch_id: UUID | None
     root_batch_id: UUID
     total_items: int
+    pending_items: int
+    completed_items: int
+    skipped_items: int
+    failed_items: int
+    outstanding_items: int = Field(description=OUTSTANDING)
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

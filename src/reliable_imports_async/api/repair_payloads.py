@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, JsonValue, RootModel
 
-from .payloads import BatchAnswer, GroupAnswer, Payload, Text
+from .payloads import OUTSTANDING, BatchAnswer, GroupAnswer, Payload, Text
 
 
 class CorrectionQuery(Payload):
@@ -46,8 +46,22 @@ class CauseAnswer(GroupAnswer):
 class FailuresAnswer(BaseModel):
     """What failed, by cause; the largest first."""
 
-    groups: list[CauseAnswer]
-    unreadable_items: int = Field(description="They take no part in reprocessing as they are.")
+    groups: list[CauseAnswer] = Field(description="Of this batch, also those fixed since.")
+    root_batch_id: UUID
+    outstanding_items: int = Field(description=OUTSTANDING)
+    outstanding: list[CauseAnswer] = Field(
+        description="The outstanding failures of the whole lineage, by the batch they stand in."
+    )
+    unreadable_items: int = Field(
+        description="Outstanding records that could not be read: to be corrected before they run."
+    )
+
+
+class ReprocessAnswer(BatchAnswer):
+    """The batch that reprocesses; or the lineage's latest batch, where nothing was left."""
+
+    created: bool = Field(description="Whether a batch was created.")
+    message: str | None = Field(description="Why none was.")
 
 
 class EditAnswer(BaseModel):

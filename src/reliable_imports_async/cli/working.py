@@ -8,7 +8,7 @@ from .invocation import Invocation
 from .options import Concurrency
 from .stopping import stoppable
 
-STOPPING = "Stopping: running items end first. Once more leaves at once."
+STOPPING = "Stopping: finishing running items. Press Ctrl-C again to quit immediately."
 
 
 async def worker(
@@ -17,7 +17,7 @@ async def worker(
     types: Annotated[
         str | None,
         typer.Option(
-            "--types", metavar="A,B", help="Only these batch types; by default all there are."
+            "--types", metavar="A,B", help="Only these batch types; by default all registered ones."
         ),
     ] = None,
     concurrency: Concurrency = None,

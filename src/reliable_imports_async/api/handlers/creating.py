@@ -13,6 +13,7 @@ from ...processors import BaseProcessor
 from ...readiness import with_data
 from ...records import Limits, from_json
 from ...sources import Source, read_file
+from ...wording import counted
 from ..answers import path_of, summarised
 from ..bodies import Creation, creation_body
 from ..calls import Call, reply
@@ -121,7 +122,8 @@ def _check(call: Call, creation: Creation) -> None:
     if len(items) > call.service.settings.max_batch_items:
         limit = call.service.settings.max_batch_items
         raise HTTPException(
-            413, f"{len(items)} items; a request may hold {limit}. Upload a file instead."
+            413,
+            f"{counted(len(items), 'item')}; a request may hold {limit:,}. Upload a file instead.",
         )
     if creation.data.strict and (errors := _invalid(call, creation)):
         places = ", ".join(".".join(map(str, one["location"])) for one in errors[:3])

@@ -1,9 +1,13 @@
 """What repairs failures: causes, edits, corrected files."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from starlette.responses import Response
 
 from ...endpoints import answer
 from ...errors import ItemNotFound
+from ...models import FailureGroup
 from ...sources import read_file
 from ..answers import path_of, summarised
 from ..bodies import json_body
@@ -20,9 +24,22 @@ async def list_failures(call: Call) -> Response:
     async with call.reading():
         batch = await call.batch("view")
         groups = await call.manager.failure_groups(batch.id, values=query.values)
+        left = await call.manager.outstanding_failures(batch.id, values=query.values)
         unreadable = await call.manager.unreadable_items(batch.id)
-    shown = [one.as_dict() for one in groups if query.group in {None, one.group}]
-    return reply({"groups": shown, "unreadable_items": unreadable})
+        progress = await call.manager.batch_progress([batch.id])
+    return reply(
+        {
+            "groups": _shown(groups, query.group),
+            "root_batch_id": str(batch.root_batch_id),
+            "outstanding_items": progress[batch.id].outstanding_items if progress else 0,
+            "outstanding": _shown(left, query.group),
+            "unreadable_items": unreadable,
+        }
+    )
+
+
+def _shown(groups: Iterable[FailureGroup], wanted: str | None) -> list[dict[str, Any]]:
+    return [one.as_dict() for one in groups if wanted in {None, one.group}]
 
 
 async def edit_item(call: Call) -> Response:
