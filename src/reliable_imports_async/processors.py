@@ -292,6 +292,8 @@ def as_outcome(result: object) -> Completed | Skip:
         raise ProcessorResultError(
             f"process_item returned {type(result).__name__}.",
             hint="return a dict, Skip('reason') or None.",
+            cli_hint="the processor has to return a dict, a Skip or None.",
+            web_hint="the processor has to return a dict, a Skip or None.",
         )
     if unknown := [key for key in result if key not in RESULT_KEYS]:
         raise ProcessorResultError(

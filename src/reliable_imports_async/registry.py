@@ -129,7 +129,8 @@ class Registry:
             return processor
         if not (inspect.isclass(processor) and issubclass(processor, BaseProcessor)):
             raise NotAProcessor(
-                f"{processor!r} is no processor.", hint="register a subclass of BaseProcessor."
+                f"{processor!r} is not a processor.",
+                hint="register a subclass of BaseProcessor or BaseEndpoint.",
             )
         if inspect.isabstract(processor):
             raise NotAProcessor(f"{_where(processor)} is abstract and cannot be registered.")

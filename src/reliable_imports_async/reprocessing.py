@@ -109,9 +109,9 @@ async def _fill(
     if not selection.failed_items_only:
         if selection.group or selection.item_numbers or selection.transform or selection.canary:
             raise ReprocessRefused(
-                "failed_items_only=False runs every item; group, item_numbers, transform and "
-                "canary select among the failed ones.",
-                hint="pass the one or the other.",
+                "Every item was asked for (`failed_items_only` is false), which runs every item; "
+                "`group`, `item_numbers`, `transform` and `canary` select among the failed ones.",
+                hint="use the one or the other.",
             )
         return await lineage.take_all(conn, batch.id, child_id, batch.root_batch_id)
     numbers = await _root_numbers(conn, batch, selection)
@@ -170,7 +170,10 @@ async def _check_named(
     raise ReprocessRefused(
         f"Items {_listed(refused)} (numbers in the root batch) cannot be reprocessed: "
         "they have not failed, are being reprocessed already, or could not be read.",
-        hint="a record that could not be read takes part only with new data (transform=…).",
+        hint="a record that could not be read runs only with new data (transform=…).",
+        cli_hint="correct a record that could not be read with `failures --export` and "
+        "`reprocess --from-file`, or with `edit`.",
+        web_hint="correct a record that could not be read: edit it, or upload a corrected file.",
     )
 
 

@@ -23,6 +23,8 @@ def upsert_statement(table: str, columns: tuple[str, ...], key: tuple[str, ...])
         raise ConfigurationError(
             f"upsert into {table} needs its key among the values; missing: {missing or 'a key'}.",
             hint="pass key=('column', …) naming the columns of a unique constraint.",
+            cli_hint="the processor's key has to name the columns of a unique constraint.",
+            web_hint="the processor's key has to name the columns of a unique constraint.",
         )
     changed = [name for name in columns if name not in key] or [key[0]]
     names = ", ".join(map(quoted, columns))
