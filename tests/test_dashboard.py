@@ -274,7 +274,7 @@ async def test_what_a_form_cannot_hold_is_edited_as_json(client, manager, api):
     assert "evil\\u202etxt" in (await client.get(path)).text
     wrong = await send(client, path, record="{")
     assert wrong.status_code == 422
-    assert "This is no JSON" in wrong.text
+    assert "This is not JSON" in wrong.text
     for text in ("[]", '{"a": NaN}'):
         assert (await send(client, path, record=text)).status_code == 422
     assert (await send(client, path, record='{"name": "a", "age": 2}')).status_code == 303

@@ -32,6 +32,7 @@
     - IdempotencyConflict
     - ReprocessRefused
     - EditRefused
+    - EditNotAccepted
   + SourceError (ValueError)
   + TooManyClients
   + ProcessorError
@@ -374,6 +375,24 @@ class ReprocessRefused(ConflictError):
 
 class EditRefused(ConflictError):
     """An item that has not failed, or a record that cannot be stored."""
+
+
+class EditNotAccepted(ConflictError):
+    """The processor's model does not accept a new record, or it has a field that nobody knows.
+
+    Attributes:
+        problems: What is wrong, each with the field's name in front.
+    """
+
+    def __init__(self, item_number: int, problems: Sequence[str]) -> None:
+        shown = "; ".join(problems[:10])
+        super().__init__(
+            f"The new record of item {item_number} is not accepted: {shown}.",
+            hint="nothing was changed; correct it, or pass force=True to save it all the same.",
+            cli_hint="nothing was changed; correct it, or add --force to save it all the same.",
+            web_hint="nothing was changed; correct it, or set `force` to save it all the same.",
+        )
+        self.problems = tuple(problems)
 
 
 class SourceError(ReliableImportsError, ValueError):

@@ -10,10 +10,12 @@ from uuid_utils.compat import uuid7
 
 from .canary import Canary, rest_of, stopped_by
 from .corrections import create_corrected
+from .edit_checks import check_edit
 from .editing import Change, edit_item, edit_items
-from .models import BatchSummary
+from .models import BatchSummary, ItemStatus
 from .queries import BatchQueries
 from .records import Limits
+from .registry import Registry
 from .reprocessing import Selection, Transform, create_child
 from .settings import Settings
 from .sources import Source, read_file
@@ -26,6 +28,7 @@ class BatchRepairs(BatchQueries):
     """The repairing part of `BatchManager`."""
 
     settings: Settings
+    registry: Registry
 
     @abstractmethod
     async def process_batch(self, batch_id: UUID) -> BatchSummary:
@@ -229,6 +232,7 @@ class BatchRepairs(BatchQueries):
         *,
         reason: str | None = None,
         actor: str | None = None,
+        force: bool = False,
     ) -> None:
         """Replace the record of a failed item; the old one stays in its history.
 
@@ -238,11 +242,21 @@ class BatchRepairs(BatchQueries):
             new_data: The whole new record.
             reason: Why, for the history.
             actor: Who asks, for the history.
+            force: Save also what the check refuses: fields that neither the record, the source
+                nor the model has, and changed values that the model refuses. The model is asked
+                where the processor is registered in this process.
 
         Raises:
             ItemNotFound: There is no such item.
+            EditNotAccepted: A field is unknown, or the model refuses a value.
             EditRefused: It has not failed, is being reprocessed, or the record cannot be stored.
         """
+        if not force:
+            batch, item = await self.get_batch(batch_id), await self.get_item(batch_id, item_number)
+            if item.status is ItemStatus.FAILED and item.reprocessed_by is None:
+                known = batch.batch_type in self.registry.batch_types
+                processor = self.registry.get(batch.batch_type) if known else None
+                check_edit(item, new_data, batch.source_columns, processor)
         await edit_item(
             self._database,
             batch_id,

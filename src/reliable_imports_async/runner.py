@@ -1,5 +1,6 @@
 """Draining: claim ranges, run their items concurrently, close them, until none is left."""
 
+import logging
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -18,6 +19,8 @@ from .store import items, ranges
 from .store.item_keys import Remembering
 from .suspects import MOST_RANGES, Suspects
 from .turn import Turn
+
+steps = logging.getLogger("reliable_imports_async.worker")
 
 RANGE_SECONDS = 5.0
 LEAST_ITEMS = 20
@@ -61,6 +64,7 @@ class Drain:
         self._began = monotonic()
         self._read_items = 0
         self._mostly_unchanged = False
+        self._took_over = False
         self._released = anyio.Event()
 
     async def run(self) -> None:
@@ -142,9 +146,22 @@ class Drain:
                         return None
                     held = control.hold(*claimed)
                     self._held.add(held)
+                    self._tell_taken_over(held)
                     return held
 
         return await control.insist(statement)
+
+    def _tell_taken_over(self, held: HeldRange) -> None:
+        """Log once that work of a worker that died is done here."""
+        if held.suspect and not self._took_over:
+            self._took_over = True
+            first, last = held.claimed.first_item, held.claimed.last_item
+            steps.info(
+                "batch %s: taking over from a worker that died, items %d to %d first",
+                self._batch.id,
+                first,
+                last,
+            )
 
     async def _read(self, held: HeldRange) -> None:
         """Queue a range's items page by page."""

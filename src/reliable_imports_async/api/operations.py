@@ -263,6 +263,15 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         method="GET",
+        path="/",
+        handler=serving.get_start,
+        tag="server",
+        media_type=HTML,
+        public=True,
+        hidden=True,
+    ),
+    Operation(
+        method="GET",
         path="/health",
         handler=serving.get_health,
         tag="server",

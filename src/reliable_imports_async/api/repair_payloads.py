@@ -31,6 +31,10 @@ class EditItem(Payload):
 
     source_data: dict[str, JsonValue] = Field(description="The whole new record.")
     reason: Text | None = Field(default=None, description="For the history.")
+    force: bool = Field(
+        default=False,
+        description="Save also an unknown field, or a value that the model refuses; else 422.",
+    )
 
 
 class CauseAnswer(GroupAnswer):

@@ -133,16 +133,24 @@ async def edit(
         str | None, typer.Option("--data", metavar="JSON", help="Or the whole new record.")
     ] = None,
     reason: Reason = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Save also an unknown field or a value the model refuses."),
+    ] = False,
 ) -> None:
-    """Change the record of a failed item; the old one is kept. `reprocess` then runs it."""
+    """Change the record of a failed item; the old one is kept. Then rerun it with `reprocess`.
+
+    A field that neither the record, its source nor the model has is refused, and so is a value that
+    the model refuses, where --processors names the processor.
+    """
     if (change is None) == (data is None):
         raise UsageRefused("edit needs --set NAME=VALUE or --data JSON, and not both.")
-    async with cli.manager() as manager:
+    async with cli.manager(discover=not force) as manager:
         batch_id = await manager.find_batch(batch)
         item = await manager.get_item(batch_id, item_number)
         record = _object(data) if data is not None else _with_changes(item, change or [])
         await manager.update_item_source(
-            batch_id, item_number, record, reason=reason, actor=cli.actor
+            batch_id, item_number, record, reason=reason, actor=cli.actor, force=force
         )
         changed = await manager.get_item(batch_id, item_number)
     if cli.output.json:

@@ -45,13 +45,19 @@ def _shown(groups: Iterable[FailureGroup], wanted: str | None) -> list[dict[str,
 async def edit_item(call: Call) -> Response:
     """Replace the record of a failed item; the old one stays in its history.
 
-    The item stays failed until it is reprocessed.
+    The item stays failed until it is reprocessed. An unknown field, or a changed value that the
+    model refuses, is 422 unless `force` is set.
     """
     body = await json_body(call.request, EditItem)
     batch = await call.batch("edit")
     number = _number(call)
     await call.manager.update_item_source(
-        batch.id, number, body.source_data, reason=body.reason, actor=call.user_id
+        batch.id,
+        number,
+        body.source_data,
+        reason=body.reason,
+        actor=call.user_id,
+        force=body.force,
     )
     return reply((await call.manager.get_item(batch.id, number)).as_dict())
 
