@@ -154,11 +154,16 @@ async def test_reprocess_runs_what_failed_and_says_when_nothing_is_left(
     assert again.code == 0
     assert again.objects[0]["total_items"] == 2
     nothing = await cli("reprocess", "latest")
-    assert (nothing.code, "Nothing was left to run again" in nothing.err) == (0, True)
+    assert (nothing.code, "Nothing to reprocess: every failure has been" in nothing.err) == (
+        0,
+        True,
+    )
     assert await shop.fetchval("SELECT count(*) FROM orders") == 4
 
     root = again.objects[0]["root_batch_id"]
-    assert "later batches have completed what failed here" in (await cli("show", root)).out
+    shown = (await cli("show", root)).out
+    assert "Nothing is outstanding: later batches completed every failure." in shown
+    assert "Next: nothing left to do" in shown
 
 
 async def test_every_item_again_is_never_implied(cli: Command, shop, orders, monkeypatch) -> None:
@@ -290,7 +295,7 @@ async def test_people_see_items_and_logs(cli: Command, shop, orders, monkeypatch
     assert "Failed (data): ForeignKeyViolationError 23503 orders_sku_fkey" in item
     assert "process_item" in item
     rows = (await cli("list")).out
-    assert re.search(r"orders +partial +5 +100% +2 +1 +2 +\d+ s +orders.csv", rows)
+    assert re.search(r"orders +partial +5 +100% +2 +1 +2 +2 +\d+ s +orders.csv", rows)
     logged = await cli("logs", "latest", "--level", "info", "--limit", 1)
     assert re.match(r"\d{4}-\d\d-\d\d .* info +batch created \{", logged.out)
     assert (await cli("logs", "latest", "--level", "error")).out == ""
@@ -531,7 +536,7 @@ async def test_a_stopped_import_is_resumed_and_loses_nothing(
     stopped = await program.finish(process)
 
     assert (stopped.code, stopped.out) == (4, "")
-    assert "Stopped. 3 of 10 items are settled; nothing is lost." in stopped.err
+    assert "Stopped. 3 of 10 items settled; nothing is lost." in stopped.err
     (tail,) = re.findall(r"resume with: reliable-imports process (\w+)", stopped.err)
     leased = "SELECT count(*) FROM reliable_imports.import_batch_ranges WHERE lease_until > now()"
     assert await conn.fetchval(leased) == 0

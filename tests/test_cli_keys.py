@@ -77,4 +77,4 @@ async def test_an_import_says_for_what_it_waits(cli, stock, conn) -> None:
     await conn.execute(END, other)
     done = await importing
     assert done.code == 0
-    assert f"Batch {other} goes first: one of type patient at a time." in done.err
+    assert f"Waiting for batch {other}: only one batch of type patient runs at a time." in done.err

@@ -241,7 +241,7 @@ async def test_a_group_is_reprocessed(client, manager, batch_id):
     assert (summary.total_items, summary.failed_items) == (2, 2)
     tree = (await client.get(f"/dashboard/batches/{child}")).text
     assert "Lineage" in tree
-    assert "3</strong> of 3 failures are still outstanding" in tree
+    assert "3 records</strong> of the import" in tree
 
 
 async def test_a_canary_is_a_few_items(client, manager, batch_id):
@@ -250,7 +250,7 @@ async def test_a_canary_is_a_few_items(client, manager, batch_id):
     child = answer.headers["location"].rpartition("/")[2]
     summary = await manager.wait_for_batch(child, timeout=60)
     assert summary.total_items == 1
-    assert "The rest was not run" in (await client.get(f"/dashboard/batches/{child}")).text
+    assert "The other items were not run" in (await client.get(f"/dashboard/batches/{child}")).text
     assert (await send(client, path, f"{path}?canary=1", canary="0")).status_code == 422
 
 
@@ -274,7 +274,7 @@ async def test_what_a_form_cannot_hold_is_edited_as_json(client, manager, api):
     assert "evil\\u202etxt" in (await client.get(path)).text
     wrong = await send(client, path, record="{")
     assert wrong.status_code == 422
-    assert "This is no JSON" in wrong.text
+    assert "This is not JSON" in wrong.text
     for text in ("[]", '{"a": NaN}'):
         assert (await send(client, path, record=text)).status_code == 422
     assert (await send(client, path, record='{"name": "a", "age": 2}')).status_code == 303
@@ -324,7 +324,7 @@ async def test_a_corrected_file_comes_back(client, manager, batch_id):
     child = answer.headers["location"].rpartition("/")[2]
     assert (await manager.wait_for_batch(child, timeout=60)).ok
     page = (await client.get(f"/dashboard/batches/{batch_id}")).text
-    assert "nothing is outstanding" in page
+    assert "Nothing is outstanding" in page
     wrong = await send(client, path, files={"file": ("failures.csv", b"a,b\n1,2\n")})
     assert wrong.status_code in (409, 422)
 

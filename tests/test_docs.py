@@ -1,9 +1,13 @@
 """The documentation says what the code is, and its examples run."""
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
+import anyio
 import pytest
 
 from reliable_imports_async import (
@@ -78,20 +82,73 @@ def test_every_command_is_listed():
         assert re.search(rf"`{name}\b", page), name
 
 
-async def test_the_readmes_first_import_runs(manager: BatchManager, conn, tmp_path):
-    namespace: dict = {}
-    exec(blocks("README.md")[0], namespace)
-    manager.registry.register(namespace["OrderProcessor"])
-    path = tmp_path / "orders.csv"
-    path.write_text(re.findall(r"```csv\n(.*?)```", text("README.md"), re.DOTALL)[0])
-    summary = await manager.import_file(path, "order")
-    assert (summary.completed_items, summary.failed_items) == (2, 3)
-    readme = text("README.md")
-    for group in summary.groups:
-        assert group.title in readme
-        assert group.message in readme
-        assert group.group in readme
+VARYING = (
+    (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID"),
+    (r"\b[0-9a-f]{12}\b", "TAIL"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
+    (r"in [\d.]+ s \([\d.,]+ items/s\)", "in SECONDS"),
+    (r"   by \S+", "   by WHOM"),
+)
+
+
+def steady(output: str) -> list[str]:
+    """Its lines without what differs from run to run; the two streams may mix in any order."""
+    for pattern, word in VARYING:
+        output = re.sub(pattern, word, output)
+    return sorted(line.rstrip() for line in output.splitlines() if line.strip())
+
+
+def agrees(shown: str, real: str) -> bool:
+    """Whether a printed output is the real one; … stands for the rest of a line, or for lines."""
+    left, printed = steady(real), steady(shown)
+    for line in printed:
+        known = [
+            one for one in left if one == line or (line.endswith("…") and one.startswith(line[:-1]))
+        ]
+        if line != "…":
+            if not known:
+                return False
+            left.remove(known[0])
+    return "…" in printed or not left
+
+
+async def test_following_the_quick_start_word_for_word_imports_every_record(dsn, conn, tmp_path):
+    """Each command as it is printed, each output as it is printed, and all five orders are in."""
+    page = text("README.md")
+    (tmp_path / "shop.py").write_text(blocks("README.md")[0])
+    (tmp_path / "orders.csv").write_text(re.findall(r"```csv\n(.*?)```", page, re.DOTALL)[0])
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("RELIABLE_")
+    } | {"RELIABLE_IMPORTS_DATABASE_URL": dsn}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    for kind, content in re.findall(r"```(console|diff)\n(.*?)```", page, re.DOTALL):
+        if kind == "diff":
+            change(tmp_path / "shop.py", content)
+            continue
+        for step in re.split(r"^\$ ", content, flags=re.MULTILINE)[1:]:
+            command, _, shown = step.partition("\n")
+            if command.startswith("export "):  # the suite has a database of its own
+                continue
+            done = await anyio.run_process(
+                ["bash", "-c", command], cwd=tmp_path, env=environment, check=False,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            assert agrees(shown, done.stdout.decode()), f"{command}\n{done.stdout.decode()}"
+    rows = await conn.fetch("SELECT number, total FROM orders ORDER BY number")
+    assert [row["number"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [str(row["total"]) for row in rows] == ["12.50", "3.00", "None", "7.00", "8.00"]
     compile(blocks("README.md")[1], "README.md", "exec")
+
+
+def change(file: Path, diff: str) -> None:
+    """Make the changes of a printed diff: each removed line is the one that the added one replaces."""
+    source = file.read_text()
+    lines = diff.splitlines()
+    for old, new in zip(lines[::2], lines[1::2], strict=True):
+        assert (old[0], new[0]) == ("-", "+")
+        assert source.count(f"{old[1:]}\n") == 1
+        source = source.replace(f"{old[1:]}\n", f"{new[1:]}\n")
+    file.write_text(source)
 
 
 def register_documented(manager: BatchManager) -> None:

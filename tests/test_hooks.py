@@ -314,7 +314,7 @@ async def test_a_repaired_batch_leaves_the_report(manager, conn):
     batch_id = await manager.create_batch("failing", [{"n": 1}])
     summary = await manager.process_batch(batch_id)
     assert summary.status is BatchStatus.FAILED
-    with pytest.raises(BatchNotCompleted, match="1 of 1 items failed"):
+    with pytest.raises(BatchNotCompleted, match="1 of 1 item failed"):
         summary.raise_for_status()
     report = "SELECT count(*) FROM reliable_imports.failed_imports_report"
     assert await conn.fetchval(report) == 1

@@ -339,7 +339,7 @@ async def test_a_swallowed_error_is_stored_with_its_remedy(manager: BatchManager
     failure = (await only_item(manager, await run(manager, process_item))).failure
     assert failure is not None
     assert failure.kind is FailureKind.TRANSACTION
-    assert "ctx.savepoint()" in (failure.hint or "")
+    assert "ctx.savepoint" in (failure.hint or "")
 
 
 async def test_a_forgotten_return_is_stored_with_its_remedy(manager: BatchManager) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from uuid import UUID
 
 import anyio
 import pytest
@@ -161,39 +162,106 @@ async def test_a_batch_that_has_not_run_yet_cannot_be_reprocessed(manager, proce
         await manager.reprocess_batch(batch_id)
 
 
-async def test_outstanding_items_agree_with_a_recount(manager, conn, processor):
-    """Random lineages; a record is outstanding in a batch until something later completes it."""
+@pytest.mark.parametrize("share_of_failed_only", [1.0, 0.7])
+async def test_outstanding_items_agree_with_a_recount(
+    manager, conn, processor, share_of_failed_only
+):
+    """Random lineages; a record is outstanding until something later completes it."""
     chance = random.Random(7)
     for _ in range(4):
         processor.refused = set(chance.sample(range(1, 21), 8))
         family = [await import_numbers(manager, 20)]
         for _ in range(5):
             processor.refused = set(chance.sample(range(1, 21), chance.randint(0, 8)))
-            only = chance.random() < 0.7
+            only = chance.random() < share_of_failed_only
             origin = chance.choice(family).batch_id
             family.append(await manager.reprocess_batch(origin, failed_items_only=only))
-        for summary in await manager.lineage(family[0].batch_id):
-            assert summary.outstanding_items == await recount(conn, summary)
+            expected = await recount(conn, family[0].batch_id)
+            members = await manager.lineage(family[0].batch_id)
+            assert {one.outstanding_items for one in members} == {expected}
+            left = await manager.outstanding_failures(family[-1].batch_id)
+            assert sum(group.count for group in left) == expected
 
 
-async def recount(conn, summary) -> int:
+async def recount(conn, root_batch_id) -> int:
     rows = await conn.fetch(
         "SELECT i.batch_id, coalesce(i.root_item_number, i.item_number) AS root, i.status "
         "FROM reliable_imports.import_batch_items i "
         "JOIN reliable_imports.import_batches b ON b.id = i.batch_id WHERE b.root_batch_id = $1",
-        summary.root_batch_id,
+        root_batch_id,
     )
-    completed_later = {
-        row["root"]
-        for row in rows
-        if row["status"] == "completed" and row["batch_id"] > summary.batch_id
+    latest: dict[tuple[int, str], UUID] = {}
+    for row in rows:
+        place = row["root"], row["status"]
+        latest[place] = max(row["batch_id"], latest.get(place, row["batch_id"]))
+    return sum(
+        status == "failed" and latest.get((root, "completed"), UUID(int=0)) < batch_id
+        for (root, status), batch_id in latest.items()
+    )
+
+
+async def test_a_cancelled_or_unfinished_reprocessing_leaves_its_records_outstanding(
+    manager, processor
+):
+    """Whoever asks and whichever batch is asked about."""
+    processor.refused = {2, 3, 4, 5}
+    root = (await import_numbers(manager, 6)).batch_id
+    processor.refused = {3}
+    child = await manager.create_reprocessing(root, item_numbers=[2, 3])
+
+    async def outstanding() -> set[int]:
+        listed = [one async for one in manager.list_batches(root_batch_id=root)]
+        family = [*await manager.lineage(root), *listed]
+        return {one.outstanding_items for one in family}
+
+    assert await outstanding() == {4}, "two of them wait in the child"
+    assert sum(g.count for g in await manager.outstanding_failures(child)) == 2
+    await manager.cancel_batch(child)
+    assert await outstanding() == {4}
+    grandchild = await manager.reprocess_batch(child)
+    assert (grandchild.total_items, grandchild.outstanding_items) == (4, 1)
+    assert await outstanding() == {1}
+    (group,) = await manager.outstanding_failures(root)
+    assert (group.batch_id, group.sample_items) == (grandchild.batch_id, (2,))
+    exported = b"".join([one async for one in manager.export_failures(root)]).decode()
+    assert f"{root},3," in exported
+    assert exported.count("\n") == 2
+
+
+async def test_what_a_cancelled_import_left_is_outstanding_and_exported_once_it_fails(
+    manager, processor
+):
+    batch_id = await manager.create_batch("number", [{"n": n} for n in range(1, 6)])
+    await manager.cancel_batch(batch_id)
+    assert (await manager.get_batch_summary(batch_id)).outstanding_items == 5
+    processor.refused = {4}
+    child = await manager.reprocess_batch(batch_id)
+    assert (child.completed_items, child.outstanding_items) == (4, 1)
+    exported = b"".join([one async for one in manager.export_failures(batch_id)]).decode()
+    assert f"{batch_id},4," in exported
+    assert exported.count("\n") == 2
+
+
+async def test_a_listed_batch_has_counts(manager, processor):
+    processor.refused = {2, 3}
+    root = await import_numbers(manager, 5)
+    processor.refused = {3}
+    child = await manager.reprocess_batch(root.batch_id)
+    waiting = await manager.create_batch("number", [{"n": 9}])
+    listed = {one.id: one async for one in manager.list_batches()}
+    found = {
+        batch_id: (
+            one.total_items, one.completed_items, one.skipped_items, one.failed_items,
+            one.pending_items, one.outstanding_items,
+        )
+        for batch_id, one in listed.items()
+    }  # fmt: skip
+    assert found == {
+        root.batch_id: (5, 3, 0, 2, 0, 1),
+        child.batch_id: (2, 1, 0, 1, 0, 1),
+        waiting: (1, 0, 0, 0, 1, 0),
     }
-    failed = {
-        row["root"]
-        for row in rows
-        if row["status"] == "failed" and row["batch_id"] == summary.batch_id
-    }
-    return len(failed - completed_later)
+    assert listed[waiting].as_dict()["pending_items"] == 1
 
 
 async def test_all_and_a_selection_contradict_each_other(manager, conn, processor):

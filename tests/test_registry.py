@@ -174,9 +174,9 @@ class Demanding(BaseProcessor):
         (BaseProcessor, "defines no process_item"),
         (Abstract, "is abstract"),
         (Demanding, "cannot be made without arguments"),
-        (dict, "is no processor"),
-        ("orders", "is no processor"),
-        (ModuleType("orders"), "is no processor"),
+        (dict, "is not a processor"),
+        ("orders", "is not a processor"),
+        (ModuleType("orders"), "is not a processor"),
     ],
 )
 def test_what_is_no_processor_is_refused(what, message: str) -> None:

@@ -94,7 +94,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
     "rekey": ("item_keys", (BATCH, [2_500], "{}")),
     "summary": ("summaries", ([BATCH],)),
     "groups": ("summaries", ([BATCH], 100)),
-    "group_samples": ("summaries", (BATCH, GROUP, 10)),
+    "group_samples": ("summaries", (BATCH, GROUP, 10, False)),
 }
 
 

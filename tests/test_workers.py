@@ -395,7 +395,7 @@ async def test_a_worker_process_hands_back_on_sigterm(dsn, conn, tmp_path):
     )
     said, _ = await enqueued.communicate()
     assert enqueued.returncode == 0
-    assert b"for the workers" in said
+    assert b"is queued" in said
     process = await asyncio.create_subprocess_exec(
         *command, "worker", "--types", "slow", "--concurrency", "2",
         env=environment, stderr=asyncio.subprocess.PIPE, cwd=tmp_path,
@@ -513,3 +513,67 @@ async def enqueued_elsewhere(dsn, items):
     async with BatchManager(dsn) as manager:
         manager.registry.register(processor(insert))
         return await manager.create_batch("tried", items, enqueue=True)
+
+
+async def test_a_worker_logs_what_it_takes_finishes_takes_over_and_waits_for(
+    manager, conn, dsn, caplog
+):
+    """One line each, and none again while it stays so."""
+    caplog.set_level("INFO", "reliable_imports_async.worker")
+    await conn.execute(LEDGER)
+    first_runs, go_on = anyio.Event(), anyio.Event()
+
+    async def process_item(item, ctx):
+        first_runs.set()
+        await go_on.wait()
+        await insert(item, ctx)
+
+    manager.registry.register(processor(process_item, only_one=True))
+    first = await manager.create_batch("tried", records(1), enqueue=True)
+
+    def lines() -> list[str]:
+        return [
+            one.getMessage()
+            for one in caplog.records
+            if one.name == "reliable_imports_async.worker"
+        ]
+
+    async def says(line: str) -> bool:
+        return line in lines()
+
+    async with worker(manager):
+        await until(says, f"batch {first} taken: tried, 1 item")
+        await first_runs.wait()
+        second = await manager.create_batch("tried", [{"n": 2}, {"n": 3}], enqueue=True)
+        await until(says, f"batch {second} waits for batch {first} to end")
+        go_on.set()
+        assert (await finished(manager, first)).ok
+        assert (await finished(manager, second)).ok
+        ended = "finished: completed, 2 completed, 0 skipped, 0 failed of 2 items"
+        await until(says, f"batch {second} {ended}")
+    ended = "finished: completed, 1 completed, 0 skipped, 0 failed of 1 item"
+    assert sorted(lines()) == sorted(
+        [
+            f"batch {first} taken: tried, 1 item",
+            f"batch {first} {ended}",
+            f"batch {second} taken: tried, 2 items",
+            f"batch {second} waits for batch {first} to end",
+            f"batch {second} {ended.replace('1 item', '2 items').replace('1 comp', '2 comp')}",
+        ]
+    )
+
+
+async def test_a_worker_logs_whose_work_it_takes_over(manager, conn, caplog):
+    caplog.set_level("INFO", "reliable_imports_async.worker")
+    await conn.execute(LEDGER)
+    manager.registry.register(processor(insert))
+    batch_id = await manager.create_batch("tried", records(50), enqueue=True)
+    await conn.execute(
+        "UPDATE reliable_imports.import_batches SET status = 'processing', started_at = now();"
+        "UPDATE reliable_imports.import_batch_ranges SET state = 'leased', epoch = 1,"
+        " worker_id = gen_random_uuid(), lease_until = now() - interval '1 day'"
+    )
+    async with worker(manager):
+        assert (await finished(manager, batch_id)).ok
+    told = [one.getMessage() for one in caplog.records if "taking over" in one.getMessage()]
+    assert told == [f"batch {batch_id}: taking over from a worker that died, items 1 to 20 first"]

@@ -79,6 +79,6 @@ def _skipping(processor: BaseProcessor[Any], given: object) -> dict[str, Any]:
     if given and not processor.skip_unchanged:
         raise ConfigurationError(
             "skip_unchanged needs a processor that has it.",
-            hint="set `skip_unchanged = True` on the processor, beside its item_key.",
+            hint="the processor has to set skip_unchanged, beside its item_key.",
         )
     return {"skip_unchanged": False} if given is False else {}

@@ -7,6 +7,7 @@ from typing import Any
 from .errors import ConfigurationError
 from .models import BatchSummary
 from .reprocessing import Selection
+from .wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Canary:
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.min_success <= 1:
             raise ConfigurationError(
-                f"A canary of {self.size} items with min_success {self.min_success} cannot work.",
+                f"A canary of {counted(self.size, 'item')} with min_success {self.min_success} "
+                "cannot work.",
                 hint="canary is at least 1, min_success a share from 0 to 1, such as 0.9.",
             )
 
@@ -62,6 +64,6 @@ def stopped_by(options: Mapping[str, Any], summary: BatchSummary) -> str | None:
     if summary.finished_at is not None and good >= wanted * summary.total_items:
         return None
     return (
-        f"the canary has not passed: {good} of {summary.total_items} items succeeded, "
+        f"the canary has not passed: {good:,} of {counted(summary.total_items, 'item')} succeeded, "
         f"{wanted:.0%} must; the rest was not run"
     )

@@ -192,6 +192,8 @@ class ImportContext:
                 raise ProcessorError(
                     "There is no item transaction here.",
                     hint="use ctx.fetch and its like for reading; write in process_item.",
+                    web_hint="the processor may only read here; it writes in process_item.",
+                    cli_hint="the processor may only read here; it writes in process_item.",
                 )
 
     # The next five hand a coroutine on instead of awaiting it in one of their own: they are called

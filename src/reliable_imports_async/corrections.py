@@ -100,8 +100,7 @@ async def create_corrected(
                 raise ReprocessRefused(
                     f"No row of the file was taken; {tally.refused_rows} were refused. "
                     + "; ".join(str(row) for row in tally.refused[:REFUSED_SHOWN]),
-                    hint="export the failures again: the file must hold what failed and is "
-                    "outstanding.",
+                    hint="export the failures again: the file must hold outstanding failures.",
                 )
             how = {
                 "corrected": opened.info.name,

@@ -383,9 +383,18 @@ class Database:
     def _require_pool(self) -> "asyncpg.Pool[Any]":
         if self._pool is None:
             raise ConfigurationError(
-                "The manager is not open.", hint="use `async with BatchManager(…) as manager:`."
+                "The manager is not open.",
+                hint="use `async with BatchManager(…) as manager:`.",
+                cli_hint="",
+                web_hint="the server is starting or stopping; try again.",
             )
         return self._pool
+
+
+NO_CACHE = (
+    "set RELIABLE_IMPORTS_STATEMENT_CACHE to false; PgBouncer 1.21 understands prepared statements "
+    "with max_prepared_statements."
+)
 
 
 async def _refuse_statement_cache(conn: Connection) -> None:
@@ -399,6 +408,8 @@ async def _refuse_statement_cache(conn: Connection) -> None:
                 hint="set RELIABLE_IMPORTS_STATEMENT_CACHE=false, or create your own pool with "
                 "statement_cache_size=0; PgBouncer 1.21 understands them with "
                 "max_prepared_statements.",
+                cli_hint=NO_CACHE,
+                web_hint=NO_CACHE,
             )
 
 

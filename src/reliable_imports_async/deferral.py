@@ -5,6 +5,7 @@ from uuid import UUID
 from .guarded import Connection
 from .models import LogLevel
 from .store import deferrals, logs
+from .wording import counted
 
 
 async def next_pass(conn: Connection, batch_id: UUID, pass_number: int) -> bool:
@@ -12,7 +13,7 @@ async def next_pass(conn: Connection, batch_id: UUID, pass_number: int) -> bool:
     begun = await deferrals.reopen(conn, batch_id, pass_number)
     if begun is None:
         return False
-    items = f"{begun.deferred:,} deferred {'item' if begun.deferred == 1 else 'items'}"
+    items = counted(begun.deferred, "deferred item")
     message = f"pass {begun.number}: {items} again"
     if begun.final:
         message = f"final pass: {items} again, and what still waits fails"

@@ -48,7 +48,7 @@ async def edit_item(
         raise EditRefused(f"Item {item_number} is {item.status}; only failed items can be edited.")
     raise EditRefused(
         f"Item {item_number} was taken up by batch {item.reprocessed_by}.",
-        hint="edit it there, if it failed again.",
+        hint="edit it in that batch, if it failed again.",
     )
 
 

@@ -42,7 +42,7 @@ if sys.platform != "win32":
 PATIENCE = 60.0  # seconds for any one step: a lock, a start with crash recovery, a stop
 SOCKET = ".s.PGSQL.5432"
 NEVER_TCP = ("--listen_addresses=", "--port=5432")  # a port is only a name of the socket here
-NAME_A_DIRECTORY = "name another directory: 'embedded:?directory=/path' or EmbeddedServer(path)."
+NAME_A_DIRECTORY = "name another directory: embedded:?directory=/path."
 INITDB = (
     *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
     *("-U", "postgres", "--auth-local=trust", "--auth-host=reject"),  # gate: a private directory

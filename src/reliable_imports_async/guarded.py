@@ -231,7 +231,9 @@ class GuardedConnection:
         self.errors = (*self.errors, exc)
         packed = len(args) == 1 and isinstance(args[0], tuple | list)
         if packed and isinstance(exc, asyncpg.InterfaceError):
-            exc.add_note("pass the arguments one by one (sql, a, b), not as a tuple or list.")
+            exc.add_note(
+                "the processor has to give the arguments one by one, not as a tuple or list."
+            )
 
 
 class _Lent:

@@ -17,14 +17,16 @@ from .database import Database
 from .errors import BatchNotFound, StateError
 from .guarded import Connection
 from .judgement import is_outage
-from .models import BatchStatus, ImportBatch
+from .models import BatchStatus, BatchSummary, ImportBatch
 from .processing import Processing
 from .queueing import Place
 from .settings import Settings
 from .store import batches
 from .turn import Turn
+from .wording import counted
 
 logger = logging.getLogger("reliable_imports_async")
+steps = logging.getLogger("reliable_imports_async.worker")
 
 R = TypeVar("R")
 
@@ -35,6 +37,7 @@ PATIENCE_SECONDS = 2.0
 PUT_OFF_SECONDS = 5.0  # a job that is given back finds a new worker within this time
 LONGEST_BACKOFF = 60.0
 REPLACE_SECONDS = 10.0
+MOST_TOLD = 1_000
 
 
 class BatchJobs:
@@ -60,6 +63,7 @@ class BatchJobs:
         self._entrypoints = [QueueEntrypoint(queueing.entrypoint(name)) for name in batch_types]
         self._stopping = stopping
         self._turns: dict[UUID, Turn] = {}
+        self._told: dict[UUID, str] = {}  # what was last logged about each batch
         self._scopes: set[anyio.CancelScope] = set()
 
     async def run(self, job: Job) -> None:
@@ -118,9 +122,11 @@ class BatchJobs:
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch, turn)
             try:
+                await self._tell_start(batch_id)
                 await self._drain(batch_id, turn)
-            except (BatchNotFound, StateError):
+            except (BatchNotFound, StateError) as exc:
                 turn.gone = True  # purged, paused or cancelled since it was enqueued
+                self._tell(batch_id, f"left: {exc.message}")
             except Exception as exc:  # noqa: BLE001 - whatever it is, the batch must not wait for ever
                 failed = exc
             group.cancel_scope.cancel()
@@ -130,11 +136,48 @@ class BatchJobs:
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
-                await self._processing.process(batch_id, turn)
+                self._tell_end(await self._processing.process(batch_id, turn), turn)
             finally:
                 self._scopes.discard(scope)
         if scope.cancelled_caught:
             turn.over = True
+            self._tell(batch_id, "handed back: running items were rolled back")
+
+    async def _tell_start(self, batch_id: UUID) -> None:
+        if batch_id in self._told:  # a further turn at it
+            return
+        async with self._database.connection() as conn:
+            batch = await batches.get(conn, batch_id)
+        if batch is not None:
+            source = f" from {batch.source_name}" if batch.source_name else ""
+            records = counted(batch.total_items, "item")
+            self._tell(batch_id, f"taken: {batch.batch_type}, {records}{source}")
+
+    def _tell_end(self, summary: BatchSummary, turn: Turn) -> None:
+        if summary.finished_at is not None:
+            counts = (
+                f"{summary.completed_items:,} completed, {summary.skipped_items:,} skipped, "
+                f"{summary.failed_items:,} failed of {counted(summary.total_items, 'item')}"
+            )
+            self._tell(summary.batch_id, f"finished: {summary.status}, {counts}")
+            del self._told[summary.batch_id]
+        elif summary.status.settled:
+            reason = summary.pause_reason or summary.error
+            self._tell(summary.batch_id, f"left: {summary.status}, {reason}")
+        elif turn.due_in is not None and summary.started_at is not None:
+            waiting = counted(summary.pending_items, "pending item")
+            self._tell(summary.batch_id, f"waits: {waiting}, due later")
+        elif self._stopping():
+            self._tell(summary.batch_id, "handed back to other workers")
+
+    def _tell(self, batch_id: UUID, what: str) -> None:
+        """Log what became of a batch, once for as long as it stays so."""
+        if self._told.get(batch_id) == what:
+            return
+        if len(self._told) >= MOST_TOLD:
+            self._told.clear()
+        self._told[batch_id] = what
+        steps.info("batch %s %s", batch_id, what)
 
     async def _watch(self, turn: Turn) -> None:
         """End the turn when this process stops, or others have waited for long enough."""

@@ -417,18 +417,21 @@ def _digest(*parts: str) -> str:
 
 
 _HINTS = (
-    (r'syntax error at or near "%"', "asyncpg's placeholders are $1, $2, …, not %s."),
+    (r'syntax error at or near "%"', "placeholders are $1, $2, …, not %s."),
     (
         r"invalid input for query argument \$\d+: .*(?:str|expected a date|toordinal|isoformat)",
-        "the column is not text: convert the value, or declare a model (BaseProcessor[YourModel]) "
-        "and use item.data.",
+        "the column is not text: the processor has to convert the value, or declare a model and "
+        "use the model's value.",
     ),
     (
         r"current transaction is aborted",
-        "an earlier SQL error was caught and swallowed: wrap that statement in "
-        "`async with ctx.savepoint():`.",
+        "the processor caught an earlier SQL error and went on: it has to run that statement "
+        "inside a savepoint (`ctx.savepoint`).",
     ),
-    (r"another operation is in progress", "await each statement before the next; start no task."),
+    (
+        r"another operation is in progress",
+        "the processor has to wait for each statement before the next, and must not start tasks.",
+    ),
     (
         r"42501 .*\b(?:reliable_imports|settle_item|import_[a-z_]+)\b",
         "another role was in force when the item's outcome was stored: RESET ROLE at the end of "
@@ -441,8 +444,8 @@ def _hint(exc: BaseException, message: str, redact: Redact) -> str | None:
     notes = getattr(exc, "__notes__", None)
     if notes:
         return redacted(str(notes[0]), redact, DETAIL_BYTES)
-    if isinstance(exc, ReliableImportsError) and exc.hint:
-        return exc.hint
+    if isinstance(exc, ReliableImportsError) and exc.web_hint:
+        return exc.web_hint  # read in every place: in the words that fit all of them
     told = f"{_sqlstate(exc) or ''} {message}"
     return next((hint for pattern, hint in _HINTS if re.search(pattern, told, re.DOTALL)), None)
 
@@ -520,7 +523,8 @@ def crash_failure(crashes: int) -> Failure:
         type="WorkerCrashed",
         message=f"{crashes} worker processes died while they ran this item",
         group=_digest(FailureKind.CRASH, "WorkerCrashed"),
-        hint="look for memory that it needs, and for C code; the operating system's log may tell.",
+        hint="check how much memory the item needs, the C code that it runs, and the operating "
+        "system's log.",
     )
 
 
@@ -531,6 +535,5 @@ def duplicate_failure() -> Failure:
         type="DuplicateKey",
         message="an earlier item has the same key",
         group=_digest(FailureKind.VALIDATION, "DuplicateKey"),
-        hint="correct the key of one of them (item_key), then reprocess; an unchanged record fails "
-        "again.",
+        hint="correct the key of one of them, then reprocess; an unchanged record fails again.",
     )

@@ -179,7 +179,7 @@ class BatchManager(BatchRepairs):
         )
         return created.batch_id
 
-    async def create_or_find_batch(
+    async def create_or_find_batch(  # noqa: PLR0913 - what create_batch takes, and one more
         self,
         batch_type: str,
         items: Items,
@@ -437,7 +437,10 @@ class BatchManager(BatchRepairs):
     def _open_processing(self) -> Processing:
         if self._processing is None:
             raise ConfigurationError(
-                "The manager is not open.", hint="use `async with BatchManager(…) as manager:`."
+                "The manager is not open.",
+                hint="use `async with BatchManager(…) as manager:`.",
+                cli_hint="",
+                web_hint="the server is starting or stopping; try again.",
             )
         return self._processing
 

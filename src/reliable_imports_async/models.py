@@ -1,7 +1,7 @@
 """What the database says: batches, items, log lines and summaries, all frozen."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, Self, cast
@@ -75,6 +75,41 @@ class ImportBatch:
     def as_dict(self) -> dict[str, Any]:
         """All fields, with JSON-ready values."""
         return json_ready(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedBatch(ImportBatch):
+    """A batch in a list: its row and its counts, of which a running batch's are a second old.
+
+    Attributes:
+        outstanding_items: As in `BatchSummary`: of the whole lineage.
+    """
+
+    completed_items: int
+    skipped_items: int
+    failed_items: int
+    outstanding_items: int
+
+    @classmethod
+    def of(cls, batch: ImportBatch, summary: "BatchSummary") -> Self:
+        """The batch with the counts of its summary."""
+        row = {each.name: getattr(batch, each.name) for each in fields(batch)}
+        return cls(
+            **row,
+            completed_items=summary.completed_items,
+            skipped_items=summary.skipped_items,
+            failed_items=summary.failed_items,
+            outstanding_items=summary.outstanding_items,
+        )
+
+    @property
+    def pending_items(self) -> int:
+        """Items without an outcome."""
+        return self.total_items - self.completed_items - self.skipped_items - self.failed_items
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields and counts, with JSON-ready values."""
+        return json_ready(self) | {"pending_items": self.pending_items}
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: see `quickly`
@@ -183,6 +218,7 @@ class FailureGroup:
         last_seen: When the last of them failed, where asked for.
         seen_before: In how many earlier batches of this type, of other lineages, something failed
             by this cause (of the latest 1,000 with failures), where asked for.
+        batch_id: The batch that the items stand in, where a whole lineage was asked about.
     """
 
     group: str
@@ -200,6 +236,7 @@ class FailureGroup:
     first_seen: datetime | None = None
     last_seen: datetime | None = None
     seen_before: int | None = None
+    batch_id: UUID | None = None
 
     @property
     def title(self) -> str:
@@ -218,7 +255,8 @@ class BatchSummary:
     """Where a batch stands.
 
     Attributes:
-        outstanding_items: Failed here, and completed by no later batch of the lineage.
+        outstanding_items: How many records of the whole lineage (of `root_batch_id`) failed, or
+            were left pending by a cancelled batch, and no batch has completed since.
         deferred_items: Pending items that wait for others, until the next pass over the batch.
         groups: The failed items by cause, largest first.
         stopped: Why `reprocess_batch` left it at this batch, a canary that has not passed.

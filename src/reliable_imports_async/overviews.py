@@ -22,9 +22,6 @@ class BatchOverviews:
     async def batch_overview(self, batch_id: UUID, *, causes: bool = True) -> BatchSummary:
         """Where a batch stands; raises `BatchNotFound`.
 
-        Unlike `get_batch_summary` it never reads items to find out which failures were repaired:
-        every failed item counts as outstanding.
-
         Args:
             causes: Whether to read the failure groups too.
         """
@@ -35,11 +32,6 @@ class BatchOverviews:
             wanted = causes and found[0].failed_items
             groups = await summaries.groups(conn, batch_id) if wanted else ()
         return replace(found[0], groups=groups)
-
-    async def outstanding_items(self, batch_id: UUID) -> int:
-        """How many failed items of a batch no later batch of its lineage has completed."""
-        async with self._database.connection() as conn:
-            return await summaries.outstanding(conn, batch_id)
 
     async def throughput(
         self, *, minutes: int = 60, visible: Visibility | None = None

@@ -1,5 +1,6 @@
 """From a batch to its end: start it, drain it here, finish it, tell the hooks."""
 
+import logging
 from contextlib import suppress
 from uuid import UUID, uuid4
 
@@ -30,6 +31,8 @@ from .tallying import DryRun
 from .turn import Turn
 from .watching import pause, watched
 
+steps = logging.getLogger("reliable_imports_async.worker")
+
 ASK_SECONDS = 1.0
 
 
@@ -46,6 +49,7 @@ class Processing:
         self._lifecycle = Lifecycle(database, settings)
         self._control = Control(database, settings, uuid4())
         self._limiter = anyio.CapacityLimiter(database.concurrency)
+        self._awaited: dict[UUID, UUID] = {}  # batches that wait, and for which one: logged once
 
     async def process(
         self, batch_id: UUID, turn: Turn | None = None, *, commit_interval: int | None = None
@@ -109,9 +113,12 @@ class Processing:
         while True:
             try:
                 started = await self._lifecycle.start(batch.id, processor)
-            except AnotherBatchRuns:
+            except AnotherBatchRuns as exc:
                 if turn.over:
                     return None
+                if self._awaited.get(batch.id) != exc.running_id:
+                    self._awaited[batch.id] = exc.running_id
+                    steps.info("batch %s waits for batch %s to end", batch.id, exc.running_id)
                 forsaken = await self._forsaken(batch.batch_type)
                 if forsaken is not None:
                     with suppress(BatchNotFound, StateError):
@@ -126,6 +133,7 @@ class Processing:
                 waited = True
                 refuse_stopped(await self._batch(batch.id))
             else:
+                self._awaited.pop(batch.id, None)
                 if waited:
                     refuse_stopped(started)
                 return started

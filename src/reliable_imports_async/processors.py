@@ -15,6 +15,7 @@ from .guarded import Connection
 from .models import BatchSummary, ImportBatchItem, T
 from .outcomes import COMPLETED, Completed, Skip
 from .safe_text import storable, storable_json
+from .wording import counted
 
 USUAL_SET = 500
 RESULT_KEYS = frozenset({"target_table", "target_id", "processed_data"})
@@ -321,6 +322,8 @@ def as_outcome(result: object) -> Completed | Skip:
         raise ProcessorResultError(
             f"process_item returned {type(result).__name__}.",
             hint="return a dict, Skip('reason') or None.",
+            cli_hint="the processor has to return a dict, a Skip or None.",
+            web_hint="the processor has to return a dict, a Skip or None.",
         )
     if unknown := [key for key in result if key not in RESULT_KEYS]:
         raise ProcessorResultError(
@@ -348,7 +351,8 @@ def as_outcomes(results: object, count: int) -> list[Completed | Skip]:
         )
     if len(results) != count:
         raise ProcessorResultError(
-            f"process_items returned {len(results)} results for {count} items.",
+            f"process_items returned {counted(len(results), 'result')} for "
+            f"{counted(count, 'item')}.",
             hint="return one for each item, in their order, or None.",
         )
     return [as_outcome(result) for result in results]

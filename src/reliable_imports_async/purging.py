@@ -8,6 +8,7 @@ from uuid import UUID
 from .database import Database
 from .errors import BatchNotFound, WrongBatchStatus
 from .store import batches, crash_marks, edits, items, lineage, logs, ranges
+from .wording import counted
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -81,5 +82,5 @@ async def _delete(
         await crash_marks.delete(conn, family)
         await lineage.delete_last_tries(conn, [root_id])
         await batches.delete(conn, family)
-    logger.info("purged %d batches of lineage %s (by %s)", len(family), root_id, actor)
+    logger.info("purged %s of lineage %s (by %s)", counted(len(family), "batch"), root_id, actor)
     return len(family)

@@ -16,6 +16,7 @@ from .models import (
     ImportBatch,
     ImportBatchItem,
     ItemStatus,
+    ListedBatch,
     LogEntry,
     LogLevel,
 )
@@ -56,8 +57,7 @@ class BatchQueries(BatchOverviews):
     async def batch_progress(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchSummary]:
         """Where several batches stand, in one query of O(ranges); unknown ones are left out.
 
-        Failure groups are not read, and every failed item counts as outstanding: true until a
-        batch has come to an end, for nothing is reprocessed before.
+        Failure groups are not read.
         """
         async with self._database.connection() as conn:
             return {one.batch_id: one for one in await summaries.progress(conn, batch_ids)}
@@ -76,6 +76,24 @@ class BatchQueries(BatchOverviews):
                 raise BatchNotFound(batch_id)
             found = await summaries.groups(conn, batch_id)
             return await summaries.with_values(conn, batch_id, found, values, visible)
+
+    async def outstanding_failures(
+        self, batch_id: UUID, *, values: int = 10, visible: Visibility | None = None
+    ) -> tuple[FailureGroup, ...]:
+        """What is outstanding in the whole lineage of a batch, by cause.
+
+        Only failures that no later batch has taken up. Each group names the batch in which its
+        items stand (`FailureGroup.batch_id`): their numbers are numbers there.
+
+        Args:
+            batch_id: Any batch of the lineage.
+            values: How many values and item numbers to show a group.
+            visible: Which earlier batches are looked at for the same cause; None for all.
+        """
+        root = (await self.get_batch(batch_id)).root_batch_id
+        async with self._database.connection() as conn:
+            found = await summaries.outstanding_groups(conn, root, summaries.GROUPS_SHOWN)
+            return await summaries.with_values(conn, root, found, values, visible)
 
     async def running_batch(self, batch_type: str) -> UUID | None:
         """The batch of a type whose processor says `only_one` that runs now; None: none does."""
@@ -174,8 +192,8 @@ class BatchQueries(BatchOverviews):
         search: str | None = None,
         visible: Mapping[str, Visible | bool] | Visibility | None = None,
         limit: int | None = None,
-    ) -> AsyncIterator[ImportBatch]:
-        """Batches, newest first, read in pages.
+    ) -> AsyncIterator[ListedBatch]:
+        """Batches with their counts, newest first, read in pages.
 
         Args:
             created_since: Only batches created then or later.
@@ -202,8 +220,11 @@ class BatchQueries(BatchOverviews):
                     visible=rules,
                     limit=size,
                 )
+                counts = await summaries.progress(conn, [one.id for one in page])
+            known = {one.batch_id: one for one in counts}
             for batch in page:
-                yield batch
+                if batch.id in known:  # else it was purged just now
+                    yield ListedBatch.of(batch, known[batch.id])
             if len(page) < size:
                 return
             before = page[-1].id

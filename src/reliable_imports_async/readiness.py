@@ -69,8 +69,10 @@ async def _validate(
     if inspect.isawaitable(verdict):
         verdict = await verdict
     if not verdict:
+        also = "; it has to return True for a valid item." if verdict is None else "."
         raise Rejected(
             f"validate_item returned {verdict!r}.",
-            hint="raise ValueError('why') in validate_item to store a reason"
-            + ("; return True for a valid item." if verdict is None else "."),
+            hint="raise ValueError('why') in validate_item to store a reason" + also,
+            cli_hint="validate_item can raise ValueError to store a reason" + also,
+            web_hint="validate_item can raise ValueError to store a reason" + also,
         )

@@ -84,15 +84,25 @@ class Registry:
             self._endpoints[name] = cls()
         return name
 
-    def register(self, processor: type[BaseProcessor[Any]] | BaseProcessor[Any]) -> str:
-        """Register a processor, by class or as an instance; return its batch type.
+    def register(
+        self,
+        processor: type[BaseProcessor[Any]]
+        | BaseProcessor[Any]
+        | type[BaseEndpoint]
+        | BaseEndpoint,
+    ) -> str:
+        """Register a processor or an endpoint, by class or as an instance; return its batch type.
 
         Registering the same class again changes nothing, so modules may be discovered twice.
 
         Raises:
-            DuplicateBatchType: Another processor has this batch type.
-            NotAProcessor: It is no subclass of BaseProcessor, is abstract, or has a malformed hook.
+            DuplicateBatchType: Another processor, or another endpoint, has this batch type.
+            NotAProcessor: It is neither a processor nor an endpoint, is abstract, or has a
+                malformed hook.
+            NotAnEndpoint: The endpoint has a malformed hook.
         """
+        if _is_an_endpoint(processor):
+            return self.register_endpoint(processor)
         instance = self._instance(processor)
         check_processor(instance)
         check_keys(instance)
@@ -134,7 +144,8 @@ class Registry:
             return processor
         if not (inspect.isclass(processor) and issubclass(processor, BaseProcessor)):
             raise NotAProcessor(
-                f"{processor!r} is no processor.", hint="register a subclass of BaseProcessor."
+                f"{processor!r} is not a processor.",
+                hint="register a subclass of BaseProcessor or BaseEndpoint.",
             )
         if inspect.isabstract(processor):
             raise NotAProcessor(f"{_where(processor)} is abstract and cannot be registered.")
@@ -145,6 +156,12 @@ class Registry:
                 f"{_where(processor)} cannot be made without arguments: {exc}",
                 hint="register an instance: registry.register(YourProcessor(…)).",
             ) from exc
+
+
+def _is_an_endpoint(given: object) -> TypeGuard[type[BaseEndpoint] | BaseEndpoint]:
+    return isinstance(given, BaseEndpoint) or (
+        inspect.isclass(given) and issubclass(given, BaseEndpoint)
+    )
 
 
 def _belongs(cls: type[BaseProcessor[Any]], module: ModuleType) -> bool:

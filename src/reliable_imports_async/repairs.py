@@ -6,24 +6,29 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from .canary import Canary, rest_of, stopped_by
 from .corrections import create_corrected
+from .edit_checks import check_edit
 from .editing import Change, edit_item, edit_items
-from .models import BatchStatus, BatchSummary
+from .models import BatchStatus, BatchSummary, ItemStatus
 from .queries import BatchQueries
 from .records import Limits
+from .registry import Registry
 from .reprocessing import Selection, Transform, create_child
 from .settings import Settings
 from .sources import Source, read_file
 from .stopping import Thresholds
 from .store import batches, edits
-from .triage import CorrectedFile, ItemEdit
+from .triage import CorrectedFile, ItemEdit, Reprocessing
 
 
 class BatchRepairs(BatchQueries):
     """The repairing part of `BatchManager`."""
 
     settings: Settings
+    registry: Registry
 
     @abstractmethod
     async def process_batch(self, batch_id: UUID) -> BatchSummary:
@@ -91,8 +96,34 @@ class BatchRepairs(BatchQueries):
         """The first half of `reprocess_batch`: make the new batch and return its id at once.
 
         `process_reprocessing` is the other half. When nothing is eligible, the id is that of the
-        reprocessing that is under way, of the lineage's latest batch, or of the batch itself.
+        reprocessing that is in progress, of the lineage's latest batch, or of the batch itself;
+        `start_reprocessing` tells which.
         """
+        started = await self.start_reprocessing(
+            batch_id,
+            failed_items_only,
+            group=group,
+            item_numbers=item_numbers,
+            transform=transform,
+            canary=canary,
+            min_success=min_success,
+            actor=actor,
+        )
+        return started.batch_id
+
+    async def start_reprocessing(
+        self,
+        batch_id: UUID,
+        failed_items_only: bool = True,  # noqa: FBT001, FBT002 - as reprocess_batch
+        *,
+        group: str | None = None,
+        item_numbers: Sequence[int] | None = None,
+        transform: Transform | None = None,
+        canary: int | None = None,
+        min_success: float = 0.9,
+        actor: str | None = None,
+    ) -> Reprocessing:
+        """As `create_reprocessing`, and say whether there was anything to reprocess."""
         sample = None if canary is None else Canary(canary, min_success)
         selection = Selection(
             failed_items_only=failed_items_only,
@@ -103,8 +134,11 @@ class BatchRepairs(BatchQueries):
         )
         options = sample.options(selection) if sample else {}
         limits = self._limits
-        child = await create_child(self._database, batch_id, selection, limits, actor, options)
-        return child or batch_id
+        new_id = uuid7()
+        child = await create_child(
+            self._database, batch_id, selection, limits, actor, options, child_id=new_id
+        )
+        return Reprocessing(batch_id=child or batch_id, is_new=child == new_id)
 
     async def process_reprocessing(
         self, batch_id: UUID, *, transform: Transform | None = None, actor: str | None = None
@@ -202,6 +236,7 @@ class BatchRepairs(BatchQueries):
         *,
         reason: str | None = None,
         actor: str | None = None,
+        force: bool = False,
     ) -> None:
         """Replace the record of a failed item; the old one stays in its history.
 
@@ -211,11 +246,21 @@ class BatchRepairs(BatchQueries):
             new_data: The whole new record.
             reason: Why, for the history.
             actor: Who asks, for the history.
+            force: Save also what the check refuses: fields that neither the record, the source
+                nor the model has, and changed values that the model refuses. The model is asked
+                where the processor is registered in this process.
 
         Raises:
             ItemNotFound: There is no such item.
+            EditNotAccepted: A field is unknown, or the model refuses a value.
             EditRefused: It has not failed, is being reprocessed, or the record cannot be stored.
         """
+        if not force:
+            batch, item = await self.get_batch(batch_id), await self.get_item(batch_id, item_number)
+            if item.status is ItemStatus.FAILED and item.reprocessed_by is None:
+                known = batch.batch_type in self.registry.batch_types
+                processor = self.registry.get(batch.batch_type) if known else None
+                check_edit(item, new_data, batch.source_columns, processor)
         await edit_item(
             self._database,
             batch_id,

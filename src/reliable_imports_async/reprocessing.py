@@ -55,11 +55,14 @@ async def create_child(
     limits: Limits,
     actor: str | None,
     options: Mapping[str, Any] | None = None,
+    *,
+    child_id: UUID | None = None,
 ) -> UUID | None:
     """The batch that runs the selected items again; an unfinished one when nothing is left to take.
 
     Args:
         options: Kept in the options of the new batch, beside those it inherits.
+        child_id: The id of the new batch; returned only when there is one.
 
     Returns:
         The new batch; or the lineage's unfinished or newest reprocessing when nothing is eligible
@@ -72,7 +75,7 @@ async def create_child(
         ReprocessRefused: Items were named that cannot run again; or all of them were asked for
             and another batch is still to process some.
     """
-    child_id = uuid7()
+    child_id = child_id or uuid7()
     async with (
         database.connection(seconds=None) as conn,
         conn.transaction(isolation="read_committed"),  # whoever waited for the lock sees the rest
@@ -116,9 +119,9 @@ async def _open_run(conn: Connection, batch: ImportBatch, selection: Selection) 
     """
     if selection.group or selection.item_numbers or selection.transform or selection.canary:
         raise ReprocessRefused(
-            "failed_items_only=False runs every item; group, item_numbers, transform and "
-            "canary select among the failed ones.",
-            hint="pass the one or the other.",
+            "Every item was asked for (`failed_items_only` is false), which runs every item; "
+            "`group`, `item_numbers`, `transform` and `canary` select among the failed ones.",
+            hint="use the one or the other.",
         )
     unfinished = await lineage.open_tries(conn, batch.id, batch.root_batch_id)
     if not unfinished:
@@ -195,7 +198,10 @@ async def _check_named(
     raise ReprocessRefused(
         f"Items {_listed(refused)} (numbers in the root batch) cannot be reprocessed: "
         "they have not failed, are being reprocessed already, or could not be read.",
-        hint="a record that could not be read takes part only with new data (transform=…).",
+        hint="a record that could not be read runs only with new data (transform=…).",
+        cli_hint="correct a record that could not be read with `failures --export` and "
+        "`reprocess --from-file`, or with `edit`.",
+        web_hint="correct a record that could not be read: edit it, or upload a corrected file.",
     )
 
 

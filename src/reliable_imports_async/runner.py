@@ -1,5 +1,6 @@
 """Draining: claim ranges, run their items concurrently, close them, until none is left."""
 
+import logging
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -19,6 +20,8 @@ from .store import items, ranges
 from .store.item_keys import Remembering
 from .suspects import MOST_RANGES, Suspects
 from .turn import Turn
+
+steps = logging.getLogger("reliable_imports_async.worker")
 
 RANGE_SECONDS = 5.0
 LEAST_ITEMS = 20
@@ -63,6 +66,7 @@ class Drain:
         self._began = monotonic()
         self._read_items = 0
         self._mostly_unchanged = False
+        self._took_over = False
         self._released = anyio.Event()
         self._ordering = executor.ordering
 
@@ -150,6 +154,7 @@ class Drain:
                     held.ordered, held.seen = version, seen
                     held.incomplete = bool(held.claimed.blocked)
                     self._held.add(held)
+                    self._tell_taken_over(held)
                     return held
 
         return await control.insist(statement)
@@ -163,6 +168,18 @@ class Drain:
             and held.ordered == self._ordering.version
             and not (held.incomplete or held.suspect)
         ]
+
+    def _tell_taken_over(self, held: HeldRange) -> None:
+        """Log once that work of a worker that died is done here."""
+        if held.suspect and not self._took_over:
+            self._took_over = True
+            first, last = held.claimed.first_item, held.claimed.last_item
+            steps.info(
+                "batch %s: taking over from a worker that died, items %d to %d first",
+                self._batch.id,
+                first,
+                last,
+            )
 
     async def _read(self, held: HeldRange) -> None:
         """Queue a range's items page by page."""

@@ -26,6 +26,7 @@ from .stopping import Streak
 from .store import items, settlements
 from .turn import Turn
 from .watching import pause
+from .wording import counted
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -229,7 +230,7 @@ class Slots:
                 prepared, session, lambda one: self.may_start(by_number[one.item.item_number])
             )
         except Outage as outage:
-            logger.warning("%s items wait: %s", len(works), outage.failure.message)
+            logger.warning("%s must wait: %s", counted(len(works), "item"), outage.failure.message)
             if not outage.lost:
                 await anyio.sleep(_backoff(1))
         asked = {one.item.item_number: one.item for one in prepared}

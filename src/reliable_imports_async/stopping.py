@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from .errors import ConfigurationError
 from .outcomes import Failure, FailureKind
+from .wording import counted
 
 BUGS_IN_A_ROW = 5
 MIN_PROCESSED = 100
@@ -54,12 +55,12 @@ class Thresholds:
     def exceeded(self, failed: int, settled: int) -> str | None:
         """Why these counts are too many failures; None: they are not."""
         if self.max_failures is not None and failed > self.max_failures:
-            return f"more than {self.max_failures:,} items failed (max_failures)"
+            return f"more than {counted(self.max_failures, 'item')} failed (max_failures)"
         rate = self.max_failure_rate
         if rate is None or settled < self.min_processed or failed <= rate * settled:
             return None
         return (
-            f"{failed:,} of {settled:,} items failed, {failed / settled:.1%}; "
+            f"{failed:,} of {counted(settled, 'item')} failed, {failed / settled:.1%}; "
             f"{rate:.1%} may (max_failure_rate)"
         )
 
@@ -151,7 +152,7 @@ class Streak:
         return True
 
     def _pause(self, failure: Failure, count: int) -> None:
-        self.reason = f"{count} items in a row failed with {_described(failure)}"
+        self.reason = f"{counted(count, 'item')} in a row failed with {_described(failure)}"
 
 
 def _described(failure: Failure) -> str:

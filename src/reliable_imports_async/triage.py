@@ -35,6 +35,20 @@ class ItemEdit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reprocessing:
+    """What came of the wish to reprocess.
+
+    Attributes:
+        batch_id: The new batch; or, where nothing was left to take, the reprocessing that is in
+            progress, the lineage's latest batch, or the batch itself.
+        is_new: Whether a batch was created.
+    """
+
+    batch_id: UUID
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedRow:
     """A row of a corrected file that was not taken.
 

@@ -79,6 +79,8 @@ def check_key(table: str, columns: Iterable[str], key: tuple[str, ...]) -> None:
         raise ConfigurationError(
             f"upsert into {table} needs its key among the values; missing: {missing or 'a key'}.",
             hint="pass key=('column', …) naming the columns of a unique constraint.",
+            cli_hint="the processor's key has to name the columns of a unique constraint.",
+            web_hint="the processor's key has to name the columns of a unique constraint.",
         )
 
 

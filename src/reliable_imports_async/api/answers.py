@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from ..models import BatchSummary, ImportBatch
+from ..models import BatchSummary, ImportBatch, ListedBatch
 from .calls import Call
 
 LISTED = (
-    "batch_type", "status", "parent_batch_id", "root_batch_id", "total_items", "created_at",
+    "batch_type", "status", "parent_batch_id", "root_batch_id", "total_items", "pending_items",
+    "completed_items", "skipped_items", "failed_items", "outstanding_items", "created_at",
     "started_at", "finished_at", "created_by", "source_name", "source_columns", "pause_reason",
     "error", "metadata",
 )  # fmt: skip
@@ -40,7 +41,7 @@ def detailed(
     }
 
 
-def listed(call: Call, batch: ImportBatch) -> dict[str, Any]:
+def listed(call: Call, batch: ListedBatch) -> dict[str, Any]:
     """A batch in a list."""
     plain = batch.as_dict()
     return {

@@ -1,5 +1,6 @@
 """The Starlette application: the route table, made into routes, behind its middleware."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -28,8 +29,11 @@ from .receiving import BodyPace, RequestIds
 from .service import Service
 
 SMALL_BODY_BYTES = 1_048_576
-NOT_RUNNING = (
-    "The import API is mounted, but was never started: a mounted application's lifespan does not "
+logger = logging.getLogger("reliable_imports_async")
+
+NOT_RUNNING = "The import API is not running: the application that mounts it has not started it."
+HOW_TO_RUN = (
+    "the import API is mounted, but was never started: a mounted application's lifespan does not "
     "run by itself. Mount it with api.mount_into(app, '/prefix'), or write `async with "
     "api.running():` around the yield of your own lifespan."
 )
@@ -93,6 +97,7 @@ class _OnlyWhileRunning:
         if scope["type"] != "http" or self._service.running:
             await self.app(scope, receive, send)
             return
+        logger.error(HOW_TO_RUN)
         answer = problem(Request(scope), 503, NOT_RUNNING, kind="not-running")
         await answer(scope, receive, send)
 

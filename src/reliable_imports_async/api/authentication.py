@@ -65,6 +65,7 @@ class ApiKeys(AuthenticationBackend):
                 raise ConfigurationError(
                     f"The API key of {name or 'nobody'} is not written as name:hash.",
                     hint="`reliable-imports api-key NAME` makes a key and prints the entry.",
+                    web_hint="",
                 )
             keys[name] = digest
         return cls(keys)

@@ -108,7 +108,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=acting.reprocess_batch,
         tag="actions",
         body=payloads.ReprocessBatch,
-        answers={200: payloads.BatchAnswer, 202: payloads.BatchAnswer},
+        answers={200: repair_payloads.ReprocessAnswer, 202: repair_payloads.ReprocessAnswer},
         problems=(400, 404, 409, 413, 415, 422),
     ),
     Operation(
@@ -260,6 +260,15 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=reading.list_batch_types,
         tag="server",
         answers={200: payloads.BatchTypes},
+    ),
+    Operation(
+        method="GET",
+        path="/",
+        handler=serving.get_start,
+        tag="server",
+        media_type=HTML,
+        public=True,
+        hidden=True,
     ),
     Operation(
         method="GET",

@@ -33,6 +33,10 @@ def _as_it_is(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 Json = Annotated[JsonValue, WrapValidator(_as_it_is)]
 
 LARGEST_NUMBER = 2_147_483_647  # item numbers are PostgreSQL integers
+OUTSTANDING = (
+    "Records of the whole lineage that failed, or were left pending by a cancelled batch, and that "
+    "no batch has completed since."
+)
 LARGEST_LOG_ID = 9_223_372_036_854_775_807
 
 
@@ -222,6 +226,9 @@ class GroupAnswer(BaseModel):
     table: str | None = None
     column: str | None = None
     hint: str | None = None
+    batch_id: UUID | None = Field(
+        default=None, description="The batch its items stand in, where a lineage was asked about."
+    )
 
 
 class BatchAnswer(BaseModel):
@@ -238,7 +245,7 @@ class BatchAnswer(BaseModel):
     completed_items: int
     skipped_items: int
     failed_items: int
-    outstanding_items: int = Field(description="Failed, and completed by no reprocessing.")
+    outstanding_items: int = Field(description=OUTSTANDING)
     success_rate: float = Field(description="Percent of the items with an outcome.")
     items_per_second: float | None
     duration: float | None = Field(description="Seconds.")
@@ -299,6 +306,11 @@ class ListedBatch(BaseModel):
     parent_batch_id: UUID | None
     root_batch_id: UUID
     total_items: int
+    pending_items: int
+    completed_items: int
+    skipped_items: int
+    failed_items: int
+    outstanding_items: int = Field(description=OUTSTANDING)
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, JsonValue, RootModel
 
-from .payloads import BatchAnswer, GroupAnswer, Json, Payload, Text
+from .payloads import OUTSTANDING, BatchAnswer, GroupAnswer, Json, Payload, Text
 
 
 class CorrectionQuery(Payload):
@@ -31,6 +31,10 @@ class EditItem(Payload):
 
     source_data: dict[str, Json] = Field(description="The whole new record.")
     reason: Text | None = Field(default=None, description="For the history.")
+    force: bool = Field(
+        default=False,
+        description="Save also an unknown field, or a value that the model refuses; else 422.",
+    )
 
 
 class CauseAnswer(GroupAnswer):
@@ -46,8 +50,22 @@ class CauseAnswer(GroupAnswer):
 class FailuresAnswer(BaseModel):
     """What failed, by cause; the largest first."""
 
-    groups: list[CauseAnswer]
-    unreadable_items: int = Field(description="They take no part in reprocessing as they are.")
+    groups: list[CauseAnswer] = Field(description="Of this batch, also those fixed since.")
+    root_batch_id: UUID
+    outstanding_items: int = Field(description=OUTSTANDING)
+    outstanding: list[CauseAnswer] = Field(
+        description="The outstanding failures of the whole lineage, by the batch they stand in."
+    )
+    unreadable_items: int = Field(
+        description="Outstanding records that could not be read: to be corrected before they run."
+    )
+
+
+class ReprocessAnswer(BatchAnswer):
+    """The batch that reprocesses; or the lineage's latest batch, where nothing was left."""
+
+    created: bool = Field(description="Whether a batch was created.")
+    message: str | None = Field(description="Why none was.")
 
 
 class EditAnswer(BaseModel):

@@ -41,6 +41,9 @@ def refuse_open_door(host: str, *, authenticated: bool, allow_anonymous: bool) -
         hint="set RELIABLE_IMPORTS_API_KEYS (`reliable-imports api-key` makes one) or pass "
         "an authentication backend; or listen on 127.0.0.1; or, if access is controlled elsewhere, "
         "pass allow_anonymous=True.",
+        cli_hint="set RELIABLE_IMPORTS_API_KEYS (`reliable-imports api-key` makes one); or listen "
+        "on 127.0.0.1; or, if access is controlled elsewhere, add --allow-anonymous.",
+        web_hint="",
     )
 
 

@@ -164,7 +164,7 @@ def _logging(output: Output) -> Iterator[None]:
     logger, handler = logging.getLogger("reliable_imports_async"), LogHandler(output)
     level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(handler.level)
+    logger.setLevel(logging.INFO if output.verbose else logging.WARNING)
     try:
         yield
     finally:

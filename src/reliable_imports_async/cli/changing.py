@@ -7,14 +7,15 @@ from uuid import UUID
 import typer
 
 from ..manager import BatchManager
+from ..wording import counted
 from .failures import UsageRefused
 from .invocation import Invocation
 from .options import BatchName, BatchType, Reason, Yes
-from .text import number, parse_duration, tail
+from .text import parse_duration, tail
 
 
 async def pause(cli: Invocation, *, batch: BatchName, reason: Reason = None) -> None:
-    """Pause a batch: no further item starts, running ones settle."""
+    """Pause a batch: running items finish, no further item starts."""
     async with cli.manager() as manager:
         batch_id = await manager.find_batch(batch)
         given = {} if reason is None else {"reason": reason}
@@ -24,20 +25,20 @@ async def pause(cli: Invocation, *, batch: BatchName, reason: Reason = None) -> 
 
 
 async def resume(cli: Invocation, *, batch: BatchName, reason: Reason = None) -> None:
-    """Undo a pause. `process` then goes on with the batch."""
+    """Undo a pause. Then continue the batch with `process`."""
     async with cli.manager() as manager:
         batch_id = await manager.find_batch(batch)
         await manager.resume_batch(batch_id, reason=reason, actor=cli.actor)
-        step = f"may run again. Go on: reliable-imports process {tail(batch_id)}{cli.repeated}"
+        step = f"may run again. Continue: reliable-imports process {tail(batch_id)}{cli.repeated}"
         await _changed(cli, manager, batch_id, step)
 
 
 async def cancel(cli: Invocation, *, batch: BatchName, reason: Reason = None) -> None:
-    """End a batch for good. What has not started stays pending, for `reprocess`."""
+    """End a batch for good. Items that have not started stay pending; `reprocess` can run them."""
     async with cli.manager() as manager:
         batch_id = await manager.find_batch(batch)
         await manager.cancel_batch(batch_id, reason=reason, actor=cli.actor)
-        await _changed(cli, manager, batch_id, "is cancelled; what it completed stays.")
+        await _changed(cli, manager, batch_id, "is cancelled. Its completed items are kept.")
 
 
 async def purge(
@@ -45,18 +46,25 @@ async def purge(
     *,
     batch: Annotated[
         str | None,
-        typer.Argument(metavar="[BATCH]", help="Its id, a unique tail, latest, or latest:TYPE."),
+        typer.Argument(
+            metavar="[BATCH]", help="Its id, a unique tail of it, latest, or latest:TYPE."
+        ),
     ] = None,
     older_than: Annotated[
         str | None,
         typer.Option(
-            "--older-than", metavar="AGE", help="Or all that finished so long ago: 30d, 12h, 2w."
+            "--older-than",
+            metavar="AGE",
+            help="Or all batches that finished longer ago: 30d, 12h, 2w.",
         ),
     ] = None,
     type: BatchType = None,  # noqa: A002 - the option's name
     yes: Yes = False,
 ) -> None:
-    """Delete finished batches with all about them. What processors wrote stays. Asks."""
+    """Delete finished batches with their items and logs. Asks for confirmation.
+
+    Rows written by your processors are kept.
+    """
     if (batch is None) == (older_than is None):
         raise UsageRefused("purge needs a BATCH or --older-than, and not both.")
     if batch is not None and type is not None:
@@ -65,24 +73,28 @@ async def purge(
     async with cli.manager() as manager:
         if batch is None:
             cli.confirm(
-                f"Delete all batches ({type or 'any type'}) that finished {older_than} ago?",
+                f"Delete all batches ({type or 'any type'}) that finished more than "
+                f"{older_than} ago?",
                 yes=yes,
             )
             count = await manager.purge(older_than=span, batch_type=type, actor=cli.actor)
         else:
             batch_id = await manager.find_batch(batch)
-            family = await manager.lineage(batch_id)
-            total = sum(each.total_items for each in family)
-            cli.confirm(
-                f"Delete batch {tail(batch_id)} with its lineage, {number(len(family))} "
-                f"batch(es) with {number(total)} items?",
-                yes=yes,
-            )
+            cli.confirm(await _family_question(manager, batch_id), yes=yes)
             count = await manager.purge(batch_id, actor=cli.actor)
     if cli.output.json:
         cli.output.record({"purged_batches": count})
     else:
-        cli.output.show(f"{number(count)} batch{'' if count == 1 else 'es'} deleted.")
+        cli.output.show(f"{counted(count, 'batch')} deleted.")
+
+
+async def _family_question(manager: BatchManager, batch_id: UUID) -> str:
+    family = await manager.lineage(batch_id)
+    total = sum(each.total_items for each in family)
+    return (
+        f"Delete batch {tail(batch_id)} with its lineage, {counted(len(family), 'batch')} "
+        f"with {counted(total, 'item')}?"
+    )
 
 
 async def _changed(cli: Invocation, manager: BatchManager, batch_id: UUID, what: str) -> None:

@@ -44,7 +44,7 @@ from .running import Run
 from .text import tail
 
 Background = Annotated[
-    bool, typer.Option("--background", help="Leave it to the workers; returns at once.")
+    bool, typer.Option("--background", help="Queue it for the workers and return at once.")
 ]
 
 STDIN_SECONDS = 0.2
@@ -112,9 +112,11 @@ async def process(
     tolerate: Tolerate = None,
     concurrency: Concurrency = None,
 ) -> int:
-    """Process a batch to its end, or go on with it after it was stopped."""
+    """Process a batch to its end, or continue it after it was stopped."""
     if dry_run and background:
-        raise UsageRefused("A dry run is not for the workers.")
+        raise UsageRefused(
+            "A dry run cannot be queued for the workers.", hint="leave out --background."
+        )
     given = {
         "max_failures": max_failures,
         "max_failure_rate": max_failure_rate,
@@ -133,24 +135,25 @@ async def process(
         cli.output.record({"batch_id": batch_id, "enqueued": True})
     else:
         cli.output.show(
-            f"Batch {tail(batch_id)} is for the workers: `reliable-imports worker` is one."
+            f"Batch {tail(batch_id)} is queued. Workers process it: reliable-imports worker"
         )
     return 0
 
 
 async def full_group(manager: BatchManager, batch: str, name: str) -> str:
-    """A failure group of a batch by the beginning of its name.
+    """A failure group of a batch, or outstanding in its lineage, by the beginning of its name.
 
     Raises:
         UsageRefused: None, or more than one, begins like this.
     """
-    found = [
-        each.group
-        for each in await manager.failure_groups(await manager.find_batch(batch), values=1)
-        if each.group.startswith(name)
-    ]
+    batch_id = await manager.find_batch(batch)
+    groups = (
+        *await manager.failure_groups(batch_id, values=1),
+        *await manager.outstanding_failures(batch_id, values=1),
+    )
+    found = {each.group for each in groups if each.group.startswith(name)}
     if len(found) == 1:
-        return found[0]
+        return found.pop()
     known = "several" if found else "no"
     raise UsageRefused(
         f"Batch {batch} has {known} failure groups that begin with {name}.",

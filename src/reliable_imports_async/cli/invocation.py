@@ -81,7 +81,10 @@ class Invocation:
         if yes:
             return
         if not sys.stdin.isatty():
-            raise UsageRefused(f"{question} Nobody is here to answer.", hint="pass --yes.")
+            raise UsageRefused(
+                f"This needs a confirmation, and there is no terminal to ask on: {question}",
+                hint="pass --yes to confirm.",
+            )
         if not typer.confirm(question, err=True):
             raise Stopped("Nothing was changed.")
 

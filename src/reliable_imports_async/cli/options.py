@@ -132,24 +132,24 @@ Trial = Annotated[
 ExpectCount = Annotated[
     int | None,
     typer.Option(
-        "--expect-count", min=0, metavar="N", help="How many records it must hold, else it fails."
+        "--expect-count", min=0, metavar="N", help="The batch fails unless it has N records."
     ),
 ]
 ExpectSum = Annotated[
     list[str] | None,
     typer.Option(
-        "--expect-sum", metavar="NAME=SUM", help="What a column must add up to; repeatable."
+        "--expect-sum", metavar="NAME=SUM", help="The expected sum of a column; repeatable."
     ),
 ]
 
 Unchanged = Annotated[
     bool,
     typer.Option(
-        "--no-skip-unchanged", help="Process also what has not changed since it was imported."
+        "--no-skip-unchanged", help="Also process records that have not changed since their import."
     ),
 ]
 
-READING = "How the file is read (found out by default)"
+READING = "File format (detected by default)"
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="A file, or - for stdin.")]
 ImportedType = Annotated[str, typer.Option("--type", "-t", metavar="TYPE", help="The batch type.")]
@@ -182,10 +182,15 @@ Metadata = Annotated[
 ]
 IdempotencyKey = Annotated[
     str | None,
-    typer.Option("--idempotency-key", metavar="KEY", help="The same key, the same batch."),
+    typer.Option(
+        "--idempotency-key",
+        metavar="KEY",
+        help="A request with the same key returns the same batch.",
+    ),
 ]
 SameFileChoice = Annotated[
-    OnSameFile, typer.Option("--on-same-file", help="When this very file was imported before.")
+    OnSameFile,
+    typer.Option("--on-same-file", help="What to do if the same file was already imported."),
 ]
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NoReturn
 
 from rich.console import Console, RenderableType
@@ -15,6 +16,7 @@ from ..safe_text import Redact, redact_patterns
 from .text import json_text, plain
 
 PIPED_WIDTH = 160
+STEPS = "reliable_imports_async.worker"  # the logger of what a worker does, batch by batch
 
 
 class ReaderGone(Exception):
@@ -109,21 +111,26 @@ class Output:
 
 
 class LogHandler(logging.Handler):
-    """Shows the library's own log, warnings and worse, or all of it with --verbose.
+    """Shows the library's own log: warnings and errors; a worker's steps; all with --verbose.
 
     What a processor logs about an item is stored and shown by `logs`; it would drown the rest.
     """
 
     def __init__(self, output: Output) -> None:
-        super().__init__(logging.INFO if output.verbose else logging.WARNING)
+        super().__init__(logging.INFO)
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show one record."""
         of_an_item = getattr(record, "item_number", None) is not None
-        if not of_an_item or self._output.verbose:
-            style = "yellow" if record.levelno >= logging.WARNING else "dim"
-            self._output.note(f"{record.levelname.lower()}: {record.getMessage()}", style)
+        if of_an_item and not self._output.verbose:
+            return
+        if record.name == STEPS:
+            moment = datetime.fromtimestamp(record.created).astimezone()
+            self._output.note(f"{moment:%H:%M:%S} {record.getMessage()}")
+            return
+        style = "yellow" if record.levelno >= logging.WARNING else "dim"
+        self._output.note(f"{record.levelname.lower()}: {record.getMessage()}", style)
 
 
 def _reader_gone() -> NoReturn:

@@ -12,6 +12,7 @@ from rich.text import Text
 from ..judgement import is_outage
 from ..manager import BatchManager
 from ..models import BatchSummary
+from ..wording import counted
 from .output import Output
 from .text import duration_left, number, rate
 
@@ -70,13 +71,13 @@ class Lines:
     def loading(self, records: int, bytes_read: int, bytes_in_all: int | None) -> None:
         """Say how many records were read."""
         share = f" ({bytes_read / bytes_in_all:.0%})" if bytes_in_all else ""
-        self._say(f"{number(records)} records loaded{share}")
+        self._say(f"{counted(records, 'record')} loaded{share}")
 
     def processing(self, summary: BatchSummary) -> None:
         """Say how many items are settled."""
         share = summary.settled_items / summary.total_items if summary.total_items else 1.0
         self._say(
-            f"{number(summary.settled_items)} of {number(summary.total_items)} items settled "
+            f"{number(summary.settled_items)} of {counted(summary.total_items, 'item')} settled "
             f"({share:.0%}), {number(summary.failed_items)} failed"
         )
 

@@ -15,6 +15,7 @@ from ..manager import BatchManager
 from ..models import BatchSummary
 from ..sources import Source
 from ..tallying import DryRun
+from ..wording import counted
 from .failures import COMPLETED, SOME_FAILED, Stopped, code_of
 from .invocation import Invocation
 from .progress import Display, display, follow
@@ -22,7 +23,7 @@ from .stopping import stoppable
 from .summaries import dry_run_view, summary_view
 from .text import number, tail
 
-STOPPING = "Stopping: running items end first. Ctrl-C once more leaves at once."
+STOPPING = "Stopping: finishing running items. Press Ctrl-C again to quit immediately."
 FIND_SECONDS = 0.2
 GROUPS_SHOWN = 10
 
@@ -112,7 +113,7 @@ class Run:
                 ),
             )
             if not self._is_new(summary.batch_id):
-                self._cli.output.note("Nothing was left to run again; this is where it stands.")
+                self._cli.output.note(nothing_to_reprocess(summary))
             return summary
 
         code = await self._to_the_end(work)
@@ -131,15 +132,19 @@ class Run:
             return
         if refuse and way == "refuse":
             raise AnotherBatchRuns(batch_type, running)
-        self._cli.output.note(f"Batch {running} goes first: one of type {batch_type} at a time.")
+        self._cli.output.note(
+            f"Waiting for batch {running}: only one batch of type {batch_type} runs at a time."
+        )
 
     async def _mention_unreadable(self, batch_id: UUID) -> None:
         if count := await self._manager.unreadable_items(batch_id):
-            name = tail(batch_id)
+            name = tail(self._root or batch_id)
+            one = count == 1
             self._cli.output.note(
-                f"{number(count)} records that could not be read took no part. Correct them: "
-                f"reliable-imports failures {name} --export bad.csv, then reprocess {name} "
-                f"--from-file bad.csv{self._cli.repeated}"
+                f"{counted(count, 'unreadable record')} {'was' if one else 'were'} not included. "
+                f"To correct {'it' if one else 'them'}: "
+                f"reliable-imports failures {name} --export bad.csv, edit the file, then "
+                f"reliable-imports reprocess {name} --from-file bad.csv{self._cli.repeated}"
             )
 
     async def _process(
@@ -200,7 +205,7 @@ class Run:
         if self._cli.output.json:
             self._cli.output.record(summary.as_dict())
         return Stopped(
-            f"{number(summary.settled_items)} of {number(summary.total_items)} items are settled; "
+            f"{number(summary.settled_items)} of {counted(summary.total_items, 'item')} settled; "
             "nothing is lost.",
             hint=f"resume with: reliable-imports process {tail(batch_id)}{self._cli.repeated}",
         )
@@ -234,8 +239,20 @@ async def show_summary(
         detailed = await manager.failure_groups(summary.batch_id)
         summary = replace(summary, groups=detailed)
     reasons = await manager.skip_reasons(summary.batch_id) if summary.skipped_items else ()
+    left = summary.outstanding_items
+    unreadable = await manager.unreadable_items(summary.batch_id) if left else 0
     if cli.output.json:
         skips = [{"reason": reason, "count": count} for reason, count in reasons]
         cli.output.record(summary.as_dict() | {"skip_reasons": skips})
     else:
-        cli.output.show(*summary_view(summary, groups, cli.repeated, skip_reasons=reasons))
+        view = summary_view(
+            summary, groups, cli.repeated, skip_reasons=reasons, unreadable=unreadable
+        )
+        cli.output.show(*view)
+
+
+def nothing_to_reprocess(summary: BatchSummary) -> str:
+    """Why a reprocessing made no new batch; `summary` is of the lineage's latest one."""
+    if not summary.outstanding_items:
+        return "Nothing to reprocess: every failure has been completed by a later batch."
+    return "Nothing to reprocess: the outstanding records have to be corrected first."

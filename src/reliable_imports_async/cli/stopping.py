@@ -44,7 +44,9 @@ async def _listen(
         async for _ in signals:
             if scope.cancel_called:
                 output.notes.show_cursor()  # a progress bar had hidden it
-                output.note("Left at once; another run takes over when the lease has run out.")
+                output.note(
+                    "Quit immediately. Another run can take over when the lease has expired."
+                )
                 os._exit(STOPPED)
             if announcement:
                 output.note(announcement)

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..models import BatchStatus, BatchSummary, FailureGroup
-from ..outcomes import FailureKind
 from ..tallying import DryRun
+from ..wording import counted
 from .text import clock, duration, number, one_line, plain, rate, tail
 
 STATUS_STYLES = {
@@ -32,6 +32,7 @@ def summary_view(
     repeated: str = "",
     *,
     skip_reasons: Sequence[tuple[str, int]] = (),
+    unreadable: int = 0,
 ) -> Iterator[RenderableType]:
     """The parts of a summary.
 
@@ -39,9 +40,12 @@ def summary_view(
         groups: How many failure groups to show.
         repeated: The global options that the next command must repeat.
         skip_reasons: Why items were skipped, and how many.
+        unreadable: How many of the outstanding records could not be read.
     """
     yield _headline(summary)
     yield _indented(_counts(summary))
+    if standing := _standing(summary):
+        yield _indented(standing)
     yield _indented(_origin(summary))
     for label, reason in (
         ("Paused", summary.pause_reason),
@@ -59,7 +63,7 @@ def summary_view(
         if len(summary.groups) > groups:
             more = f"… and more causes: reliable-imports show {tail(summary.batch_id)}"
             yield _indented(Text(more, "dim"))
-    if step := _next_step(summary, repeated):
+    if step := _next_step(summary, unreadable, repeated):
         yield Text.assemble(("Next: ", "bold cyan"), step)
 
 
@@ -116,8 +120,6 @@ def _counts(summary: BatchSummary) -> Text:
         (summary.skipped_items, "skipped", "blue"),
         (summary.failed_items, "failed", "red"),
     ]
-    if summary.outstanding_items != summary.failed_items:
-        parts.append((summary.outstanding_items, "of them outstanding", "red"))
     if summary.pending_items:
         parts.append((summary.pending_items, "pending", "cyan"))
     if summary.deferred_items:
@@ -128,6 +130,21 @@ def _counts(summary: BatchSummary) -> Text:
     return text.append(f"of {number(summary.total_items)}")
 
 
+def _standing(summary: BatchSummary) -> Text | None:
+    """What is outstanding in the whole lineage, where the batch's own counts do not tell."""
+    left, of_child = summary.outstanding_items, summary.parent_batch_id is not None
+    root = f" of the root batch {tail(summary.root_batch_id)}" if of_child else ""
+    if left == 0:
+        if not of_child and not summary.failed_items:
+            return None
+        return Text(
+            f"Nothing is outstanding{root}: later batches completed every failure.", "green"
+        )
+    if not of_child and left == summary.failed_items:
+        return None
+    return Text(f"{counted(left, 'record')}{root} outstanding", "red")
+
+
 def _origin(summary: BatchSummary) -> Text:
     words = [f"id {summary.batch_id}"]
     if summary.source_name:
@@ -135,8 +152,33 @@ def _origin(summary: BatchSummary) -> Text:
     if summary.created_by:
         words.append(f"by {one_line(summary.created_by, 40)}")
     if summary.parent_batch_id:
-        words.append(f"again for {tail(summary.parent_batch_id)}")
+        words.append(f"reprocesses {tail(summary.root_batch_id)}")
     return Text("   ".join(words), "dim")
+
+
+def outstanding_view(
+    summary: BatchSummary, groups: Sequence[FailureGroup]
+) -> Iterator[RenderableType]:
+    """What is outstanding in a lineage: by the batch that the items stand in, then by cause."""
+    source = f" ({one_line(summary.source_name, 80)})" if summary.source_name else ""
+    yield Text.assemble(
+        (counted(summary.outstanding_items, "outstanding record"), "bold red"),
+        " of the import ",
+        (tail(summary.root_batch_id), "bold"),
+        source,
+    )
+    shown = 0
+    for batch_id in dict.fromkeys(group.batch_id for group in groups):
+        own = [group for group in groups if group.batch_id == batch_id]
+        shown += sum(group.count for group in own)
+        if batch_id is not None and batch_id != summary.root_batch_id:
+            yield Text(f"In its reprocessing {tail(batch_id)}, by cause", "bold")
+        else:
+            yield Text("By cause", "bold")
+        yield _indented(groups_view(own))
+    if (rest := summary.outstanding_items - shown) > 0:
+        text = f"{counted(rest, 'record')} waiting in a reprocessing, or left by a cancelled batch"
+        yield Text(text, "dim")
 
 
 def groups_view(groups: Sequence[FailureGroup]) -> Table:
@@ -179,9 +221,7 @@ def _seen(first: datetime, last: datetime, before: int | None) -> str:
     words = f"failed {clock(first)[:19]}"
     if last - first >= timedelta(seconds=1):
         words += f" to {clock(last)[:19]}"
-    return words + (
-        f"; seen before in {number(before)} batch{'es'[: 2 * (before > 1)]}" if before else ""
-    )
+    return words + (f"; seen before in {counted(before, 'batch')}" if before else "")
 
 
 def _values(values: tuple[tuple[str, int], ...]) -> str:
@@ -195,11 +235,11 @@ def _values(values: tuple[tuple[str, int], ...]) -> str:
     return ", ".join(f"{''.join(parts)} {number(count)}" for parts, count in split)
 
 
-def _next_step(summary: BatchSummary, repeated: str) -> str | None:
-    name = tail(summary.batch_id)
+def _next_step(summary: BatchSummary, unreadable: int, repeated: str) -> str | None:
+    name, root = tail(summary.batch_id), tail(summary.root_batch_id)
     process = f"reliable-imports process {name}{repeated}"
-    reprocess = f"reliable-imports reprocess {name}{repeated}"
-    export = f"reliable-imports failures {name} --export bad.csv"
+    reprocess = f"reliable-imports reprocess {root}{repeated}"
+    export = f"reliable-imports failures {root} --export bad.csv"
     step: str | None = None
     match summary.status:
         case BatchStatus.PENDING | BatchStatus.PROCESSING:
@@ -210,20 +250,17 @@ def _next_step(summary: BatchSummary, repeated: str) -> str | None:
             step = f"correct the hook, then: {process}"
         case BatchStatus.CANCELLED if summary.outstanding_items or summary.pending_items:
             step = f"to run what has not completed: {reprocess}"
-        case BatchStatus.PARTIAL | BatchStatus.FAILED if _unreadable(summary):
-            step = f"{export}, correct it, then: {reprocess} --from-file bad.csv"
+        case _ if 0 < summary.outstanding_items <= unreadable:
+            step = f"{export}, correct the file, then: {reprocess} --from-file bad.csv"
         case BatchStatus.PARTIAL | BatchStatus.FAILED if summary.outstanding_items:
             step = f"correct the cause, then: {reprocess}"
         case BatchStatus.FAILED if not summary.failed_items:
             step = "compare it with where it came from; everything in it was imported."
         case BatchStatus.PARTIAL | BatchStatus.FAILED:
-            step = "nothing; later batches have completed what failed here."
+            step = "nothing left to do; later batches completed every failure."
+        case BatchStatus.COMPLETED if summary.outstanding_items:
+            step = f"correct the cause of the other failures, then: {reprocess}"
     return step
-
-
-def _unreadable(summary: BatchSummary) -> bool:
-    """Whether all that failed could not be read, so that running it again would change nothing."""
-    return bool(summary.groups) and all(one.kind == FailureKind.PARSE for one in summary.groups)
 
 
 def _indented(part: RenderableType) -> Padding:

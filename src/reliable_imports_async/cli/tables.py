@@ -15,6 +15,7 @@ from .. import exact_json
 from ..models import BatchSummary, ImportBatchItem, ItemStatus, LogEntry, LogLevel
 from ..outcomes import Failure
 from ..triage import ItemEdit
+from ..wording import counted
 from .summaries import STATUS_STYLES
 from .text import age, clock, json_text, number, one_line, plain, pretty_json, tail
 
@@ -66,10 +67,18 @@ def _batch_cells(row: BatchSummary, width: int) -> dict[str, Text]:
         "Completed": (WIDE, Text(number(row.completed_items))),
         "Skipped": (WIDE, Text(number(row.skipped_items))),
         "Failed": (0, Text(number(row.failed_items), "red" if row.failed_items else "dim")),
+        "Outstanding": (90, _outstanding(row)),
         "Age": (60, Text(age(row.created_at))),
         "From": (70, _cut(Text(_origin(row), "dim"))),
     }
     return {name: cell for name, (least, cell) in narrowest.items() if width >= least}
+
+
+def _outstanding(row: BatchSummary) -> Text:
+    """What is outstanding in the batch's lineage; nothing where nothing ever failed."""
+    if not (row.outstanding_items or row.failed_items or row.parent_batch_id):
+        return Text("-", "dim")
+    return Text(number(row.outstanding_items), "red" if row.outstanding_items else "green")
 
 
 def items_table(rows: Sequence[ImportBatchItem[Any]], width: int) -> Table:
@@ -159,7 +168,7 @@ def _item_headline(item: ImportBatchItem[Any]) -> Text:
         (item.status.value, f"bold {STATUS_STYLES[item.status]}"),
     )
     if item.attempts:
-        text.append(f" · {item.attempts} attempt{'s' if item.attempts > 1 else ''}")
+        text.append(f" · {counted(item.attempts, 'attempt')}")
     if item.source_line is not None:
         text.append(f" · line {item.source_line}")
     if item.item_key is not None:
@@ -218,7 +227,7 @@ def _highlighted(value: object) -> Text:
 
 def _origin(summary: BatchSummary) -> str:
     if summary.parent_batch_id:
-        return f"again {tail(summary.parent_batch_id)}"
+        return f"reprocesses {tail(summary.root_batch_id)}"
     return one_line(summary.source_name or "", 200)
 
 

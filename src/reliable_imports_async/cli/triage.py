@@ -1,5 +1,6 @@
-"""failures, edit, reprocess: from what failed to all of it in."""
+"""failures, edit, reprocess: from failed records to imported ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,7 +11,8 @@ import typer
 from .. import exact_json
 from ..exporting import ExportFormat
 from ..manager import BatchManager
-from ..models import ImportBatchItem
+from ..models import BatchSummary, ImportBatchItem
+from ..wording import counted
 from .failures import UsageRefused
 from .importing import full_group
 from .invocation import Invocation
@@ -25,7 +27,7 @@ from .options import (
     Yes,
 )
 from .running import Run
-from .summaries import groups_view
+from .summaries import groups_view, outstanding_view
 from .text import number, tail
 
 REFUSED_SHOWN = 10
@@ -55,7 +57,10 @@ MinSuccess = Annotated[
     typer.Option("--min-success", min=0, max=1, metavar="SHARE", help="Of the canary, 0 to 1."),
 ]
 Everything = Annotated[
-    bool, typer.Option("--all", help="Every item again, also what succeeded. Asks.")
+    bool,
+    typer.Option(
+        "--all", help="Rerun every item, including those that succeeded. Asks for confirmation."
+    ),
 ]
 
 
@@ -69,8 +74,8 @@ async def failures(
         typer.Option(
             "--export",
             metavar="FILE",
-            help="Write what is outstanding to FILE (.csv or .jsonl), or - for stdout; corrected, "
-            "`reprocess --from-file` takes it back.",
+            help="Write the outstanding records to FILE (.csv or .jsonl), or - for stdout. Correct "
+            "the file, then run `reprocess --from-file`.",
         ),
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
@@ -78,23 +83,41 @@ async def failures(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Show what failed, by cause; or export it to be corrected."""
+    """Show the outstanding failures of an import and its reprocessings; or export them.
+
+    Failures that a later batch has completed, or is running again, are left out; `show` has them.
+    """
     async with cli.manager() as manager:
         batch_id = await manager.find_batch(batch)
+        summary = await manager.get_batch_summary(batch_id)
+        groups = await manager.outstanding_failures(batch_id)
         if group is not None:
             group = await full_group(manager, batch, group)
+        if batch_id != summary.root_batch_id:
+            root = tail(summary.root_batch_id)
+            cli.output.note(f"{tail(batch_id)} is a reprocessing of batch {root}.", "dim")
         if export is not None:
-            await _export(cli, manager, batch_id, group, export, format, yes=yes)
+            await _export(cli, manager, summary.root_batch_id, group, export, format, yes=yes)
             return
-        groups = await manager.failure_groups(batch_id)
+        family = await manager.lineage(batch_id) if not summary.outstanding_items else ()
     shown = [one for one in groups if group in {None, one.group}]
     if cli.output.json:
         for one in shown:
             cli.output.record(one.as_dict())
-    elif shown:
+    elif shown and group is not None:
         cli.output.show(groups_view(shown))
+    elif summary.outstanding_items and group is None:
+        cli.output.show(*outstanding_view(summary, shown))
     else:
-        cli.output.note("Nothing failed.")
+        cli.output.note(_nothing_outstanding(family, group))
+
+
+def _nothing_outstanding(family: Sequence[BatchSummary], group: str | None) -> str:
+    if group is not None:
+        return "Nothing of this group is outstanding."
+    if any(one.failed_items for one in family):
+        return "Nothing is outstanding: later batches completed every failure."
+    return "Nothing failed."
 
 
 async def edit(
@@ -110,16 +133,24 @@ async def edit(
         str | None, typer.Option("--data", metavar="JSON", help="Or the whole new record.")
     ] = None,
     reason: Reason = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Save also an unknown field or a value the model refuses."),
+    ] = False,
 ) -> None:
-    """Change the record of a failed item; the old one is kept. `reprocess` then runs it."""
+    """Change the record of a failed item; the old one is kept. Then rerun it with `reprocess`.
+
+    A field that neither the record, its source nor the model has is refused, and so is a value that
+    the model refuses, where --processors names the processor.
+    """
     if (change is None) == (data is None):
         raise UsageRefused("edit needs --set NAME=VALUE or --data JSON, and not both.")
-    async with cli.manager() as manager:
+    async with cli.manager(discover=not force) as manager:
         batch_id = await manager.find_batch(batch)
         item = await manager.get_item(batch_id, item_number)
         record = _object(data) if data is not None else _with_changes(item, change or [])
         await manager.update_item_source(
-            batch_id, item_number, record, reason=reason, actor=cli.actor
+            batch_id, item_number, record, reason=reason, actor=cli.actor, force=force
         )
         changed = await manager.get_item(batch_id, item_number)
     if cli.output.json:
@@ -143,7 +174,7 @@ async def reprocess(  # noqa: PLR0913 - the command's options
     tolerate: Tolerate = None,
     concurrency: Concurrency = None,
 ) -> int:
-    """Run again what failed and nothing else, in a new batch linked to this one."""
+    """Rerun the outstanding failures, and only those, in a new batch linked to this one."""
     if everything and (group or item or canary):
         raise UsageRefused("--all means every item; it goes with no other selection.")
     if from_file is not None and (group or item or canary or everything):
@@ -168,8 +199,8 @@ async def _confirm_all(
 ) -> None:
     summary = await manager.get_batch_summary(batch_id)
     cli.confirm(
-        f"Run all {number(summary.total_items)} items of batch {tail(batch_id)} again, "
-        f"also the {number(summary.completed_items)} that completed?",
+        f"Run all {counted(summary.total_items, 'item')} of batch {tail(batch_id)} again, "
+        f"including {number(summary.completed_items)} that completed?",
         yes=yes,
     )
 
@@ -180,9 +211,11 @@ async def _corrected(
     corrected = await manager.create_corrected_batch(batch_id, file, actor=cli.actor)
     note = cli.output.note
     if corrected.unchanged:
-        note(f"{number(corrected.unchanged)} of {number(corrected.accepted)} rows are unchanged.")
+        verb = "is" if corrected.unchanged == 1 else "are"
+        rows = counted(corrected.accepted, "row")
+        note(f"{number(corrected.unchanged)} of {rows} {verb} unchanged.")
     if corrected.refused_rows:
-        note(f"{number(corrected.refused_rows)} rows are refused:", "yellow")
+        note(f"{counted(corrected.refused_rows, 'row')} refused:", "yellow")
         for row in corrected.refused[:REFUSED_SHOWN]:
             note(f"  {row}")
         if corrected.refused_rows > REFUSED_SHOWN:
@@ -212,7 +245,7 @@ async def _export(
         async for chunk in chunks:
             await file.write(chunk)
     step = f"reliable-imports reprocess {tail(batch_id)} --from-file {target}{cli.repeated}"
-    cli.output.note(f"{target} is written. Correct it, then: {step}")
+    cli.output.note(f"{target} is written. Correct the records in it, then: {step}")
 
 
 def _kind(target: str, wanted: str | None) -> ExportFormat:
@@ -245,7 +278,7 @@ def _with_changes(item: ImportBatchItem[Any], changes: list[str]) -> dict[str, A
 
 
 def _value(text: str, before: object) -> object:
-    """Text, unless what it replaces is none: then JSON, if it is any."""
+    """Text; but JSON, where that is valid, if the old value is not a text."""
     if not isinstance(before, str):
         try:
             return exact_json.read_unchecked(text)

@@ -45,7 +45,6 @@ async def ask(visit: Visit) -> Response:
     async with visit.call.reading():
         row = await visit.call.batch(action.permission)
         summary = await visit.manager.batch_overview(row.id, causes=group is not None)
-        outstanding = await visit.manager.outstanding_items(row.root_batch_id)
     return render(
         visit,
         "confirm.html",
@@ -56,8 +55,7 @@ async def ask(visit: Visit) -> Response:
         group=group,
         about=next((one for one in summary.groups if one.group == group), None),
         canary=visit.given("canary") is not None,
-        outstanding=outstanding,
-        size=_canary_size(summary, group, outstanding),
+        size=_canary_size(summary, group),
     )
 
 
@@ -76,10 +74,10 @@ def _action(visit: Visit) -> Action:
     return action
 
 
-def _canary_size(summary: BatchSummary, group: str | None, outstanding: int) -> int:
+def _canary_size(summary: BatchSummary, group: str | None) -> int:
     """A tenth of what would run, at least one item and at most a hundred."""
     found = [one.count for one in summary.groups if one.group == group]
-    return max(1, min(100, (found[0] if found else outstanding) // 10))
+    return max(1, min(100, (found[0] if found else summary.outstanding_items) // 10))
 
 
 async def _pause(visit: Visit, row: ImportBatch, form: FormData) -> str:
@@ -109,12 +107,15 @@ async def _start(visit: Visit, row: ImportBatch, _form: FormData) -> str:
 
 async def _reprocess(visit: Visit, row: ImportBatch, form: FormData) -> str:
     await before_process(visit, row)
-    child = await visit.manager.create_reprocessing(
+    started = await visit.manager.start_reprocessing(
         row.id,
         group=str(form.get("group", "")) or None,
         canary=_size(form),
         actor=visit.call.user_id,
     )
+    child = started.batch_id
+    if not started.is_new:
+        return f"/batches/{child}?nothing=1"
     visit.done(row, "reprocess")
     await visit.call.store_log(child)
     if not (await visit.manager.get_batch(child)).status.settled:
@@ -142,7 +143,11 @@ async def dry_run(visit: Visit) -> Response:
     with anyio.move_on_after(DRY_RUN_SECONDS) as scope:
         found = await visit.manager.process_batch(row.id, dry_run=True)
     if scope.cancelled_caught:
-        raise Refused(503, "The dry run took too long. `reliable-imports` has no such limit.")
+        raise Refused(
+            503,
+            f"The dry run took longer than {DRY_RUN_SECONDS:.0f} s and was stopped. Start the "
+            "import, or try a smaller file.",
+        )
     return render(visit, "dry_run.html", batch=row, result=found, may=await visit.may(row))
 
 
@@ -162,23 +167,23 @@ def _size(form: FormData) -> int | None:
 ACTIONS = {
     "start": Action(
         "process", "Start this import?", "Start the import",
-        "Workers process its items; what has been tried before is not tried again.", _start,
+        "Workers process its items. Items that already have an outcome are not run again.", _start,
     ),
     "pause": Action(
         "pause", "Pause this batch?", "Pause",
-        "No further item starts; those that run settle.", _pause, takes_reason=True,
+        "Running items finish; no further item starts.", _pause, takes_reason=True,
     ),
     "resume": Action(
         "resume", "Resume this batch?", "Resume",
-        "Workers go on with its pending items.", _resume, takes_reason=True,
+        "Workers continue with its pending items.", _resume, takes_reason=True,
     ),
     "cancel": Action(
         "cancel", "Cancel this batch?", "Cancel the batch",
-        "It ends for good. What has been imported stays; what has not started stays pending and "
-        "can be reprocessed.", _cancel, takes_reason=True, dangerous=True,
+        "It ends for good. Imported records are kept. Items that have not started stay pending "
+        "and can be reprocessed.", _cancel, takes_reason=True, dangerous=True,
     ),
     "reprocess": Action(
         "reprocess", "Reprocess failed items?", "Reprocess",
-        "They run again in a new batch. What succeeded never runs again.", _reprocess,
+        "They run again in a new batch. Items that succeeded are never run again.", _reprocess,
     ),
 }  # fmt: skip

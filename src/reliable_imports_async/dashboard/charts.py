@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from ..glances import Minute, Tick
 from ..models import BatchSummary
+from ..wording import counted
 
 WIDTH, HEIGHT, BARS = 600.0, 90.0, 60
 
@@ -55,8 +56,9 @@ def throughput(minutes: Sequence[Minute]) -> Chart | None:
         values,
         f"{minutes[0].at:%H:%M}",
         "now",
-        f"{total:,.0f} items in the last {len(minutes)} minutes, {failed:,.0f} of them failed.",
-        "Each batch's items are spread evenly over the time it ran. UTC.",
+        f"{counted(total, 'item')} in the last {counted(len(minutes), 'minute')}, "
+        f"{failed:,.0f} failed.",
+        "Each batch's items are spread evenly over the time it ran. Times in UTC.",
     )
 
 
@@ -75,14 +77,22 @@ def timeline(ticks: Sequence[Tick], step: int) -> Chart | None:
         ((ok + bad) / width, bad / width, _clock(first, width * n, seconds))
         for n, (ok, bad) in enumerate(zip(good, failed, strict=True))
     ]
-    note = "Every item." if step == 1 else f"Estimated from one item in {step:,}."
+    note = "Every item." if step == 1 else f"Estimated from every {_ordinal(step)} item."
     return _chart(
         values,
         _clock(first, 0, seconds),
         _clock(first, seconds, seconds),
-        f"Items a second over {seconds:,.1f} seconds.",
-        f"{note} UTC.",
+        f"Items per second over {seconds:,.1f} seconds.",
+        f"{note} Times in UTC.",
     )
+
+
+def _ordinal(count: int) -> str:
+    """42nd."""
+    ending = (
+        "th" if count % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(count % 10, "th")
+    )
+    return f"{count:,}{ending}"
 
 
 def _clock(first: datetime, after: float, seconds: float) -> str:

@@ -6,7 +6,7 @@ from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from .. import exact_json
-from ..errors import EditRefused, ItemNotFound
+from ..errors import EditNotAccepted, EditRefused, ItemNotFound
 from ..models import ImportBatchItem, ItemStatus
 from .acting import before_process
 from .looking import LARGEST_NUMBER
@@ -34,10 +34,18 @@ async def edit(visit: Visit) -> Response:
     try:
         record = _record(form, in_order(item.source_data, row.source_columns))
         await visit.manager.update_item_source(
-            row.id, item.item_number, record, reason=_reason(form), actor=visit.call.user_id
+            row.id,
+            item.item_number,
+            record,
+            reason=_reason(form),
+            actor=visit.call.user_id,
+            force="force" in form,
         )
     except ValueError as exc:
-        return await _form(visit, text, f"This is no JSON: {exc}")
+        return await _form(visit, text, f"This is not JSON: {exc}")
+    except EditNotAccepted as exc:
+        given = text if "record" in form else None
+        return await _form(visit, given, exc.message, refused=record)
     except EditRefused as exc:
         return await _form(visit, text, exc.message)
     visit.call.ctx.info("dashboard: record edited", actor=visit.call.user_id, item=item.item_number)
@@ -52,12 +60,15 @@ async def edit(visit: Visit) -> Response:
     return visit.to(f"/batches/{child}")
 
 
-async def _form(visit: Visit, text: str | None, error: str | None) -> Response:
+async def _form(
+    visit: Visit, text: str | None, error: str | None, *, refused: Any = None
+) -> Response:
+    """The form; with a record that was refused, and may be saved all the same."""
     row = await visit.call.batch("edit")
     item = await _item(visit)
     if item.status != ItemStatus.FAILED or item.reprocessed_by is not None:
         raise Refused(409, "Only a failed item that is not being reprocessed can be edited.")
-    record = in_order(item.source_data, row.source_columns)
+    record = in_order(item.source_data if refused is None else refused, row.source_columns)
     by_field = text is None and _as_fields(record)
     return render(
         visit,
@@ -71,6 +82,7 @@ async def _form(visit: Visit, text: str | None, error: str | None) -> Response:
         record=text if text is not None else json_text(record or {}),
         wrong=wrong_in(item),
         error=error,
+        refused=refused is not None,
     )
 
 

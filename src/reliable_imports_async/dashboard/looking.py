@@ -89,7 +89,7 @@ async def batch(visit: Visit) -> Response:
             batch=row,
             summary=summary,
             tree=lineage_tree(family),
-            outstanding=await visit.manager.outstanding_items(row.root_batch_id),
+            outstanding=summary.outstanding_items,
             chart=await _timeline(visit, summary),
             groups=await _glances(visit, row.id, groups),
             sampled=_sampled(groups),
@@ -99,6 +99,7 @@ async def batch(visit: Visit) -> Response:
             first_rows=as_rows(first_items, row.source_columns),
             logs=await visit.manager.latest_logs(row.id, limit=12),
             canary=_canary(row, summary),
+            nothing_to_do=visit.given("nothing") is not None,
             known=row.batch_type in visit.manager.registry.batch_types,
             may=await visit.may(row),
         )

@@ -13,6 +13,7 @@ from .shown import value_text
 
 PAIRS, CELLS = 8, 12
 _KEY = re.compile(r"\(([^()]{1,500})\)=\(")  # PostgreSQL's detail: Key (a, b)=(1, 2) …
+_DISCRIMINATOR = re.compile(r"(?:found using|discriminator) '([^']{1,200})'")  # pydantic's words
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,21 @@ def _by_field(errors: Iterable[Mapping[str, Any]], record: Any) -> dict[str, lis
     wrong: dict[str, list[str]] = {}
     for one in errors:
         place, text = str(one.get("loc", "")), str(one.get("msg", ""))
-        known = [name for name in names if place == name or place.startswith(f"{name}.")]
-        name = known[0] if known else place.partition(".")[0]
+        if not place and (tagged := _DISCRIMINATOR.search(text)):
+            place = tagged[1]
+        name = _field_at(place, names)
+        if name is None and "." in place:  # the tag of a union, or the name of its member
+            place = place.partition(".")[2]
+            name = _field_at(place, names)
+        name = place.partition(".")[0] if name is None else name
         deeper = place[len(name) + 1 :]
         wrong.setdefault(name, []).append(f"{deeper}: {text}" if deeper else text)
     return wrong
+
+
+def _field_at(place: str, names: Iterable[str]) -> str | None:
+    """The field of the record in which a place lies; of names, the longest come first."""
+    return next((one for one in names if place == one or place.startswith(f"{one}.")), None)
 
 
 def _named(column: str | None, detail: str | None) -> list[str]:

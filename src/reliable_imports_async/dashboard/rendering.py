@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
+from ..wording import counted
 from . import charts, records, shown
 from .visits import Visit
 
@@ -38,6 +39,7 @@ def environment() -> Environment:
         "moment", "percent",
     ):  # fmt: skip
         made.filters[name] = getattr(shown, name)
+    made.filters["counted"] = counted
     made.globals["shares"] = charts.shares
     made.globals["remaining"] = charts.remaining
     made.globals["pairs"] = records.pairs

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reliable_imports_async.records import Limits, StoredRecord, from_value, unreadable
+from reliable_imports_async.wording import counted
 
 from .csv_row import CsvRow
 from .csv_text import usual_row
@@ -94,7 +95,7 @@ class CsvReader:
     def _record(self, row: Row, columns: tuple[str, ...]) -> StoredRecord:
         problem, found = row.problem, len(row.fields)
         if problem is None and found != len(columns):
-            fields = "1 field" if found == 1 else f"{found} fields"
+            fields = counted(found, "field")
             problem = f"line {row.line}: {fields}, the header has {len(columns)}"
         if problem is not None:
             return unreadable(row.raw, line=row.line, reason=problem, limits=self._limits)

@@ -84,7 +84,8 @@ def columns_of(header: Row) -> tuple[str, ...]:
     """
     where = f"The header in line {header.line}"
     if header.problem is not None:
-        raise SourceError(f"{where} cannot be read: {header.problem}.", hint=_HINT)
+        message = f"{where} cannot be read: {header.problem}."
+        raise SourceError(message, hint=_HINT, cli_hint=_CLI_HINT, web_hint=_WEB_HINT)
     _require_names(header.fields, where)
     return tuple(header.fields)
 
@@ -95,7 +96,10 @@ def _require_names(names: list[str], where: str) -> None:
     bad = [repr(name) for name in names if "\0" in name]
     for kind, found in (("no name in column", empty), ("twice", twice), ("with NUL", bad)):
         if found:
-            raise SourceError(f"{where} has {kind} {', '.join(found[:20])}.", hint=_HINT)
+            message = f"{where} has {kind} {', '.join(found[:20])}."
+            raise SourceError(message, hint=_HINT, cli_hint=_CLI_HINT, web_hint=_WEB_HINT)
 
 
 _HINT = "give every column a name of its own, or pass columns= if the file has no header."
+_CLI_HINT = "give every column a name of its own; if the file has no header, use --columns A,B,C."
+_WEB_HINT = "the first line of the file must contain the column names, each of them once."

@@ -98,6 +98,8 @@ class AsUtf8:
             raise SourceError(
                 f"The file cannot be read as {self._encoding}: {error.reason}.",
                 hint="pass encoding= with the encoding it was written in.",
+                cli_hint="name the encoding that it was written in with --encoding.",
+                web_hint="name the encoding that it was written in (`encoding`), or use UTF-8.",
             ) from error
         return text.encode(UTF_8, self._errors)
 

@@ -126,8 +126,10 @@ class OpenedFile:
     def _found_json_layout(self, text: bytes, kind: str) -> str:
         if self._options.columns or self._options.delimiter:
             raise SourceError(
-                f"columns= and delimiter= are for CSV; this file is {kind}.",
+                f"Columns and a delimiter are for CSV; this file is {kind}.",
                 hint='leave them out, or pass format="csv".',
+                cli_hint="leave out --columns and --delimiter, or add --format csv.",
+                web_hint="leave out `delimiter`, or set `format` to csv.",
             )
         complete = len(text) < SAMPLE_BYTES
         return "lines" if kind == "jsonl" else json_layout(text, complete=complete)

@@ -2,11 +2,20 @@
 
 -- name: outstanding_tries
 -- The failed items of batch $1 whose records have not been taken up since, and the last try of each: here or in a later
--- batch of the lineage $2. What a cancelled reprocessing has left pending counts. $3 a group; $4 the last number before.
+-- batch of the lineage $2. What a cancelled reprocessing has left pending counts; of a root, records that failed only in a
+-- later batch as well. $3 a group; $4 the last number before.
 WITH failed AS (
     SELECT f.item_number, coalesce(f.root_item_number, f.item_number) AS root_number, f.error_group
       FROM reliable_imports.import_batch_items f
-     WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.status = 'failed' AND f.item_number > $4),
+     WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.status = 'failed' AND f.item_number > $4
+     UNION ALL
+    SELECT t.root_item_number, t.root_item_number, t.error_group
+      FROM reliable_imports.import_batches b
+      JOIN reliable_imports.import_batch_items t ON t.batch_id = b.id
+     WHERE $1 = $2 AND b.root_batch_id = $2 AND b.id <> $2 AND t.error_group IS NOT NULL AND t.status = 'failed'
+       AND t.reprocessed_by IS NULL AND t.root_item_number > $4
+       AND EXISTS (SELECT FROM reliable_imports.import_batch_items o
+                    WHERE o.batch_id = $2 AND o.item_number = t.root_item_number AND o.status <> 'failed')),
 tries AS (
     SELECT t.batch_id, t.item_number, coalesce(t.root_item_number, t.item_number) AS root_number, t.error_group
       FROM reliable_imports.import_batches b

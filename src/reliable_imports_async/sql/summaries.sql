@@ -1,21 +1,56 @@
--- Summaries, in O(ranges): nothing here counts items, except failed ones of a batch that was reprocessed.
+-- Summaries, in O(ranges): nothing here counts items, except failed ones where somebody asks for causes or totals.
 
 -- name: summary
--- Batches with their counts: a finished one has its totals, the ranges of any other are added up.
-SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.reprocesses_all, b.total_items, b.pause_reason,
+-- Batches with their counts, and what is outstanding in their lineages: records that failed, or that a cancelled batch has
+-- left pending, and that no batch has completed since. A finished batch has its totals, the ranges of any other are added
+-- up. Each item of a reprocessing has taken over one such record, so the counts tell; where a batch ran every item again,
+-- they do not (`recount`).
+WITH members AS (
+    SELECT m.id, m.root_batch_id, m.status, m.total_items, m.finished_at, m.reprocesses_all,
+           coalesce(m.completed_items, t.completed) AS completed, coalesce(m.skipped_items, t.skipped) AS skipped,
+           coalesce(m.failed_items, t.failed) AS failed, t.deferred
+      FROM reliable_imports.import_batches m
+     CROSS JOIN LATERAL (
+           SELECT coalesce(sum(r.completed), 0)::integer AS completed,
+                  coalesce(sum(r.skipped), 0)::integer AS skipped,
+                  coalesce(sum(r.failed), 0)::integer AS failed,
+                  coalesce(sum(cardinality(r.deferred)), 0)::integer AS deferred
+             FROM reliable_imports.import_batch_ranges r
+            WHERE r.batch_id = m.id AND m.completed_items IS NULL) t
+     WHERE m.root_batch_id IN (SELECT a.root_batch_id FROM reliable_imports.import_batches a WHERE a.id = ANY ($1::uuid[]))),
+lineages AS (
+    SELECT n.root_batch_id, bool_or(n.reprocesses_all) AS reprocesses_all,
+           greatest(0, sum(n.failed
+               + CASE WHEN n.status = 'cancelled' OR n.id <> n.root_batch_id AND n.finished_at IS NULL
+                      THEN n.total_items - n.completed - n.skipped - n.failed ELSE 0 END
+               - CASE WHEN n.id <> n.root_batch_id THEN n.total_items ELSE 0 END))::integer AS outstanding
+      FROM members n
+     GROUP BY n.root_batch_id)
+SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.total_items, b.pause_reason,
        b.error, b.source_name, b.created_by, b.created_at, b.started_at, b.finished_at, clock_timestamp() AS read_at,
-       coalesce(b.completed_items, t.completed) AS completed, coalesce(b.skipped_items, t.skipped) AS skipped,
-       coalesce(b.failed_items, t.failed) AS failed, t.deferred
+       n.completed, n.skipped, n.failed, n.deferred, l.outstanding, l.reprocesses_all
   FROM reliable_imports.import_batches b
- CROSS JOIN LATERAL (
-       SELECT coalesce(sum(r.completed), 0)::integer AS completed,
-              coalesce(sum(r.skipped), 0)::integer AS skipped,
-              coalesce(sum(r.failed), 0)::integer AS failed,
-              coalesce(sum(cardinality(r.deferred)), 0)::integer AS deferred
-         FROM reliable_imports.import_batch_ranges r
-        WHERE r.batch_id = b.id AND b.completed_items IS NULL) t
+  JOIN members n ON n.id = b.id
+  JOIN lineages l ON l.root_batch_id = b.root_batch_id
  WHERE b.id = ANY ($1::uuid[])
  ORDER BY b.id;
+
+-- name: recount
+-- What is outstanding in a lineage in which a batch ran every item again: tries that failed, or that a cancelled batch has
+-- left pending, and that nobody has taken up, and those that an unfinished batch of other items has. Ranges say where
+-- pending items are.
+SELECT (SELECT count(*)
+          FROM reliable_imports.import_batches b
+          JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+         WHERE b.root_batch_id = $1 AND i.error_group IS NOT NULL AND i.status = 'failed' AND i.reprocessed_by IS NULL)
+       + (SELECT count(*)
+            FROM reliable_imports.import_batches b
+            JOIN reliable_imports.import_batch_ranges r ON r.batch_id = b.id
+            JOIN reliable_imports.import_batch_items i
+              ON i.batch_id = b.id AND i.item_number BETWEEN r.first_item AND r.last_item
+           WHERE b.root_batch_id = $1 AND i.status = 'pending' AND i.reprocessed_by IS NULL
+             AND (b.status = 'cancelled' OR b.id <> $1 AND b.finished_at IS NULL AND NOT b.reprocesses_all)
+             AND (r.state = 'leased' OR r.completed + r.skipped + r.failed < r.last_item - r.first_item + 1));
 
 -- name: totals
 -- How many items of a batch failed, and how many have an outcome.
@@ -55,22 +90,23 @@ SELECT g.batch_id, g.error_group, g.items, f.error_kind, f.error_type, f.error_m
 
 -- name: group_values
 -- The values at fault in one group, most frequent first: named by PostgreSQL, as in Key (dest)=(SJU) is not present …, or
--- the input of the first field that a model refused.
+-- the input of the first field that a model refused. With $4 only of items that nobody has taken up since.
 SELECT v.value, count(*)::integer AS items
   FROM reliable_imports.import_batch_items i,
        LATERAL (SELECT coalesce(substring(i.error_detail FROM '\((.*?)\)=\(') || '='
                                 || substring(i.error_detail FROM '\)=\((.*?)\)'),
                                 (i.error_fields -> 0 ->> 'loc') || '=' || (i.error_fields -> 0 ->> 'input')) AS value) v
  WHERE i.batch_id = $1 AND i.error_group = $2 AND i.status = 'failed' AND v.value IS NOT NULL
+   AND (NOT $4 OR i.reprocessed_by IS NULL)
  GROUP BY v.value
  ORDER BY items DESC, v.value
  LIMIT $3;
 
 -- name: group_samples
--- The first items of one group.
+-- The first items of one group; with $4 only of those that nobody has taken up since.
 SELECT item_number
   FROM reliable_imports.import_batch_items
- WHERE batch_id = $1 AND error_group = $2 AND status = 'failed'
+ WHERE batch_id = $1 AND error_group = $2 AND status = 'failed' AND (NOT $4 OR reprocessed_by IS NULL)
  ORDER BY item_number
  LIMIT $3;
 
@@ -97,52 +133,16 @@ SELECT min(coalesce(i.finished_at, b.created_at)) AS first_seen,
   JOIN reliable_imports.import_batches b ON b.id = i.batch_id
  WHERE i.batch_id = $1 AND i.error_group = $2 AND i.status = 'failed';
 
--- name: repaired
--- How many records the batches of lineage $1 that came after batch $2 have completed. For the root, that is how many of its
--- failures are repaired, where each of those batches takes only failed items.
-SELECT coalesce(sum(coalesce(b.completed_items + b.skipped_items, t.good)), 0)::integer AS repaired,
-       bool_or(b.reprocesses_all) AS reprocesses_all
-  FROM reliable_imports.import_batches b
- CROSS JOIN LATERAL (
-       SELECT sum(r.completed + r.skipped) AS good
-         FROM reliable_imports.import_batch_ranges r
-        WHERE r.batch_id = b.id AND b.completed_items IS NULL) t
- WHERE b.root_batch_id = $1 AND b.id > $2;
-
--- name: outstanding
--- For any other batch, where later ones have completed any: its failed items that no later batch of the lineage has completed.
-SELECT count(*)::integer
-  FROM reliable_imports.import_batch_items f
- WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.status = 'failed'
-   AND NOT EXISTS (
-       SELECT FROM reliable_imports.import_batches b
-         JOIN reliable_imports.import_batch_items d ON d.batch_id = b.id
-        WHERE b.root_batch_id = $2 AND b.id > $1
-          AND d.status IN ('completed', 'skipped')
-          AND d.root_item_number = coalesce(f.root_item_number, f.item_number));
-
--- name: outstanding_in_lineage
--- The same for every batch of lineage $1 but the root at once: by batch, its failed items whose record was not completed
--- by a later one. Batches without any are left out. OFFSET 0: without it the planner may well read the whole table.
-WITH done AS MATERIALIZED (
-    SELECT DISTINCT ON (d.root_item_number) d.root_item_number, d.batch_id
-      FROM reliable_imports.import_batches b
-      JOIN reliable_imports.import_batch_ranges r ON r.batch_id = b.id
-     CROSS JOIN LATERAL (
-           SELECT i.root_item_number, i.batch_id
-             FROM reliable_imports.import_batch_items i
-            WHERE i.batch_id = b.id AND i.item_number BETWEEN r.first_item AND r.last_item
-              AND i.status IN ('completed', 'skipped')
-           OFFSET 0) d
-     WHERE b.root_batch_id = $1 AND b.id <> $1 AND (r.completed + r.skipped > 0 OR r.state = 'leased')
-     ORDER BY d.root_item_number, d.batch_id DESC)
-SELECT f.batch_id, count(*)::integer AS items
-  FROM reliable_imports.import_batches b
- CROSS JOIN LATERAL (
-       SELECT i.batch_id, coalesce(i.root_item_number, i.item_number) AS root_number
-         FROM reliable_imports.import_batch_items i
-        WHERE i.batch_id = b.id AND i.error_group IS NOT NULL AND i.status = 'failed'
-       OFFSET 0) f
-  LEFT JOIN done ON done.root_item_number = f.root_number
- WHERE b.root_batch_id = $1 AND b.id <> $1 AND (done.batch_id IS NULL OR done.batch_id <= f.batch_id)
- GROUP BY f.batch_id;
+-- name: outstanding_groups
+-- The failures of a lineage that nobody has taken up since, by the batch that they stand in and their cause, each described
+-- by its first item; the oldest batch first, in it the largest group.
+SELECT g.batch_id, g.error_group, g.items, f.error_kind, f.error_type, f.error_message, f.error_sqlstate,
+       f.error_constraint, f.error_table, f.error_column, f.error_hint
+  FROM (SELECT i.batch_id, i.error_group, count(*)::integer AS items, min(i.item_number) AS first_item
+          FROM reliable_imports.import_batches b
+          JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
+         WHERE b.root_batch_id = $1 AND i.error_group IS NOT NULL AND i.status = 'failed' AND i.reprocessed_by IS NULL
+         GROUP BY i.batch_id, i.error_group) g
+  JOIN reliable_imports.import_batch_items f ON f.batch_id = g.batch_id AND f.item_number = g.first_item
+ ORDER BY g.batch_id, g.items DESC, g.error_group
+ LIMIT $2;

@@ -13,7 +13,6 @@ from ..visibility import Visibility
 
 _SQL = statements("summaries")
 GROUPS_SHOWN = 50
-FEW = 4  # more batches than these are asked about in one statement
 
 
 async def get(conn: Connection, batch_id: UUID) -> BatchSummary | None:
@@ -23,40 +22,27 @@ async def get(conn: Connection, batch_id: UUID) -> BatchSummary | None:
 
 
 async def get_many(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSummary]:
-    """Where batches of one lineage stand, with their failure groups, in the order of their ids."""
-    rows = await conn.fetch(_SQL["summary"], batch_ids)
-    failed = [row["id"] for row in rows if row["failed"]]
+    """Where batches stand, with their failure groups, in the order of their ids."""
+    found = await progress(conn, batch_ids)
+    failed = [one.batch_id for one in found if one.failed_items]
     causes = await _groups(conn, failed, GROUPS_SHOWN) if failed else {}
-    left = await _outstanding_in_lineage(conn, rows) if len(failed) > FEW else {}
-    found = []
-    for row in rows:
-        summary = _summary(row)
-        if summary.failed_items:
-            known = summary.batch_id != summary.root_batch_id and len(failed) > FEW
-            items = left.get(summary.batch_id, 0) if known else await _outstanding(conn, row)
-            groups = causes.get(summary.batch_id, ())
-            summary = replace(summary, outstanding_items=items, groups=groups)
-        found.append(summary)
-    return found
-
-
-async def _outstanding_in_lineage(
-    conn: Connection, rows: Sequence[asyncpg.Record]
-) -> dict[UUID, int]:
-    """The outstanding items of all batches but the root, for those that have any."""
-    found = await conn.fetch(_SQL["outstanding_in_lineage"], rows[0]["root_batch_id"])
-    return {row["batch_id"]: row["items"] for row in found}
+    return [replace(one, groups=causes.get(one.batch_id, ())) for one in found]
 
 
 async def progress(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSummary]:
-    """Where batches stand, without groups; every failed item counts as outstanding."""
-    return [_summary(row) for row in await conn.fetch(_SQL["summary"], batch_ids)]
+    """Where batches stand, without groups, in the order of their ids; O(ranges)."""
+    rows = await conn.fetch(_SQL["summary"], batch_ids)
+    roots = {row["root_batch_id"] for row in rows if row["reprocesses_all"]}
+    recounted = {root: int(await conn.fetchval(_SQL["recount"], root)) for root in roots}
+    return [_summary(row, recounted.get(row["root_batch_id"], row["outstanding"])) for row in rows]
 
 
-async def outstanding(conn: Connection, batch_id: UUID) -> int:
-    """How many failed items of a batch no later batch has completed; 0 for an unknown one."""
-    row = await conn.fetchrow(_SQL["summary"], [batch_id])
-    return 0 if row is None else await _outstanding(conn, row)
+async def outstanding_groups(
+    conn: Connection, root_batch_id: UUID, limit: int
+) -> tuple[FailureGroup, ...]:
+    """The failures of a lineage that nobody has taken up since, by batch and cause."""
+    rows = await conn.fetch(_SQL["outstanding_groups"], root_batch_id, limit)
+    return tuple(replace(_group(row), batch_id=row["batch_id"]) for row in rows)
 
 
 async def totals(conn: Connection, batch_id: UUID) -> tuple[int, int]:
@@ -96,14 +82,19 @@ async def with_values(
     limit: int,
     visible: Visibility | None = None,
 ) -> tuple[FailureGroup, ...]:
-    """The same groups with their most frequent offending values, first items and history."""
+    """The same groups with their most frequent offending values, first items and history.
+
+    Groups that name their batch are those of what is outstanding in it.
+    """
     detailed = []
     rules = None if visible is None else visible.as_json()
     for group in found:
+        open_only = group.batch_id is not None
+        batch_id = group.batch_id or batch_id
         history = await conn.fetchrow(_SQL["group_history"], batch_id, group.group, rules)
         assert history is not None  # noqa: S101 - an aggregate always returns a row
-        values = await conn.fetch(_SQL["group_values"], batch_id, group.group, limit)
-        samples = await conn.fetch(_SQL["group_samples"], batch_id, group.group, limit)
+        values = await conn.fetch(_SQL["group_values"], batch_id, group.group, limit, open_only)
+        samples = await conn.fetch(_SQL["group_samples"], batch_id, group.group, limit, open_only)
         detailed.append(
             replace(
                 group,
@@ -115,21 +106,8 @@ async def with_values(
     return tuple(detailed)
 
 
-async def _outstanding(conn: Connection, row: asyncpg.Record) -> int:
-    """Failed items that nothing later in the lineage has completed."""
-    batch_id, root_id, failed = row["id"], row["root_batch_id"], row["failed"]
-    later = await conn.fetchrow(_SQL["repaired"], root_id, batch_id)
-    assert later is not None  # noqa: S101 - an aggregate always returns a row
-    if not failed or not later["repaired"]:
-        return int(failed)
-    first = batch_id == root_id and row["status"] != BatchStatus.CANCELLED
-    if first and not later["reprocesses_all"]:
-        return int(failed - later["repaired"])
-    return int(await conn.fetchval(_SQL["outstanding"], batch_id, root_id))
-
-
-def _summary(row: asyncpg.Record) -> BatchSummary:
-    """The summary without groups, as if nothing had been reprocessed."""
+def _summary(row: asyncpg.Record, outstanding: int) -> BatchSummary:
+    """The summary without groups."""
     return BatchSummary(
         batch_id=row["id"],
         batch_type=row["batch_type"],
@@ -140,7 +118,7 @@ def _summary(row: asyncpg.Record) -> BatchSummary:
         completed_items=row["completed"],
         skipped_items=row["skipped"],
         failed_items=row["failed"],
-        outstanding_items=row["failed"],
+        outstanding_items=outstanding,
         deferred_items=row["deferred"],
         created_at=row["created_at"],
         started_at=row["started_at"],

@@ -1,11 +1,13 @@
 """What changes a batch: process, reprocess, pause, resume, cancel."""
 
+from typing import Any
 from uuid import UUID
 
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from ...endpoints import answer
+from ...models import BatchSummary
 from ..answers import path_of, summarised
 from ..bodies import json_body
 from ..calls import Call, reply
@@ -43,7 +45,7 @@ async def reprocess_batch(call: Call) -> Response:
     batch = await call.batch("reprocess")
     call.manager.registry.get(batch.batch_type)
     await _before(call, batch.batch_type, batch.id)
-    child_id = await call.manager.create_reprocessing(
+    started = await call.manager.start_reprocessing(
         batch.id,
         body.failed_items_only,
         group=body.group,
@@ -52,7 +54,12 @@ async def reprocess_batch(call: Call) -> Response:
         min_success=body.min_success,
         actor=call.user_id,
     )
-    answered = await _run(call, child_id, body.process)
+    child_id = started.batch_id
+    if not started.is_new:
+        summary = await call.manager.get_batch_summary(child_id)
+        content = summarised(call, summary) | {"created": False, "message": _nothing(summary)}
+        return reply(content, 200, Location=path_of(call, child_id))
+    answered = await _run(call, child_id, body.process, created=True, message=None)
     if body.canary is not None:
         answered.background = BackgroundTask(_go_on, call, child_id)
     return answered
@@ -90,14 +97,23 @@ async def _before(call: Call, batch_type: str, batch_id: UUID) -> None:
     await call.store_log(batch_id)
 
 
-async def _run(call: Call, batch_id: UUID, process: str) -> Response:
+def _nothing(summary: BatchSummary) -> str:
+    """Why no batch was created."""
+    if not summary.status.settled:
+        return f"Nothing new to reprocess: batch {summary.batch_id} is in progress."
+    if summary.outstanding_items:
+        return "Nothing to reprocess: the outstanding records have to be corrected first."
+    return "Nothing to reprocess: every failure has been completed by a later batch."
+
+
+async def _run(call: Call, batch_id: UUID, process: str, **more: Any) -> Response:
     await call.manager.enqueue_batch(batch_id)
     if process == "wait":
         summary = await settled(call, batch_id)
     else:
         summary = await call.manager.get_batch_summary(batch_id)
     status = 200 if summary.status.settled else 202
-    return reply(summarised(call, summary), status, Location=path_of(call, batch_id))
+    return reply(summarised(call, summary) | more, status, Location=path_of(call, batch_id))
 
 
 async def _go_on(call: Call, canary_id: UUID) -> None:

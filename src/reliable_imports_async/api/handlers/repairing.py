@@ -1,10 +1,14 @@
 """What repairs failures: causes, edits, corrected files."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from starlette.responses import Response
 
 from ... import exact_json
 from ...endpoints import answer
 from ...errors import ItemNotFound
+from ...models import FailureGroup
 from ...sources import read_file
 from ..answers import path_of, summarised
 from ..bodies import json_body
@@ -20,18 +24,33 @@ async def list_failures(call: Call) -> Response:
     query = call.query(FailuresQuery)
     async with call.reading():
         batch = await call.batch("view")
-        groups = await call.manager.failure_groups(
-            batch.id, values=query.values, visible=await call.visible()
+        visible = await call.visible()
+        groups = await call.manager.failure_groups(batch.id, values=query.values, visible=visible)
+        left = await call.manager.outstanding_failures(
+            batch.id, values=query.values, visible=visible
         )
         unreadable = await call.manager.unreadable_items(batch.id)
-    shown = [one.as_dict() for one in groups if query.group in {None, one.group}]
-    return reply({"groups": shown, "unreadable_items": unreadable})
+        progress = await call.manager.batch_progress([batch.id])
+    return reply(
+        {
+            "groups": _shown(groups, query.group),
+            "root_batch_id": str(batch.root_batch_id),
+            "outstanding_items": progress[batch.id].outstanding_items if progress else 0,
+            "outstanding": _shown(left, query.group),
+            "unreadable_items": unreadable,
+        }
+    )
+
+
+def _shown(groups: Iterable[FailureGroup], wanted: str | None) -> list[dict[str, Any]]:
+    return [one.as_dict() for one in groups if wanted in {None, one.group}]
 
 
 async def edit_item(call: Call) -> Response:
     """Replace the record of a failed item; the old one stays in its history.
 
-    The item stays failed until it is reprocessed. A number that came back as a float, with no more
+    The item stays failed until it is reprocessed. An unknown field, or a changed value that the
+    model refuses, is 422 unless `force` is set. A number that came back as a float, with no more
     digits than a float has, leaves the stored one as it is where the two are the same float.
     """
     body = await json_body(call.request, EditItem)
@@ -40,7 +59,7 @@ async def edit_item(call: Call) -> Response:
     stored = (await call.manager.get_item(batch.id, number)).source_data
     record = exact_json.with_digits_of(body.source_data, stored)
     await call.manager.update_item_source(
-        batch.id, number, record, reason=body.reason, actor=call.user_id
+        batch.id, number, record, reason=body.reason, actor=call.user_id, force=body.force
     )
     return reply((await call.manager.get_item(batch.id, number)).as_dict())
 

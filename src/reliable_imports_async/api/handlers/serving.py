@@ -3,7 +3,7 @@
 import html
 import json
 
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from swagger_ui_bundle import swagger_ui_path
 
 from ...errors import ReliableImportsError
@@ -44,6 +44,12 @@ FILES = {
     "swagger-ui-bundle.js": "text/javascript",
     "favicon-32x32.png": "image/png",
 }
+
+
+async def get_start(call: Call) -> Response:
+    """Lead to the dashboard; to the page of this API where there is none."""
+    place = "dashboard" if call.service.dashboard else "docs"
+    return RedirectResponse(f"{call.base}/{place}", 307, {"Cache-Control": "no-store"})
 
 
 async def get_health(call: Call) -> Response:

@@ -41,9 +41,12 @@ function paint(root, batch) {
   show(root, "rate", pace === null ? "–" : `${whole.format(pace)}/s`);
   show(root, "left", left || "–");
   show(root, "eta", left ? ` · ${left} left` : "");
-  root.querySelector(".bar").setAttribute("aria-label", `${whole.format(settled)} of ${whole.format(batch.total_items)} items have an outcome, ${whole.format(batch.failed_items)} failed`);
+  show(root, "outstanding", `${whole.format(batch.outstanding_items)} outstanding`);
+  root.querySelector(".bar").setAttribute("aria-label", `${whole.format(settled)} of ${whole.format(batch.total_items)} ${batch.total_items === 1 ? "item" : "items"} finished, ${whole.format(batch.failed_items)} failed`);
   for (const badge of document.querySelectorAll("h1 .badge")) relabel(badge, root, batch.status);
   for (const badge of root.querySelectorAll(".badge")) relabel(badge, root, batch.status);
+  if (!root.hasAttribute("data-reload")) return;
+  for (const part of document.querySelectorAll("[data-while]")) part.hidden = part.dataset.while !== batch.status;
 }
 
 function relabel(badge, root, status) {
@@ -115,5 +118,7 @@ function listen(place) {
   for (const link of place.querySelectorAll("a[data-dialog]")) link.addEventListener("click", ask);
 }
 
-for (const root of [...document.querySelectorAll("[data-events]")].slice(0, MOST_STREAMS)) follow(root);
+const watched = [...document.querySelectorAll("[data-events]")];
+watched.sort((one, other) => (one.dataset.status === "pending") - (other.dataset.status === "pending"));
+watched.slice(0, MOST_STREAMS).forEach(follow);
 listen(document);
