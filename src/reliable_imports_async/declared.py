@@ -42,7 +42,8 @@ class Upsert:
                     behind.append((key, row))
                 else:
                     wave[key] = row
-            await ctx.execute(sql, to_json(list(wave.values()), inf_nan_mode="strings").decode())
+            in_key_order = [wave[key] for key in sorted(wave)]  # as others lock them
+            await ctx.execute(sql, to_json(in_key_order, inf_nan_mode="strings").decode())
             left = behind
         return [{"target_table": self.table, "target_id": ",".join(key)} for key in keys]
 

@@ -161,4 +161,18 @@ MUTANTS = (
         "            pass\n",
         ("tests/test_reliability.py::test_a_missing_table_pauses_the_batch_with_its_reason",),
     ),
+    Mutant(
+        "items of one key run side by side",
+        "runner.py",
+        "                work.keys, work.read = self._ordering.keys(work.item)\n",
+        "                work.keys, work.read = (), None\n",
+        ("tests/test_ordering.py", "-k", "one_after_the_other and interval-1"),
+    ),
+    Mutant(
+        "ranges claimed whatever waits before them",
+        "runner.py",
+        "                        kinds=ordering.kinds,\n",
+        "                        kinds=None,\n",
+        ("tests/test_ordering.py", "-k", "one_after_the_other and interval-2"),
+    ),
 )
