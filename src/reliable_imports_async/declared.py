@@ -75,7 +75,8 @@ class Upsert:
                     behind.append(row)
                 else:
                     wave[row.key] = row
-            await self._write(list(wave.values()), ctx)
+            in_key_order = [wave[key] for key in sorted(wave)]  # as others lock them
+            await self._write(in_key_order, ctx)
             left = behind
         return [{"target_table": self._table, "target_id": row.target_id} for row in rows]
 

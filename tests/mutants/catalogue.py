@@ -194,4 +194,18 @@ MUTANTS = (
         "    return isinstance(exc, SystemExit)\n",
         ("tests/test_user_faults.py::test_an_exit_of_the_code_itself_is_told_apart",),
     ),
+    Mutant(
+        "items of one key run side by side",
+        "runner.py",
+        "                work.keys, work.read = self._ordering.keys(work.item)\n",
+        "                work.keys, work.read = (), None\n",
+        ("tests/test_ordering.py", "-k", "one_after_the_other and interval-1"),
+    ),
+    Mutant(
+        "ranges claimed whatever waits before them",
+        "runner.py",
+        "                        kinds=ordering.kinds,\n",
+        "                        kinds=None,\n",
+        ("tests/test_ordering.py", "-k", "one_after_the_other and interval-2"),
+    ),
 )
