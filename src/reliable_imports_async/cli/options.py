@@ -132,7 +132,10 @@ Trial = Annotated[
 ExpectCount = Annotated[
     int | None,
     typer.Option(
-        "--expect-count", min=0, metavar="N", help="How many records it must hold, else it fails."
+        "--expect-count",
+        min=0,
+        metavar="N",
+        help="How many records it must hold, else nothing is imported.",
     ),
 ]
 ExpectSum = Annotated[
@@ -163,6 +166,14 @@ Delimiter = Annotated[
 ]
 Encoding = Annotated[
     str | None, typer.Option("--encoding", help="Such as utf-8.", rich_help_panel=READING)
+]
+AllowEmpty = Annotated[
+    bool,
+    typer.Option(
+        "--allow-empty",
+        help="A file without records is fine; without this the exit code is 5.",
+        rich_help_panel=READING,
+    ),
 ]
 Columns = Annotated[
     str | None,

@@ -53,6 +53,7 @@ async def upload_batch(call: Call) -> Response:
         min_processed=query.min_processed,
         skip_unchanged=None if query.skip_unchanged is None else False,
         expect=None if query.expect_count is None else Expected(count=query.expect_count),
+        allow_empty=query.allow_empty,
     )
     data = await call.about_to_create(asked)
     async with received(call.request) as (file, name):
@@ -91,6 +92,7 @@ async def _created(
         min_processed=data.min_processed,
         skip_unchanged=data.skip_unchanged,
         expect=None if data.expect is None else data.expect.model_dump(),
+        allow_empty=data.allow_empty,
     )
     async with call.hook():
         await answer(endpoint.after_create_batch(batch_id, data, call.ctx))
