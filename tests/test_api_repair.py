@@ -121,16 +121,18 @@ async def test_thresholds_and_control_totals(client):
     assert resumed.status_code == 200
     logs = (await client.get(f"{path}/logs")).json()["logs"]
     assert "known" in [(line["details"] or {}).get("reason") for line in logs]
-    wrong = await created(client, ["A"], expect={"count": 2, "sum": {"land": 0}})
-    assert wrong["status"] == "failed"
-    assert "count is 1, expected 2" in wrong["error"]
+    expect = {"count": 2, "sum": {"land": 0}}
+    body = {"batch_type": "towns", "items": [{"land": "A"}], "expect": expect}
+    wrong = await client.post("/api/batches", json=body)
+    assert wrong.status_code == 422
+    assert "count is 1, expected 2; 1 value is not a number" in wrong.json()["detail"]
     waiting = await created(client, ["B"] * 40, process=False)
     body = {"process": "wait", "max_failure_rate": 0.5, "min_processed": 5}
     path = f"/api/batches/{waiting['batch_id']}"
     assert (await client.post(f"{path}/process", json=body)).json()["status"] == "paused"
     upload = "/api/batches/upload?batch_type=towns&process=wait&format=csv&expect_count=3"
     sent = await client.post(upload, content=b"land\nA\n", headers={"content-type": "text/csv"})
-    assert sent.json()["status"] == "failed"
+    assert (sent.status_code, "count is 1, expected 3" in sent.json()["detail"]) == (422, True)
 
 
 @pytest.mark.parametrize(

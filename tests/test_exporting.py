@@ -62,8 +62,8 @@ async def test_columns_keep_their_order_and_cells_are_harmless(manager, processo
     content = await exported(manager, summary.batch_id)
     header, *body = csv.reader(io.StringIO(content.decode(), newline=""))
     control = ["_batch", "_item", "_line", "_group", "_error", "_detail", "_raw"]
-    assert header == ["b", "a", "fail", "'=h", *control]
-    assert [row[:4] for row in body] == [
+    assert header == ["_batch", "b", "a", "fail", "'=h", *control[1:]]
+    assert [row[1:5] for row in body] == [
         ["'=cmd|x", "'-5", "yes", "'@z"],
         ["''=q", "two\r\nlines", "yes", "é"],
         ["", "", "", ""],
@@ -73,7 +73,7 @@ async def test_columns_keep_their_order_and_cells_are_harmless(manager, processo
         ("3", "4", ""),
         ("4", "6", "short"),
     ]
-    assert {row[4] for row in body} == {str(summary.batch_id)}
+    assert {row[0] for row in body} == {str(summary.batch_id)}
     assert body[0][8] == "ValueError: refused"
 
 

@@ -1,12 +1,13 @@
 """Failures that pause a batch, and totals that must agree."""
 
+import json
 from decimal import Decimal
 
 import anyio
 import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus
-from reliable_imports_async.errors import BatchPaused, ConfigurationError
+from reliable_imports_async.errors import BatchPaused, ConfigurationError, TotalsDisagree
 from reliable_imports_async.outcomes import Failure, FailureKind
 from reliable_imports_async.stopping import Streak, Thresholds
 
@@ -142,17 +143,31 @@ async def test_totals_that_agree_change_nothing(manager, processor):
     assert (await manager.process_batch(batch_id)).ok
 
 
-async def test_totals_that_do_not_agree_fail_the_batch_with_both_figures(manager, processor):
-    processor.everything = True
+async def test_totals_that_do_not_agree_refuse_the_source_with_both_figures(manager, processor):
     records = [{"n": 1, "price": "0.1"}, {"n": 2}, {"n": 4, "price": "many"}]
-    batch_id = await manager.create_batch("even", records, expect=EXPECTED)
-    summary = await manager.process_batch(batch_id)
-    assert (summary.status, summary.completed_items) == (BatchStatus.FAILED, 3)
-    assert summary.finished_at is not None
-    assert summary.error == (
-        "control totals do not agree: count is 3, expected 4; sum of n is 7, expected 10; "
-        "sum of price is 0.1, expected 10.30"
+    with pytest.raises(TotalsDisagree) as caught:
+        await manager.create_batch("even", records, expect=EXPECTED)
+    assert caught.value.message == (
+        "The control totals do not agree: count is 3, expected 4; sum of n is 7, expected 10; "
+        "1 value is not a number in price, e.g. 'many'."
     )
+    assert [batch async for batch in manager.list_batches()] == []
+
+
+async def test_a_batch_whose_totals_were_not_compared_when_it_came_fails_at_its_end(
+    manager, processor, conn
+):
+    """As an older version stored them."""
+    processor.everything = True
+    batch_id = await manager.create_batch("even", [{"n": 1}, {"n": 2}])
+    await conn.execute(
+        "UPDATE reliable_imports.import_batches SET options = $1::text::jsonb",
+        json.dumps({"expect": {"count": 2, "sum": {"n": "4"}}}),
+    )
+    summary = await manager.process_batch(batch_id)
+    assert (summary.status, summary.completed_items) == (BatchStatus.FAILED, 2)
+    assert summary.finished_at is not None
+    assert summary.error == "control totals do not agree: sum of n is 3, expected 4"
     again = await manager.reprocess_batch(batch_id)
     assert again.batch_id == batch_id, "all of its items are in"
 

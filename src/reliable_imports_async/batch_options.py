@@ -1,5 +1,6 @@
 """What the creator of a batch may ask of whoever processes it; kept in the batch's options."""
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +21,10 @@ class BatchOptions(TypedDict, total=False):
         max_failure_rate: Their share (0-1) of the items with an outcome; likewise.
         min_processed: Items with an outcome before the rate counts; likewise.
         skip_unchanged: False processes every item, also of a processor with `skip_unchanged`.
-        expect: Control totals: ``{"count": 1000, "sum": {"amount": "12.50"}}``. A batch whose
-            records do not add up to them ends failed.
+        expect: Control totals: ``{"count": 1000, "sum": {"amount": "12.50"}}``. A source whose
+            records do not add up to them is refused.
+        allow_empty: Whether there may be no records. By default a file without any is refused,
+            and an iterable without any makes a batch that is completed at once.
     """
 
     max_failures: int | None
@@ -29,6 +32,15 @@ class BatchOptions(TypedDict, total=False):
     min_processed: int | None
     skip_unchanged: bool | None
     expect: Mapping[str, Any] | None
+    allow_empty: bool | None
+
+
+class ThresholdOptions(TypedDict, total=False):
+    """The arguments of `set_thresholds`: as for `create_batch`; None leaves one as it is."""
+
+    max_failures: int | None
+    max_failure_rate: float | None
+    min_processed: int | None
 
 
 class ProcessOptions(TypedDict, total=False):
@@ -46,6 +58,25 @@ class ProcessOptions(TypedDict, total=False):
     max_failures: int | None
     max_failure_rate: float | None
     min_processed: int | None
+
+
+def require_names(function: str, given: Mapping[str, Any], known: type) -> None:
+    """Refuse keyword arguments that a function does not have, as Python itself would.
+
+    Args:
+        function: The name of the function, for the message.
+        given: Its further arguments.
+        known: The typed dictionary that declares them.
+
+    Raises:
+        TypeError: One of them is not declared.
+    """
+    names = known.__annotations__
+    for name in given:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            perhaps = f" Did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}.{perhaps}")
 
 
 def stored_options(processor: BaseProcessor[Any], given: BatchOptions) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def found_control_names(columns: Sequence[str]) -> dict[str, str] | None:
 def changes(cells: Mapping[str, str], record: Mapping[str, Any] | None) -> dict[str, Any]:
     """What somebody has changed in a row, as the new values of the record's own columns.
 
-    A cell as it was exported keeps its value exactly. A changed one is text; where the value was
+    A cell as it was exported keeps its value exactly, also where a spreadsheet has misread it and
+    wrote down what it read. A changed one is text; where the value was
     no text, the changed cell is read as JSON, if it is any.
 
     Args:
@@ -58,11 +59,30 @@ def changes(cells: Mapping[str, str], record: Mapping[str, Any] | None) -> dict[
         record: The record as it is stored; None for one that could not be read.
     """
     known = record or {}
+    named = {
+        misread if (misread := _misread(name)) in known and name not in known else name: cell
+        for name, cell in cells.items()
+    }
     return {
         name: _value(cell, known.get(name))
-        for name, cell in cells.items()
-        if cell != shown(known.get(name)) or record is None
+        for name, cell in named.items()
+        if record is None or shown(known.get(name)) not in {cell, _misread(cell)}
     }
+
+
+def _misread(cell: str) -> str:
+    """What a cell was, if a spreadsheet has read its UTF-8 as Windows-1252."""
+    if cell.isascii():
+        return cell
+    try:
+        return b"".join(map(_byte, cell)).decode()
+    except UnicodeError:
+        return cell
+
+
+def _byte(char: str) -> bytes:
+    """A character in Windows-1252; the five that it lacks are kept as control characters."""
+    return char.encode("latin-1" if "\x80" <= char <= "\x9f" else "cp1252")
 
 
 def _value(cell: str, before: object) -> object:

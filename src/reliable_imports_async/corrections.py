@@ -64,6 +64,26 @@ class Tally:
         if len(self.refused) < REFUSED_KEPT:
             self.refused.append(row)
 
+    def details(self) -> dict[str, Any]:
+        """What the log says about the file.
+
+        Raises:
+            ReprocessRefused: No row could be taken.
+        """
+        shown = [str(row) for row in self.refused[:REFUSED_SHOWN]]
+        if not self.accepted:
+            raise ReprocessRefused(
+                f"No row of the file was taken; {self.refused_rows} were refused. "
+                + "; ".join(shown),
+                hint="export the failures again: the file must hold what failed and is "
+                "outstanding.",
+            )
+        return {
+            "unchanged": self.unchanged,
+            "refused": self.refused_rows,
+            "refused_rows": shown,
+        }
+
 
 async def create_corrected(
     database: Database, batch_id: UUID, source: Source, limits: Limits, actor: str | None
@@ -102,13 +122,17 @@ async def create_corrected(
                     + "; ".join(str(row) for row in tally.refused[:REFUSED_SHOWN]),
                     hint="export the failures again: the file must hold outstanding failures.",
                 )
-            how = {
-                "corrected": opened.info.name,
-                "unchanged": tally.unchanged,
-                "refused": tally.refused_rows,
-                "refused_rows": [str(row) for row in tally.refused[:REFUSED_SHOWN]],
-            }
-            await insert_child(conn, batch, child_id, tally.accepted, how, actor=actor, options={})
+            how = {"corrected": opened.info.name, **tally.details()}
+            await insert_child(
+                conn,
+                batch,
+                child_id,
+                tally.accepted,
+                how,
+                actor=actor,
+                options={},
+                file=opened.info,
+            )
     return CorrectedFile(
         batch_id=child_id,
         accepted=tally.accepted,
@@ -126,7 +150,8 @@ class _Reader:
         self._control = None if columns is None else found_control_names(columns)
         if columns is not None and self._control is None:
             raise SourceError(
-                "The file has no column _item.",
+                "The file has no column _item; its columns are "
+                f"{', '.join(map(repr, columns[:20]))}.",
                 hint="correct an exported file of failures, and leave its columns _batch and "
                 "_item as they are.",
             )

@@ -34,6 +34,10 @@
     - EditRefused
     - EditNotAccepted
   + SourceError (ValueError)
+    - EncodingInDoubt
+    - ColumnsRefused
+    - NothingInSource
+    - TotalsDisagree
   + TooManyClients
   + ProcessorError
     - ProcessorResultError (TypeError)
@@ -51,7 +55,7 @@
 Signals that a processor raises on purpose (`Retry`) are not errors; they live in `outcomes`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 from uuid import UUID
 
@@ -431,6 +435,48 @@ class EditNotAccepted(ConflictError):
 
 class SourceError(ReliableImportsError, ValueError):
     """A source as a whole cannot be read; no batch was created."""
+
+
+class EncodingInDoubt(SourceError):
+    """The bytes of a file can be read in more than one way."""
+
+    def __init__(self, candidates: Mapping[str, Sequence[str]]) -> None:
+        readings = "; ".join(f"{name}: {', '.join(words)}" for name, words in candidates.items())
+        names = ", ".join(candidates) or "none of the usual encodings"
+        example = next((name for name in candidates if name != "utf-8"), "cp1252")
+        super().__init__(
+            "The file does not say its encoding, and its bytes can be read in more than one way. "
+            f"{readings}."
+            if len(candidates) > 1
+            else f"The encoding of the file cannot be recognised; it may be {names}.",
+            hint=f"name the right one, e.g. read_file(file, encoding={example!r}), or save the "
+            "file as UTF-8.",
+            cli_hint=f"name the right one, e.g. --encoding {example}, or save the file as UTF-8.",
+            web_hint=f"name the right encoding, e.g. encoding={example}, or save the file as "
+            "UTF-8 (in Excel: CSV UTF-8).",
+        )
+        self.candidates = tuple(candidates)
+
+
+class ColumnsRefused(SourceError):
+    """With these columns no record could ever fit the processor's model."""
+
+
+class NothingInSource(SourceError):
+    """A file has no records."""
+
+    def __init__(self, name: str | None) -> None:
+        super().__init__(
+            f"There are no records in {name or 'the file'}: it is empty, or has only a header.",
+            hint="check where it comes from; pass allow_empty=True where that is as it should be.",
+            cli_hint="check where it comes from; pass --allow-empty where that is as it should be.",
+            web_hint="check where it comes from; pass allow_empty=true where that is as it "
+            "should be.",
+        )
+
+
+class TotalsDisagree(SourceError):
+    """The records do not add up to the control totals that came with them."""
 
 
 class TooManyClients(ReliableImportsError):

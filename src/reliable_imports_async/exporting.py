@@ -1,5 +1,6 @@
 """The outstanding failures of a batch as a file, to be corrected and brought back."""
 
+import codecs
 import csv
 import io
 import json
@@ -33,7 +34,12 @@ class FailureExport:
         self._batch_id = batch_id
         self._group = group
 
-    async def chunks(self, format: ExportFormat) -> AsyncIterator[bytes]:  # noqa: A002
+    async def chunks(
+        self,
+        format: ExportFormat,  # noqa: A002 - the word that users know
+        *,
+        mark: bool = False,
+    ) -> AsyncIterator[bytes]:
         """The file, in pieces; see `BatchManager.export_failures`.
 
         Raises:
@@ -53,7 +59,7 @@ class FailureExport:
                 yield b"".join(_line(batch.id, record) for record in page)
             return
         columns = await self._columns(batch)
-        yield _header(columns)
+        yield (codecs.BOM_UTF8 if mark else b"") + _header(columns)
         async for page in self._pages(batch):
             yield _rows(batch.id, columns, page)
 
@@ -92,8 +98,10 @@ class FailureExport:
 
 
 def _header(columns: tuple[str, ...]) -> bytes:
+    """The names; ours comes first, since what does not know the mark takes it for a part of it."""
     names = [harmless(name) for name in columns]
-    return _csv([[*names, *control_names(columns).values()]])
+    first, *others = control_names(columns).values()
+    return _csv([[first, *names, *others]])
 
 
 def _rows(batch_id: UUID, columns: tuple[str, ...], page: list[FailedRecord]) -> bytes:
@@ -105,8 +113,8 @@ def _row(batch_id: UUID, columns: tuple[str, ...], record: FailedRecord) -> list
     code = f" {record.sqlstate}" if record.sqlstate else ""
     raw = "" if record.raw is None else record.raw.decode("utf-8", "backslashreplace")
     return [
-        *(shown(values.get(name)) for name in columns),
         str(batch_id),
+        *(shown(values.get(name)) for name in columns),
         str(record.item_number),
         "" if record.line is None else str(record.line),
         record.group,

@@ -26,7 +26,7 @@ from .safe_text import storable_json
 from .settings import Settings
 from .store import batches, logs, ranges, summaries
 from .time_limit import hook_seconds
-from .totals import disagreements
+from .totals import unchecked_disagreements
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -164,7 +164,7 @@ class Lifecycle:
             summary = replace(
                 summary, status=final_status(summary), finished_at=summary.read_at, error=None
             )
-            wrong = await disagreements(conn, batch_id, batch.options, summary)
+            wrong = await unchecked_disagreements(conn, batch)
             if wrong := wrong or await self._check(work, batch, processor):
                 summary = replace(summary, status=BatchStatus.FAILED, error=wrong)
                 await logs.insert(conn, batch_id, LogLevel.ERROR, wrong, {})

@@ -1,7 +1,7 @@
 """From a source to a batch: one COPY in one transaction; the batch exists whole or not at all."""
 
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal
@@ -11,14 +11,16 @@ import anyio
 import stamina
 from uuid_utils.compat import uuid7
 
-from . import copying, exact_json, queueing
+from . import copying, exact_json, queueing, totals
+from .columns import check_columns
 from .copying import Loaded, Progress
 from .database import Database
-from .errors import ConfigurationError, IdempotencyConflict, SameFile
+from .errors import ConfigurationError, IdempotencyConflict, NothingInSource, SameFile
 from .guarded import Connection
 from .item_keys import ItemKeys
 from .judgement import is_outage
 from .models import LogLevel
+from .processors import BaseProcessor
 from .records import Limits
 from .safe_text import storable_json
 from .sources import OpenedSource, Source
@@ -40,14 +42,20 @@ class Request:
     """What the caller of `create_batch` asked for."""
 
     batch_type: str
+    processor: BaseProcessor[Any]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     created_by: str | None = None
     idempotency_key: str | None = None
     on_same_file: OnSameFile = "refuse"
     enqueue: bool = False
-    keys: ItemKeys | None = None
+    allow_empty: bool | None = None
     visible: Visibility | None = None
+
+    @property
+    def keys(self) -> ItemKeys | None:
+        """The keys that the processor gives to records, if it does."""
+        return ItemKeys.of(self.processor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +73,10 @@ class Created:
 
 async def load(
     database: Database,
+    connection: Connection | None,
     source: Source,
     request: Request,
     limits: Limits,
-    *,
-    connection: Connection | None = None,
     progress: Progress | None = None,
 ) -> Created:
     """Create a batch from a source, or find the one that is already there.
@@ -81,13 +88,16 @@ async def load(
     Raises:
         SameFile: The file was imported before for this batch type.
         IdempotencyConflict: The key was used with other content.
-        SourceError: The source as a whole cannot be read.
+        SourceError: The source as a whole cannot be read, is empty, has columns that can never
+            fit, or does not add up to its control totals.
     """
     metadata = _json_object(request.metadata, "metadata")
     options = _json_object(request.options, "options")
     batch_id = uuid7()
     async with source.open() as opened:
-        new = _new_batch(batch_id, request, opened)
+        totals.require_columns(request.options, opened.info.columns)
+        notes = [*opened.info.notes, *check_columns(request.processor, opened.info)]
+        new = _new_batch(batch_id, request, opened, notes)
         loaded = Loaded()
         rows = copying.rows(batch_id, opened, limits, loaded, progress, request.keys)
         if source.at_hand:
@@ -187,7 +197,10 @@ async def _insert(
     if not await batches.insert(conn, new, *texts):
         return await _same_request(conn, new, rows, loaded)
     await copying.copy(conn, rows, keyed=request.keys is not None)
-    await batches.complete_creation(conn, new.id, loaded.total, loaded.sha256.digest())
+    if not loaded.total and not _may_be_empty(new, request):
+        raise NothingInSource(new.source_name)
+    await totals.require(conn, new.id, request.options, loaded.total, len(loaded.unreadable))
+    await batches.complete_creation(conn, new, loaded.total, loaded.sha256.digest())
     if loaded.total:
         size, failures = range_size(loaded.total), bool(loaded.unreadable or loaded.unkeyed)
         await ranges.insert(conn, new.id, loaded.total, size, with_failures=failures)
@@ -200,6 +213,8 @@ async def _insert(
         "source": new.source_name,
     }
     await logs.insert(conn, new.id, LogLevel.INFO, "batch created", details)
+    for note in new.notes:
+        await logs.insert(conn, new.id, LogLevel.WARNING, note, {})
     return Created(new.id)
 
 
@@ -207,6 +222,11 @@ async def _is_key_taken(conn: Connection, new: NewBatch) -> bool:
     """Whether the idempotency key has its batch: then it does not matter who has the file."""
     key = new.idempotency_key
     return key is not None and bool(await batches.find_idempotent(conn, new.created_by, key))
+
+
+def _may_be_empty(new: NewBatch, request: Request) -> bool:
+    """Whether there may be no records: by default in a list, and not in a file."""
+    return new.source_sha256 is None if request.allow_empty is None else request.allow_empty
 
 
 def range_size(total: int) -> int:
@@ -271,7 +291,9 @@ async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _new_batch(batch_id: UUID, request: Request, opened: OpenedSource) -> NewBatch:
+def _new_batch(
+    batch_id: UUID, request: Request, opened: OpenedSource, notes: Sequence[str]
+) -> NewBatch:
     info = opened.info
     return NewBatch(
         id=batch_id,
@@ -283,6 +305,8 @@ def _new_batch(batch_id: UUID, request: Request, opened: OpenedSource) -> NewBat
         source_size=info.size,
         source_sha256=info.sha256,
         source_columns=info.columns,
+        source_encoding=info.encoding,
+        notes=tuple(notes),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, cast, overload
 from uuid import UUID
 
 import asyncpg
@@ -10,13 +10,18 @@ from typing_extensions import Unpack
 
 from . import loading, only_one, queueing, schema
 from .announcing import Announcer
-from .batch_options import BatchOptions, ProcessOptions, stored_options
+from .batch_options import (
+    BatchOptions,
+    ProcessOptions,
+    ThresholdOptions,
+    require_names,
+    stored_options,
+)
 from .context import LogBuffer
 from .copying import Progress
 from .database import Database
 from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
 from .guarded import Connection
-from .item_keys import ItemKeys
 from .jobs import BatchJobs
 from .lifecycle import in_child_task
 from .loading import Created, OnSameFile, Request
@@ -34,7 +39,9 @@ from .tallying import DryRun
 from .visibility import Visibility
 from .workers import Worker
 
-READ_OPTIONS = ("name", "format", "delimiter", "encoding", "columns")
+READ_OPTIONS = (
+    "name", "format", "delimiter", "encoding", "columns", "max_output_bytes", "max_ratio",
+)  # fmt: skip
 
 Items = Iterable[Any] | AsyncIterable[Any] | Source
 
@@ -157,10 +164,11 @@ class BatchManager(BatchRepairs):
             enqueue: Have a worker process it; decided with the batch, in one transaction.
             progress: Called while loading with records, bytes read and bytes in all.
             visible: What the caller may see; the same file in another batch does not count.
-            options: See `BatchOptions`.
+            options: Thresholds, control totals and others; see `BatchOptions`.
 
         Raises:
-            UnknownBatchType, SourceError: It has no processor here; the source cannot be read.
+            UnknownBatchType, TypeError: It has no processor here; there is no such option.
+            SourceError: The source cannot be read, is empty, or fits neither model nor totals.
             SameFile, IdempotencyConflict: The file came before; the key did, with other records.
             AnotherBatchRuns: With `enqueue`, of a type whose `only_one` is "refuse".
         """
@@ -203,21 +211,20 @@ class BatchManager(BatchRepairs):
         kept = {} if request_sha256 is None else {"request_sha256": request_sha256}
         request = Request(
             batch_type=batch_type,
+            processor=self.registry.get(batch_type),
             metadata=metadata or {},
             options=self._options(batch_type, options) | kept,
             created_by=created_by,
             idempotency_key=idempotency_key,
             on_same_file=on_same_file,
             enqueue=enqueue,
-            keys=ItemKeys.of(self.registry.get(batch_type)),
+            allow_empty=options.get("allow_empty"),
             visible=visible,
         )
         if enqueue:
             await self._refuse_another(batch_type, connection)
-        database, source, limits = self._database, as_source(items), self._limits
-        return await loading.load(
-            database, source, request, limits, connection=connection, progress=progress
-        )
+        to, source = (self._database, connection), as_source(items)
+        return await loading.load(*to, source, request, self._limits, progress)
 
     async def find_replayed(
         self, created_by: str | None, idempotency_key: str
@@ -239,6 +246,7 @@ class BatchManager(BatchRepairs):
             options: Those of `read_file` and of `create_batch`.
 
         Raises:
+            TypeError: There is no such option.
             AnotherBatchRuns: Another of its type does, and its processor says "refuse".
         """
         reading = {name: options.pop(name) for name in READ_OPTIONS if name in options}
@@ -280,12 +288,14 @@ class BatchManager(BatchRepairs):
             WrongBatchStatus: A dry run of a batch that is not pending.
             UnknownBatchType: Its processor is not registered here.
         """
-        interval = options.pop("commit_interval", None)
+        require_names("process_batch", options, ProcessOptions)
+        interval = options.get("commit_interval")
         check_commit_interval(interval)
         processing = self._open_processing()
         if dry_run:
             return await processing.rehearse(batch_id)
-        await self.set_thresholds(batch_id, **options)
+        thresholds = {name: one for name, one in options.items() if name != "commit_interval"}
+        await self.set_thresholds(batch_id, **cast("ThresholdOptions", thresholds))
         return await processing.process(batch_id, commit_interval=interval)
 
     async def enqueue_batch(self, batch_id: UUID) -> None:
@@ -419,6 +429,7 @@ class BatchManager(BatchRepairs):
 
     def _options(self, batch_type: str, given: BatchOptions) -> dict[str, Any]:
         """What every process that works on a batch of this type must know."""
+        require_names("create_batch", given, BatchOptions)
         stored = stored_options(self.registry.get(batch_type), given)
         endpoint = self.registry.endpoint(batch_type)
         announced = endpoint.overrides("after_batch_complete")

@@ -259,6 +259,8 @@ class BatchSummary:
             were left pending by a cancelled batch, and no batch has completed since.
         deferred_items: Pending items that wait for others, until the next pass over the batch.
         groups: The failed items by cause, largest first.
+        source_encoding: The codec that the file was read with.
+        notes: What its owner should know about how the records were read.
         stopped: Why `reprocess_batch` left it at this batch, a canary that has not passed.
     """
 
@@ -280,6 +282,8 @@ class BatchSummary:
     pause_reason: str | None = None
     error: str | None = None
     source_name: str | None = None
+    source_encoding: str | None = None
+    notes: tuple[str, ...] = ()
     created_by: str | None = None
     groups: tuple[FailureGroup, ...] = ()
     stopped: str | None = None

@@ -193,6 +193,11 @@ class BaseProcessor(Generic[T]):
         """The adapter of the declared model, if there is one."""
         return cls._adapter
 
+    @classmethod
+    def declared_model(cls) -> Any | None:
+        """The declared model itself."""
+        return cls._model
+
 
 def _declared_model(cls: type[Any]) -> Any | None:
     """The type argument of the nearest ``BaseProcessor[…]`` among the direct bases."""

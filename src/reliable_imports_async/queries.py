@@ -115,12 +115,13 @@ class BatchQueries(BatchOverviews):
         *,
         format: ExportFormat = "csv",  # noqa: A002 - the word that users know
         group: str | None = None,
+        byte_order_mark: bool = False,
     ) -> AsyncIterator[bytes]:
         """The outstanding failures of a batch as the chunks of a file; holds no connection.
 
         Exactly the records that failed in this batch and whose last try, here or in a later batch
         of the lineage, has failed as well; each as it was last tried, with its last error.
-        CSV has the source's columns in their order, then ``_batch``, ``_item``, ``_line``,
+        CSV has ``_batch``, the source's columns in their order, then ``_item``, ``_line``,
         ``_group``, ``_error``, ``_detail`` and, for a record that could not be read, ``_raw``; a
         cell that a spreadsheet would run as a formula begins with an apostrophe. JSON Lines are
         lossless: the record stands under ``record``.
@@ -128,11 +129,13 @@ class BatchQueries(BatchOverviews):
         Args:
             format: "csv" or "jsonl".
             group: Only failures of this group.
+            byte_order_mark: Begin CSV with the mark by which spreadsheets know that it is UTF-8.
 
         Raises:
             BatchNotFound, ConfigurationError: With the first chunk.
         """
-        return FailureExport(self._database, batch_id, group).chunks(format)
+        export = FailureExport(self._database, batch_id, group)
+        return export.chunks(format, mark=byte_order_mark)
 
     async def unreadable_items(self, batch_id: UUID) -> int:
         """How many records of the lineage could not be read and have not come back corrected.

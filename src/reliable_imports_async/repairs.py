@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from typing_extensions import Unpack
 from uuid_utils.compat import uuid7
 
+from .batch_options import ThresholdOptions, require_names
 from .canary import Canary, rest_of, stopped_by
 from .corrections import create_corrected
 from .edit_checks import check_edit
@@ -180,7 +182,7 @@ class BatchRepairs(BatchQueries):
         rest = await create_child(self._database, origin, selection, self._limits, actor)
         return None if rest == batch_id else rest
 
-    async def set_thresholds(self, batch_id: UUID, **given: float | None) -> None:
+    async def set_thresholds(self, batch_id: UUID, **given: Unpack[ThresholdOptions]) -> None:
         """Say how many items of a batch may fail, for everybody who works on it from now on.
 
         Args:
@@ -190,7 +192,9 @@ class BatchRepairs(BatchQueries):
 
         Raises:
             ConfigurationError: One of them cannot work.
+            TypeError: There is no such threshold.
         """
+        require_names("set_thresholds", given, ThresholdOptions)
         changed = {name: value for name, value in given.items() if value is not None}
         if not changed:
             return

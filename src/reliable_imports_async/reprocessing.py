@@ -15,6 +15,7 @@ from .guarded import Connection
 from .loading import range_size
 from .models import BatchStatus, ImportBatch, LogLevel
 from .records import Limits, from_value
+from .sources import SourceInfo
 from .store import batches, lineage, logs, ranges
 from .store.batches import NewBatch
 from .store.lineage import EligibleItem
@@ -272,12 +273,14 @@ async def insert_child(
     *,
     actor: str | None,
     options: Mapping[str, Any],
+    file: SourceInfo | None = None,
 ) -> None:
     """The child's row, ranges and first log line, once its items are there.
 
     Args:
         how: What its items were selected by, for the log.
         options: Its own, beside those it inherits.
+        file: What its records were read from, where that is a file of its own.
     """
     new = NewBatch(
         id=child_id,
@@ -288,11 +291,13 @@ async def insert_child(
         created_by=actor,
         source_name=batch.source_name,
         source_columns=batch.source_columns,
+        source_encoding=None if file is None else file.encoding,
+        notes=() if file is None else file.notes,
     )
     inherited = {name: value for name, value in batch.options.items() if name not in OWN_OPTIONS}
     texts = exact_json.write(dict(batch.metadata)).decode(), json.dumps({**inherited, **options})
     await batches.insert(conn, new, *texts)
-    await batches.complete_creation(conn, child_id, count, b"")
+    await batches.complete_creation(conn, new, count, b"")
     await ranges.insert(conn, child_id, count, range_size(count), with_failures=False)
     details = {"actor": actor, "items": count, "reprocesses": batch.id, **how}
     await logs.insert(conn, child_id, LogLevel.INFO, "batch created", details)

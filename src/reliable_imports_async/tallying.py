@@ -74,6 +74,7 @@ class Tally:
         self, batch: ImportBatch, summary: BatchSummary, unreadable: Sequence[FailureGroup]
     ) -> None:
         self._batch = batch
+        self._notes = summary.notes
         self._counts: Counter[str] = Counter(failed=summary.failed_items)
         self._groups = {
             one.group: _Group(one, list(one.sample_items), count=one.count) for one in unreadable
@@ -127,7 +128,7 @@ class Tally:
                 for table, rows in sorted(changes.items())
             ),
             seconds=round(seconds, 3),
-            notes=tuple(notes),
+            notes=(*self._notes, *notes),
         )
 
     def _add_failure(self, item: ImportBatchItem[Any], outcome: Failed) -> None:

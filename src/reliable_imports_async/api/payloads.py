@@ -66,7 +66,7 @@ def _digits(value: Any) -> Any:
 
 
 class Expected(Payload):
-    """Control totals: a batch whose records do not add up to them ends failed."""
+    """Control totals: a batch whose records do not add up to them is refused."""
 
     count: int | None = Field(default=None, ge=0, le=LARGEST_NUMBER)
     sum: dict[Text, Annotated[str | int | float, BeforeValidator(_digits)]] = Field(
@@ -95,6 +95,9 @@ class CreateBatch(Thresholds):
         default=None, description="`false` processes unchanged items as well."
     )
     expect: Expected | None = None
+    allow_empty: bool = Field(
+        default=False, description="Create a batch even where there are no records."
+    )
 
 
 class ProcessBatch(Thresholds):
@@ -182,6 +185,9 @@ class UploadQuery(Payload):
     expect_count: int | None = Field(
         default=None, ge=0, le=LARGEST_NUMBER, description="How many records it must hold."
     )
+    allow_empty: bool = Field(
+        default=False, description="Create a batch even from a file without records."
+    )
     max_failures: int | None = Field(default=None, ge=0, le=LARGEST_NUMBER)
     max_failure_rate: float | None = Field(default=None, ge=0, le=1)
     min_processed: int | None = Field(default=None, ge=1, le=LARGEST_NUMBER)
@@ -255,6 +261,8 @@ class BatchAnswer(BaseModel):
     finished_at: datetime | None
     created_by: str | None
     source_name: str | None
+    source_encoding: str | None
+    notes: list[str] = Field(description="About how the records were read: encoding, columns.")
     pause_reason: str | None
     error: str | None
     groups: list[GroupAnswer] = Field(description="Failed items by cause, largest first.")

@@ -3,6 +3,7 @@
 0 completed · 1 some items failed · 2 usage, configuration, not found, conflict
 3 database unavailable, schema, unexpected error
 4 stopped, paused or cancelled, or only one may run and another does
+5 the file has no records
 """
 
 import os
@@ -18,6 +19,7 @@ from ..errors import (
     BatchPaused,
     DatabaseUnavailable,
     EmbeddedServerError,
+    NothingInSource,
     ReliableImportsError,
     SchemaError,
 )
@@ -26,7 +28,7 @@ from ..models import BatchStatus, BatchSummary
 from .output import Output
 from .text import plain
 
-COMPLETED, SOME_FAILED, USAGE, UNAVAILABLE, STOPPED = range(5)
+COMPLETED, SOME_FAILED, USAGE, UNAVAILABLE, STOPPED, EMPTY = range(6)
 
 ClickException: Any = typer.BadParameter.__mro__[2]  # typer carries its own click, or uses click
 
@@ -93,6 +95,8 @@ def report(exc: BaseException, output: Output) -> int:
 def _code(error: ReliableImportsError) -> int:
     if isinstance(error, BatchPaused | BatchCancelled | AnotherBatchRuns | Stopped):
         return STOPPED
+    if isinstance(error, NothingInSource):
+        return EMPTY
     if isinstance(error, (*_UNAVAILABLE, UnexpectedError, ConnectionBroke)):
         return UNAVAILABLE
     return USAGE

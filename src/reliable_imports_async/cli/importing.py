@@ -13,11 +13,13 @@ from typing import Annotated, Any, BinaryIO
 import typer
 from anyio import to_thread
 
+from ..batch_options import ThresholdOptions
 from ..manager import BatchManager
 from ..sources import read_file
 from .failures import UsageRefused
 from .invocation import Invocation
 from .options import (
+    AllowEmpty,
     BatchName,
     Columns,
     Concurrency,
@@ -60,6 +62,7 @@ async def import_file(  # noqa: PLR0913 - the command's options
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     columns: Columns = None,
+    allow_empty: AllowEmpty = False,
     name: SourceName = None,
     metadata: Metadata = None,
     idempotency_key: IdempotencyKey = None,
@@ -87,6 +90,7 @@ async def import_file(  # noqa: PLR0913 - the command's options
         "metadata": _metadata(metadata),
         "idempotency_key": idempotency_key,
         "on_same_file": on_same_file.value,
+        "allow_empty": allow_empty,
         "max_failures": max_failures,
         "max_failure_rate": max_failure_rate,
         "min_processed": min_processed,
@@ -117,7 +121,7 @@ async def process(
         raise UsageRefused(
             "A dry run cannot be queued for the workers.", hint="leave out --background."
         )
-    given = {
+    given: ThresholdOptions = {
         "max_failures": max_failures,
         "max_failure_rate": max_failure_rate,
         "min_processed": min_processed,

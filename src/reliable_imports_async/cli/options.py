@@ -132,7 +132,10 @@ Trial = Annotated[
 ExpectCount = Annotated[
     int | None,
     typer.Option(
-        "--expect-count", min=0, metavar="N", help="The batch fails unless it has N records."
+        "--expect-count",
+        min=0,
+        metavar="N",
+        help="Nothing is imported unless the file has N records.",
     ),
 ]
 ExpectSum = Annotated[
@@ -163,6 +166,14 @@ Delimiter = Annotated[
 ]
 Encoding = Annotated[
     str | None, typer.Option("--encoding", help="Such as utf-8.", rich_help_panel=READING)
+]
+AllowEmpty = Annotated[
+    bool,
+    typer.Option(
+        "--allow-empty",
+        help="A file without records is fine; without this the exit code is 5.",
+        rich_help_panel=READING,
+    ),
 ]
 Columns = Annotated[
     str | None,

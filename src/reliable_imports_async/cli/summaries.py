@@ -24,6 +24,7 @@ STATUS_STYLES = {
     "cancelled": "magenta",
 }
 MESSAGE_LENGTH = 300
+NOTE_LENGTH = 2_000
 
 
 def summary_view(
@@ -47,6 +48,8 @@ def summary_view(
     if standing := _standing(summary):
         yield _indented(standing)
     yield _indented(_origin(summary))
+    for note in summary.notes:
+        yield _note(note)
     for label, reason in (
         ("Paused", summary.pause_reason),
         ("Error", summary.error),
@@ -189,6 +192,10 @@ def groups_view(groups: Sequence[FailureGroup]) -> Table:
     for group in groups:
         grid.add_row(number(group.count), _cause(group))
     return grid
+
+
+def _note(text: str) -> Text:
+    return Text.assemble(("Note: ", "bold yellow"), one_line(text, NOTE_LENGTH))
 
 
 def _reasons(skip_reasons: Sequence[tuple[str, int]]) -> Table:

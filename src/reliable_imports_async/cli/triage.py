@@ -1,6 +1,6 @@
 """failures, edit, reprocess: from failed records to imported ones."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from .. import exact_json
 from ..exporting import ExportFormat
 from ..manager import BatchManager
 from ..models import BatchSummary, ImportBatchItem
+from ..sources import Source, read_file
 from ..wording import counted
 from .failures import UsageRefused
 from .importing import full_group
@@ -20,6 +21,7 @@ from .options import (
     LARGEST_NUMBER,
     BatchName,
     Concurrency,
+    Encoding,
     Group,
     ItemNumber,
     Reason,
@@ -81,6 +83,12 @@ async def failures(
     format: Annotated[  # noqa: A002 - the option's name
         str | None, typer.Option("--format", help="csv or jsonl; by default by FILE's name.")
     ] = None,
+    excel: Annotated[
+        bool,
+        typer.Option(
+            "--excel", help="Begin CSV with a byte order mark: Excel then knows that it is UTF-8."
+        ),
+    ] = False,
     yes: Yes = False,
 ) -> None:
     """Show the outstanding failures of an import and its reprocessings; or export them.
@@ -97,7 +105,11 @@ async def failures(
             root = tail(summary.root_batch_id)
             cli.output.note(f"{tail(batch_id)} is a reprocessing of batch {root}.", "dim")
         if export is not None:
-            await _export(cli, manager, summary.root_batch_id, group, export, format, yes=yes)
+            kind = _kind(export, format)
+            chunks = manager.export_failures(
+                summary.root_batch_id, format=kind, group=group, byte_order_mark=excel
+            )
+            await _export(cli, summary.root_batch_id, chunks, export, yes=yes)
             return
         family = await manager.lineage(batch_id) if not summary.outstanding_items else ()
     shown = [one for one in groups if group in {None, one.group}]
@@ -167,6 +179,7 @@ async def reprocess(  # noqa: PLR0913 - the command's options
     group: Group = None,
     item: Items = None,
     from_file: FromFile = None,
+    encoding: Encoding = None,
     canary: Canary = None,
     min_success: MinSuccess = 0.9,
     everything: Everything = False,
@@ -179,11 +192,14 @@ async def reprocess(  # noqa: PLR0913 - the command's options
         raise UsageRefused("--all means every item; it goes with no other selection.")
     if from_file is not None and (group or item or canary or everything):
         raise UsageRefused("--from-file runs exactly the file's rows; it goes with no selection.")
+    if encoding is not None and from_file is None:
+        raise UsageRefused("--encoding says how to read a file.", hint="pass --from-file as well.")
     async with cli.manager(concurrency=concurrency, discover=True) as manager:
         batch_id = await manager.find_batch(batch)
         run = Run(cli, manager, tolerate=tolerate or 0.0)
         if from_file is not None:
-            return await _corrected(cli, manager, run, batch_id, Path(from_file))
+            source = read_file(Path(from_file), encoding=encoding)
+            return await _corrected(cli, manager, run, batch_id, source)
         if everything:
             await _confirm_all(cli, manager, batch_id, yes=yes)
         elif group is not None:
@@ -206,7 +222,7 @@ async def _confirm_all(
 
 
 async def _corrected(
-    cli: Invocation, manager: BatchManager, run: Run, batch_id: UUID, file: Path
+    cli: Invocation, manager: BatchManager, run: Run, batch_id: UUID, file: Source
 ) -> int:
     corrected = await manager.create_corrected_batch(batch_id, file, actor=cli.actor)
     note = cli.output.note
@@ -225,16 +241,12 @@ async def _corrected(
 
 async def _export(
     cli: Invocation,
-    manager: BatchManager,
     batch_id: UUID,
-    group: str | None,
+    chunks: AsyncIterator[bytes],
     target: str,
-    wanted: str | None,
     *,
     yes: bool,
 ) -> None:
-    kind = _kind(target, wanted)
-    chunks = manager.export_failures(batch_id, format=kind, group=group)
     if target == "-":
         async for chunk in chunks:
             cli.output.write(chunk)

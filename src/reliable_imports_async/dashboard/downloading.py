@@ -36,7 +36,7 @@ async def download(visit: Visit) -> Response:
     group = str(form.get("group", "")) or None
     visit.done(row, f"failures downloaded as {kind}")
     await visit.call.store_log(row.id)
-    chunks = visit.manager.export_failures(row.id, format=kind, group=group)
+    chunks = visit.manager.export_failures(row.id, format=kind, group=group, byte_order_mark=True)
     name = f"failures-{row.batch_type}-{str(row.id)[-8:]}.{kind}"
     headers = {
         "Content-Disposition": f'attachment; filename="{name}"',

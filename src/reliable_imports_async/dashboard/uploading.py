@@ -17,6 +17,10 @@ from .rendering import render
 from .visits import Refused, Visit
 
 FORMATS = ("csv", "tsv", "jsonl", "json")
+ENCODINGS = (
+    "utf-8", "cp1252", "cp1250", "iso8859-2", "cp1251", "koi8-r", "shift_jis", "gb18030", "big5",
+    "euc_kr", "utf-16",
+)  # fmt: skip
 
 
 async def upload_page(visit: Visit) -> Response:
@@ -36,6 +40,7 @@ async def _upload_form(
         any_type=bool(names),
         batch_type=batch_type,
         formats=FORMATS,
+        encodings=ENCODINGS,
         error=error,
         earlier=getattr(error, "batch_id", None),
     )
@@ -62,6 +67,7 @@ async def upload(visit: Visit) -> Response:
                 max_failure_rate=data.max_failure_rate,
                 min_processed=data.min_processed,
                 expect=None if data.expect is None else data.expect.model_dump(),
+                allow_empty="allow_empty" in form or data.allow_empty,
             )
         except (SourceError, ConflictError) as exc:
             status = 409 if isinstance(exc, ConflictError) else 422
@@ -80,7 +86,7 @@ async def corrected_page(visit: Visit) -> Response:
     """Ask for a corrected file of failures."""
     row = await visit.call.batch("reprocess")
     await visit.call.permit(row, "edit")
-    return render(visit, "corrected.html", batch=row, error=None, result=None)
+    return render(visit, "corrected.html", batch=row, error=None, result=None, encodings=ENCODINGS)
 
 
 async def corrected(visit: Visit) -> Response:
@@ -95,7 +101,15 @@ async def corrected(visit: Visit) -> Response:
                 row.id, _source(visit, form), actor=visit.call.user_id
             )
         except SourceError as exc:
-            return render(visit, "corrected.html", code=422, batch=row, error=exc, result=None)
+            return render(
+                visit,
+                "corrected.html",
+                code=422,
+                batch=row,
+                error=exc,
+                result=None,
+                encodings=ENCODINGS,
+            )
     finally:
         await form.close()
     visit.done(row, "corrected file uploaded")
@@ -103,7 +117,9 @@ async def corrected(visit: Visit) -> Response:
     await visit.manager.enqueue_batch(result.batch_id)
     if not result.refused_rows:
         return visit.to(f"/batches/{result.batch_id}")
-    return render(visit, "corrected.html", batch=row, error=None, result=result)
+    return render(
+        visit, "corrected.html", batch=row, error=None, result=result, encodings=ENCODINGS
+    )
 
 
 def _source(visit: Visit, form: FormData) -> Source:
@@ -115,5 +131,6 @@ def _source(visit: Visit, form: FormData) -> Source:
         file.file,
         name=file.filename[-255:],
         format=kind if kind in FORMATS else None,
+        encoding=str(form.get("encoding", "")).strip() or None,
         max_ratio=visit.manager.settings.max_upload_ratio,
     )

@@ -10,10 +10,12 @@ from reliable_imports_async.wording import counted
 from .csv_row import CsvRow
 from .csv_text import usual_row
 from .encoding import UTF_8
-from .lines import Lines, without_return
+from .lines import Lines
 from .source import Read
 
 MAX_ROW_LINES = 1_000
+SWALLOWED_LINES, SWALLOWED_WIDTH = 2, 3  # so many lines with so many fields each are no text
+_BROKEN = "a line end outside quotes: either it ends a row, or the value needs quotes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,17 @@ class CsvReader:
         self.lines = Lines(read, longest=limits.record_bytes + 2, newline=dialect.newline)
         self._dialect = dialect
         self._limits = limits
+        self._width: int | None = None  # of the header
+        # A line may end with the other sign as well: CR LF, CR CR LF, or one LF in a file of CRs.
+        self._strips, self._foreign = (b"\r", b"\r") if dialect.newline == b"\n" else (b"\n", b"\n")
 
     def records(self, columns: tuple[str, ...]) -> Iterator[StoredRecord]:
         """The rows that are left, as records with these columns; blank lines are no rows."""
         limits, lines, width = self._limits, self.lines, len(columns)
+        self._width = width
         as_text = usual_row(columns, self._dialect.delimiter, self._dialect.encoding)
         while (line := lines.next()) is not None:
-            raw = line[:-1] if line[-1:] == b"\r" else line
+            raw = line.rstrip(self._strips) if line[-1:] == self._strips else line
             text = as_text(raw)
             if text is not None and len(text) <= limits.record_bytes:
                 yield StoredRecord(text, None, lines.number, None)
@@ -77,6 +83,8 @@ class CsvReader:
         """The fields of a row that is one sound line: fast. Of any other row, none."""
         try:
             text = raw.decode(self._dialect.encoding)
+            if self._foreign in raw:
+                return []
             if b'"' not in raw:
                 return text.split(self._dialect.delimiter) if raw else []
             if text[-1] in "\r\n":  # the csv module would drop it
@@ -105,22 +113,53 @@ class CsvReader:
     def _row(self, line: bytes) -> Row | None:
         """The row that begins with a line, which may take more lines; None for a blank line."""
         number = self.lines.number
-        raw = without_return(line)
-        if not raw:
+        raw = self._bare(line)
+        if not raw or self._is_blank(raw):
             return None
         if len(raw) > self._limits.record_bytes:
             return Row(number, raw, [], f"line {number} is longer than a record may be")
         taken = [line]
         parsed, problem = self._parse(taken)
-        if parsed.is_never_closed:
+        if parsed.is_never_closed or self._swallows(taken):
             keep = parsed.opened_in + 1
             self.lines.give_back(taken[keep:])
             del taken[keep:]
             problem = f"line {number + parsed.opened_in}: a quote opened here is never closed"
         elif parsed.stray:
             problem = f"line {number + len(taken) - 1}: {parsed.stray}"
-        raw = without_return(self._dialect.newline.join(taken))
+        elif parsed.is_broken:
+            if len(taken) == 1 and (first := self._divided(raw)) is not None:
+                return Row(number, *first)
+            problem = problem or f"line {number}: {_BROKEN}"
+        raw = self._bare(self._dialect.newline.join(taken))
         return Row(number, raw, parsed.fields, problem)
+
+    def _bare(self, line: bytes) -> bytes:
+        """A line without what is left of its line end, and of the one before it."""
+        return line.strip(b"\n") if self._strips == b"\n" else line.rstrip(b"\r")
+
+    def _is_blank(self, raw: bytes) -> bool:
+        """Whether a line has nothing but spaces, and no fields either."""
+        if self._width == 1 or not raw.isspace():
+            return False
+        return self._dialect.delimiter.encode() not in raw
+
+    def _swallows(self, taken: list[bytes]) -> bool:
+        """Whether the lines within a row are rows themselves, so that a quote is missing."""
+        width = self._width or 0
+        if width < SWALLOWED_WIDTH or len(taken) < SWALLOWED_LINES + 2:
+            return False
+        delimiter = self._dialect.delimiter.encode()
+        return all(line.count(delimiter) == width - 1 for line in taken[1:-1])
+
+    def _divided(self, raw: bytes) -> tuple[bytes, list[str]] | None:
+        """The first of several rows in a line that ends in two ways; the others come next."""
+        pieces = [piece for piece in raw.split(self._foreign) if piece]
+        rows = [self._simple_fields(piece) for piece in pieces]
+        if self._width in {None, 1} or any(len(row) != self._width for row in rows):
+            return None
+        self.lines.put(pieces[1:])
+        return pieces[0], rows[0]
 
     def _parse(self, taken: list[bytes]) -> tuple[CsvRow, str | None]:
         """Read a row, adding to `taken` the lines it goes on with; and what does not decode."""
@@ -140,15 +179,14 @@ class CsvReader:
 
     def _decode(self, line: bytes) -> tuple[tuple[str, str], str | None]:
         """A line and its line end as text, and why that is not faithful."""
-        content = without_return(line)
-        newline = self._dialect.newline.decode()
-        ending = newline if len(content) == len(line) else "\r" + newline
+        content = line.rstrip(self._strips)
+        ending = (line[len(content) :] + self._dialect.newline).decode()
         try:
             return (content.decode(self._dialect.encoding), ending), None
         except UnicodeDecodeError as error:
             problem = (
                 f"line {self.lines.number}: byte {error.start} (0x{content[error.start]:02x}) is "
-                f"not valid {self._dialect.encoding}; pass encoding= with the file's encoding"
+                f"not valid {self._dialect.encoding}"
             )
             readable = content.decode(self._dialect.encoding, "surrogateescape")
             return (readable, ending), problem

@@ -28,15 +28,19 @@ class CsvRow:
         is_open: Whether the last line ended inside quotes.
         opened_in: The line (from 0) in which the last field that was not complete at once began.
         stray: What is wrong with text behind a closing quote, or None.
+        is_broken: Whether a line end is in a field without quotes.
     """
 
-    __slots__ = ("_delimiter", "_lines", "_parts", "fields", "is_open", "opened_in", "stray")
+    __slots__ = (
+        "_delimiter", "_lines", "_parts", "fields", "is_broken", "is_open", "opened_in", "stray",
+    )  # fmt: skip
 
     def __init__(self, delimiter: str) -> None:
         self.fields: list[str] = []
         self.is_open = False
         self.opened_in = 0
         self.stray: str | None = None
+        self.is_broken = False
         self._delimiter = delimiter
         self._lines = 0
         self._parts: list[str] = []
@@ -77,6 +81,7 @@ class CsvRow:
         quoted, plain, delimiter = match.groups()
         if quoted is None:
             self.fields.append(plain)
+            self.is_broken = self.is_broken or "\r" in plain or "\n" in plain
         else:
             self._add_quoted(quoted)
         return match.end() if delimiter else None

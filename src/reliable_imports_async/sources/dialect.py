@@ -1,6 +1,7 @@
 """The delimiter, the line ends and the columns of a CSV file, found in its first rows."""
 
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -12,6 +13,10 @@ from .csv_lines import CsvReader, Dialect, Row
 CANDIDATES = ",;\t|"  # in doubt, the first one
 _SAMPLE_BYTES = 64 * 1024
 _SAMPLE_ROWS = 50
+_MARK = "\ufeff"  # written twice, or by a program that does not know it
+_QUOTED = re.compile(rb'"[^"]*+"')
+_RETURN = re.compile(rb"\r(?!\r*\n)")
+_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
 def known_delimiter(delimiter: str) -> str:
@@ -41,8 +46,30 @@ def known_columns(columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def found_newline(sample: bytes) -> bytes:
-    """What ends the lines: a newline, or a carriage return in files that have no newline."""
-    return b"\r" if b"\n" not in sample and b"\r" in sample.rstrip(b"\r") else b"\n"
+    """What ends most lines outside of quotes: a newline, or a carriage return alone."""
+    if b"\r" not in sample:
+        return b"\n"
+    outside = _QUOTED.sub(b"", sample[:_SAMPLE_BYTES])
+    newlines = outside.count(b"\n")
+    return b"\r" if len(_RETURN.findall(outside)) > newlines else b"\n"
+
+
+def refuse_separator_line(sample: bytes) -> None:
+    """Refuse a file that begins with the line by which Excel is told the delimiter.
+
+    Raises:
+        SourceError: It begins so.
+    """
+    line = sample[:20].split(b"\n")[0].split(b"\r")[0].decode("latin-1")
+    if match := _SEPARATOR.fullmatch(line):
+        name = repr(match[1])
+        raise SourceError(
+            f"The first line of the file is {line!r}: it tells Excel the delimiter and is not the "
+            "header.",
+            hint=f"delete that line and pass delimiter={name}.",
+            cli_hint=f"delete that line, e.g. with `tail -n +2`, and pass --delimiter {name}.",
+            web_hint=f"delete that line; the delimiter {name} is detected without it.",
+        )
 
 
 def found_delimiter(sample: bytes, encoding: str, newline: bytes, width: int | None) -> str:
@@ -84,10 +111,10 @@ def columns_of(header: Row) -> tuple[str, ...]:
     """
     where = f"The header in line {header.line}"
     if header.problem is not None:
-        message = f"{where} cannot be read: {header.problem}."
-        raise SourceError(message, hint=_HINT, cli_hint=_CLI_HINT, web_hint=_WEB_HINT)
-    _require_names(header.fields, where)
-    return tuple(header.fields)
+        raise SourceError(f"{where} cannot be read: {header.problem}.", **_HINTS)
+    names = [name.removeprefix(_MARK) for name in header.fields[:1]] + header.fields[1:]
+    _require_names(names, where)
+    return tuple(names)
 
 
 def _require_names(names: list[str], where: str) -> None:
@@ -96,10 +123,15 @@ def _require_names(names: list[str], where: str) -> None:
     bad = [repr(name) for name in names if "\0" in name]
     for kind, found in (("no name in column", empty), ("twice", twice), ("with NUL", bad)):
         if found:
-            message = f"{where} has {kind} {', '.join(found[:20])}."
-            raise SourceError(message, hint=_HINT, cli_hint=_CLI_HINT, web_hint=_WEB_HINT)
+            raise SourceError(f"{where} has {kind} {', '.join(found[:20])}.", **_HINTS)
 
 
-_HINT = "give every column a name of its own, or pass columns= if the file has no header."
-_CLI_HINT = "give every column a name of its own; if the file has no header, use --columns A,B,C."
-_WEB_HINT = "the first line of the file must contain the column names, each of them once."
+_RENAME = (
+    "give every column a name of its own in the first line of the file, and delete whatever lines "
+    "are above it"
+)
+_HINTS = {
+    "hint": f"{_RENAME}; pass columns= if the file has no header line at all.",
+    "cli_hint": f"{_RENAME}; pass --columns A,B,… if the file has no header line at all.",
+    "web_hint": f"{_RENAME}.",
+}

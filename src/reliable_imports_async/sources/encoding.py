@@ -22,21 +22,6 @@ def marked_encoding(sample: bytes) -> str | None:
     return next((name for mark, name in _MARKS if sample.startswith(mark)), None)
 
 
-def guessed_encoding(sample: bytes, *, complete: bool) -> str:
-    """UTF-8 when the beginning of a file is valid UTF-8, otherwise Windows-1252.
-
-    Args:
-        sample: The first bytes of the file.
-        complete: Whether they are the whole file; otherwise the last character may be cut.
-    """
-    decoder = codecs.getincrementaldecoder(UTF_8)()
-    try:
-        decoder.decode(sample, final=complete)
-    except UnicodeDecodeError:
-        return "cp1252"
-    return UTF_8
-
-
 def known_encoding(name: str) -> str:
     """The codec's own name of an encoding.
 

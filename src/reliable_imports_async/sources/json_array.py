@@ -46,6 +46,26 @@ def json_array(read: Read, limits: Limits) -> Iterator[StoredRecord]:
     yield from _after_last(scanner, limits, ended=byte == b"]")
 
 
+def json_stream(read: Read, limits: Limits) -> Iterator[StoredRecord]:
+    """One record per object of a file in which objects follow each other, in any layout.
+
+    Args:
+        read: Reads the file.
+        limits: The largest size and depth of an object.
+    """
+    scanner = _Scanner(read, limits.record_bytes + 1, alone=True)
+    while byte := scanner.skip_space():
+        if byte == b",":
+            scanner.skip_byte()
+            continue
+        line = scanner.line
+        raw = scanner.element()
+        if not scanner.is_between:
+            yield _last(scanner, raw, line, limits)
+            return
+        yield _element(raw, line, limits)
+
+
 def _element(raw: bytes, line: int, limits: Limits) -> StoredRecord:
     if len(raw) > limits.record_bytes:
         reason = "the element is longer than a record may be"
@@ -81,8 +101,9 @@ def _after_last(scanner: "_Scanner", limits: Limits, *, ended: bool) -> Iterator
 class _Scanner:
     """A position in the file, its line, and how deep inside an element it is."""
 
-    def __init__(self, read: Read, longest: int) -> None:
+    def __init__(self, read: Read, longest: int, *, alone: bool = False) -> None:
         self.line = 1
+        self._alone = alone  # elements follow each other without a comma
         self._read = read
         self._longest = longest  # bytes of an element that are kept
         self._data = b""
@@ -122,7 +143,7 @@ class _Scanner:
         """Go to the comma or bracket behind an element; its text, or the beginning of it."""
         kept = bytearray()
         while self.peek():
-            end, is_end = self._scan(self._data, self._position)
+            end, is_end = self._scan(self._data, self._position, begun=bool(kept))
             kept += self._data[self._position : min(end, self._position + self._room(kept))]
             self._move(end)
             if is_end:
@@ -144,23 +165,27 @@ class _Scanner:
         self.line += self._data.count(b"\n", self._position, position)
         self._position = position
 
-    def _scan(self, data: bytes, position: int) -> tuple[int, bool]:
+    def _scan(self, data: bytes, position: int, *, begun: bool) -> tuple[int, bool]:
         """Where the element ends, or the data, and whether to look no further."""
-        size = len(data)
+        size, start = len(data), position
         while position < size:
             if self._in_string:
                 position = self._scan_string(data, position)
                 continue
             position = _end(_NESTED if self._depth else _TOP, data, position)
             byte = data[position : position + 1]
-            if self._depth == 0 and byte in {b",", b"]"}:
+            if self._depth == 0 and byte in {b",", b"]"} and not (self._alone and byte == b"]"):
                 return position, True
             if byte in {b"{", b"["}:
+                if self._alone and not self._depth and (begun or position > start):
+                    return position, True  # what stands before is no part of it
                 self._depth += 1
                 if self.is_lost:
                     return position, True
             elif byte in {b"}", b"]"}:
                 self._depth = max(0, self._depth - 1)
+                if self._alone and not self._depth:
+                    return position + 1, True
             elif byte:
                 self._in_string = True  # this block has only its beginning
             position = min(position + 1, size)

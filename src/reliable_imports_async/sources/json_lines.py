@@ -1,10 +1,11 @@
-"""JSON Lines: one object per line, split on the newline byte only. Or one object per file."""
+"""JSON Lines: one object per line, split on the newline byte only."""
 
+import io
 from collections.abc import Iterator
 
 from reliable_imports_async.records import Limits, StoredRecord, from_json, unreadable
 
-from .encoding import read_up_to
+from .json_array import json_stream
 from .lines import Lines, without_return
 from .source import Read
 
@@ -18,16 +19,15 @@ def json_lines(read: Read, limits: Limits) -> Iterator[StoredRecord]:
             reason = "the line is longer than a record may be"
             yield unreadable(raw, line=lines.number, reason=reason, limits=limits)
         elif raw and not raw.isspace():
-            yield from_json(raw, line=lines.number, limits=limits)
+            yield from _records(raw, lines.number, limits)
 
 
-def json_object(read: Read, limits: Limits) -> Iterator[StoredRecord]:
-    """The one record of a file that holds a single object."""
-    raw = read_up_to(read, limits.record_bytes + 1)
-    start = len(raw) - len(raw.lstrip())
-    line = raw.count(b"\n", 0, start) + 1
-    if len(raw) > limits.record_bytes:
-        reason = "the file holds one object that is longer than a record may be"
-        yield unreadable(raw, line=line, reason=reason, limits=limits)
-    elif start < len(raw):
-        yield from_json(raw.strip(), line=line, limits=limits)
+def _records(raw: bytes, line: int, limits: Limits) -> list[StoredRecord]:
+    """The record of a line; several where several objects follow each other in it."""
+    record = from_json(raw, line=line, limits=limits)
+    if record.text is not None or raw.count(b"{") < 2:
+        return [record]
+    several = list(json_stream(io.BytesIO(raw).read, limits))
+    if len(several) > 1 and all(one.text is not None for one in several):
+        return [one._replace(line=line) for one in several]
+    return [record]

@@ -38,6 +38,10 @@ class Lines:
         self._ready.extendleft(reversed(lines))
         self.number -= len(lines)
 
+    def put(self, lines: list[bytes]) -> None:
+        """Go on with these lines, which were one."""
+        self._ready.extendleft(reversed(lines))
+
     def _refill(self) -> None:
         block = self._read(BLOCK)
         if not block:

@@ -10,23 +10,18 @@ from reliable_imports_async.records import DEFAULT_LIMITS, Limits, StoredRecord
 
 from .compression import MAGIC, Gunzip, OutputLimits
 from .csv_lines import CsvReader, Dialect
-from .dialect import columns_of, found_delimiter, found_newline
-from .encoding import (
-    UTF_8,
-    AsUtf8,
-    extends_ascii,
-    guessed_encoding,
-    marked_encoding,
-    read_up_to,
-    without_mark,
-)
-from .formats import format_by_content, format_by_name, is_gzip_name, json_layout
-from .json_array import json_array
-from .json_lines import json_lines, json_object
+from .detection import guessed_encoding, wide_encoding
+from .dialect import columns_of, found_delimiter, found_newline, refuse_separator_line
+from .encoding import UTF_8, AsUtf8, extends_ascii, marked_encoding, read_up_to, without_mark
+from .formats import format_by_content, format_by_name, is_gzip_name, json_layout, refuse_wrapped
+from .json_array import json_array, json_stream
+from .json_lines import json_lines
+from .signatures import refuse_binary, refuse_markup, refuse_other_files
 from .source import Read, SourceInfo, in_chunks
 from .spool import StoredFile
 
 SAMPLE_BYTES = 1_048_576
+HEAD_BYTES, HEAD_LINES = 16_384, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +36,7 @@ class FileOptions:
     output: OutputLimits
 
 
-_JSON_READERS = {"lines": json_lines, "array": json_array, "object": json_object}
+_JSON_READERS = {"lines": json_lines, "array": json_array, "stream": json_stream}
 
 
 class OpenedFile:
@@ -52,16 +47,22 @@ class OpenedFile:
         self._options = options
         self._position = 0
         self._is_gzip = self._found_gzip(name)
+        self._notes: list[str] = []
         sample = read_up_to(self._content(), SAMPLE_BYTES)
-        encoding = options.encoding or marked_encoding(sample)
+        refuse_other_files(sample, None if self._is_gzip else file.file)
+        encoding = self._told_encoding(sample)
         self._encoding = encoding or UTF_8
         self._converts = not extends_ascii(self._encoding)
         text = read_up_to(self._text(), SAMPLE_BYTES)
+        if options.format is None:
+            refuse_markup(text)
+        refuse_binary(text)
         kind = options.format or format_by_name(name) or format_by_content(text)
         columns = None
         if kind in {"csv", "tsv"}:
             if encoding is None:
-                self._encoding = guessed_encoding(sample, complete=len(sample) < SAMPLE_BYTES)
+                self._encoding, note = guessed_encoding(self._content())
+                self._notes += [note] if note else []
             self._layout = "csv"
             self._dialect = self._found_dialect(text, kind)
             columns, self._header_lines = self._found_columns()
@@ -69,7 +70,16 @@ class OpenedFile:
             self._layout = self._found_json_layout(text, kind)
             self._converts = self._encoding != UTF_8
             kind = "jsonl" if self._layout == "lines" else "json"
-        self.info = SourceInfo(name, file.size, file.sha256, columns, kind)
+        self.info = SourceInfo(
+            name,
+            file.size,
+            file.sha256,
+            columns,
+            kind,
+            self._encoding,
+            tuple(self._notes),
+            self._head(text) if self._layout == "csv" else (),
+        )
 
     @property
     def bytes_read(self) -> int:
@@ -96,6 +106,27 @@ class OpenedFile:
             yield from reader.records(self.info.columns or ())
         else:
             yield from _JSON_READERS[self._layout](self._text(), limits)
+
+    def _head(self, text: bytes) -> tuple[str, ...]:
+        """The first lines, for messages about them."""
+        encoding = UTF_8 if self._converts else self._encoding
+        lines = text[:HEAD_BYTES].decode(encoding, "replace").splitlines()
+        return tuple(line[:1000] for line in lines[:HEAD_LINES])
+
+    def _told_encoding(self, sample: bytes) -> str | None:
+        """The encoding that the caller names, else the one that the first bytes tell."""
+        asked, marked = self._options.encoding, marked_encoding(sample)
+        if asked is not None:
+            if marked is not None and marked != asked.removesuffix("-le").removesuffix("-be"):
+                self._notes.append(
+                    f"The file was read as {asked}, as asked, though its byte order mark says "
+                    f"{marked}."
+                )
+            return asked
+        wide = None if marked else wide_encoding(sample)
+        if wide is not None:
+            self._notes.append(f"The file does not say its encoding. It was read as {wide}.")
+        return marked or wide
 
     def _content(self) -> Read:
         """The bytes of the file from its beginning, unfolded."""
@@ -131,11 +162,17 @@ class OpenedFile:
                 cli_hint="leave out --columns and --delimiter, or add --format csv.",
                 web_hint="leave out `delimiter`, or set `format` to csv.",
             )
+        if self._options.format == "jsonl":
+            return "lines"
         complete = len(text) < SAMPLE_BYTES
-        return "lines" if kind == "jsonl" else json_layout(text, complete=complete)
+        layout = json_layout(text, complete=complete, named=kind == "jsonl")
+        if layout != "array":
+            refuse_wrapped(text, complete=complete)
+        return layout
 
     def _found_dialect(self, text: bytes, kind: str) -> Dialect:
         encoding = UTF_8 if self._converts else self._encoding
+        refuse_separator_line(text)
         newline = found_newline(text)
         width = len(self._options.columns) if self._options.columns else None
         delimiter = self._options.delimiter or ("\t" if kind == "tsv" else None)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from reliable_imports_async.records import Limits, StoredRecord
@@ -24,6 +24,9 @@ class SourceInfo:
         sha256: Hex digest of the bytes as they came.
         columns: The names of a CSV file's columns, in their order.
         format: "csv", "tsv", "jsonl" or "json".
+        encoding: The codec that a file is read with.
+        notes: What its owner should know about how it was read.
+        head: The first lines of a CSV file.
     """
 
     name: str | None = None
@@ -31,6 +34,9 @@ class SourceInfo:
     sha256: str | None = None
     columns: tuple[str, ...] | None = None
     format: str | None = None
+    encoding: str | None = None
+    notes: tuple[str, ...] = ()
+    head: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 class OpenedSource(Protocol):

@@ -33,7 +33,9 @@ SELECT b.id, b.created_at
 
 -- name: complete_creation
 -- Stores what is known once every record has been read.
-UPDATE reliable_imports.import_batches SET total_items = $2, content_sha256 = $3 WHERE id = $1;
+UPDATE reliable_imports.import_batches
+   SET total_items = $2, content_sha256 = $3, source_encoding = $4, notes = $5
+ WHERE id = $1;
 
 -- name: probe_batch_id
 -- Waits until a creation in doubt has ended: the insert blocks on its key. No row: that creation has committed.

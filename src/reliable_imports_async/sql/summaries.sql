@@ -27,7 +27,7 @@ lineages AS (
       FROM members n
      GROUP BY n.root_batch_id)
 SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.total_items, b.pause_reason,
-       b.error, b.source_name, b.created_by, b.created_at, b.started_at, b.finished_at, clock_timestamp() AS read_at,
+       b.error, b.source_name, b.source_encoding, b.notes, b.created_by, b.created_at, b.started_at, b.finished_at, clock_timestamp() AS read_at,
        n.completed, n.skipped, n.failed, n.deferred, l.outstanding, l.reprocesses_all
   FROM reliable_imports.import_batches b
   JOIN members n ON n.id = b.id
@@ -60,11 +60,18 @@ SELECT coalesce(sum(r.failed), 0)::integer AS failed,
  WHERE r.batch_id = $1;
 
 -- name: sums
--- The sums of some fields over all records of a batch; what is no number adds nothing.
-SELECT coalesce(sum(CASE WHEN i.source_data ->> k.name ~ '^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?\s*$'
-                         THEN (i.source_data ->> k.name)::numeric END), 0)::text AS total
+-- The sums of some fields over all records of a batch, in how many records each is, and how many of its values are no
+-- numbers; blank ones and nulls add nothing.
+SELECT coalesce(sum(CASE WHEN v.is_number THEN (i.source_data ->> k.name)::numeric END), 0)::text AS total,
+       count(*) FILTER (WHERE i.source_data ? k.name)::integer AS present,
+       count(*) FILTER (WHERE NOT v.is_number)::integer AS odd,
+       left(min(i.source_data ->> k.name) FILTER (WHERE NOT v.is_number), 100) AS example
   FROM unnest($2::text[]) WITH ORDINALITY AS k(name, n)
   LEFT JOIN reliable_imports.import_batch_items i ON i.batch_id = $1
+ CROSS JOIN LATERAL (
+       SELECT CASE WHEN btrim(i.source_data ->> k.name, E' \t\r\n') <> ''
+                   THEN i.source_data ->> k.name ~ '^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?\s*$'
+              END AS is_number) v
  GROUP BY k.n
  ORDER BY k.n;
 

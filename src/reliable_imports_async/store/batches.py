@@ -35,6 +35,8 @@ class NewBatch:
     source_size: int | None = None
     source_sha256: str | None = None
     source_columns: tuple[str, ...] | None = None
+    source_encoding: str | None = None
+    notes: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -83,9 +85,11 @@ async def find_same_file(
     return None if row is None else (row["id"], row["created_at"])
 
 
-async def complete_creation(conn: Connection, batch_id: UUID, total: int, sha256: bytes) -> None:
+async def complete_creation(conn: Connection, new: NewBatch, total: int, sha256: bytes) -> None:
     """Store what is known once every record was read."""
-    await conn.execute(_SQL["complete_creation"], batch_id, total, sha256)
+    await conn.execute(
+        _SQL["complete_creation"], new.id, total, sha256, new.source_encoding, new.notes
+    )
 
 
 async def creation_committed(conn: Connection, batch_id: UUID) -> bool:

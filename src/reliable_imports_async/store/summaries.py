@@ -1,7 +1,7 @@
 """Statements that sum up a batch."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import asyncpg
@@ -52,10 +52,26 @@ async def totals(conn: Connection, batch_id: UUID) -> tuple[int, int]:
     return row["failed"], row["settled"]
 
 
-async def sums(conn: Connection, batch_id: UUID, names: Sequence[str]) -> list[str]:
-    """The exact sums of some fields over all records of a batch, as numerals."""
-    rows = await conn.fetch(_SQL["sums"], batch_id, names)
-    return [row["total"] for row in rows]
+@dataclass(frozen=True, slots=True)
+class FieldSum:
+    """A field over all records of a batch.
+
+    Attributes:
+        total: The exact sum of its values, as a numeral.
+        present: How many records have it.
+        odd: How many of its values are neither numbers nor blank.
+        example: One of those.
+    """
+
+    total: str
+    present: int
+    odd: int
+    example: str | None
+
+
+async def sums(conn: Connection, batch_id: UUID, names: Sequence[str]) -> list[FieldSum]:
+    """What some fields add up to, in the order of their names."""
+    return [FieldSum(**row) for row in await conn.fetch(_SQL["sums"], batch_id, names)]
 
 
 async def groups(
@@ -127,6 +143,8 @@ def _summary(row: asyncpg.Record, outstanding: int) -> BatchSummary:
         pause_reason=row["pause_reason"],
         error=row["error"],
         source_name=row["source_name"],
+        source_encoding=row["source_encoding"],
+        notes=tuple(row["notes"]),
         created_by=row["created_by"],
     )
 

@@ -66,6 +66,7 @@ async def upload_batch(call: Call) -> Response:
         min_processed=query.min_processed,
         skip_unchanged=None if query.skip_unchanged is None else False,
         expect=None if query.expect_count is None else Expected(count=query.expect_count),
+        allow_empty=query.allow_empty,
     )
     known = await _batch_of_key(call)  # then its content decides, and hooks have run
     data = asked if known is not None else await call.about_to_create(asked)
@@ -132,6 +133,7 @@ async def _created(
         min_processed=data.min_processed,
         skip_unchanged=data.skip_unchanged,
         expect=None if data.expect is None else data.expect.model_dump(),
+        allow_empty=data.allow_empty,
     )
     if not created.replayed:
         async with call.hook():

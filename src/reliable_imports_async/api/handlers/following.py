@@ -93,7 +93,9 @@ async def export_jsonl(call: Call) -> Response:
 async def _export(call: Call, format: ExportFormat, media_type: str) -> Response:  # noqa: A002
     query = call.query(ExportQuery)
     batch = await call.batch("view")
-    chunks = call.manager.export_failures(batch.id, format=format, group=query.group)
+    chunks = call.manager.export_failures(
+        batch.id, format=format, group=query.group, byte_order_mark=True
+    )
     name = f"failures-{batch.batch_type}-{str(batch.id)[-8:]}.{format}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(chunks, headers=headers, media_type=media_type)
