@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 from . import copying, queueing
 from .copying import Loaded, Progress
 from .database import Database
-from .errors import ConfigurationError, IdempotencyConflict, SameFile
+from .errors import ConfigurationError, DatabaseReadOnly, IdempotencyConflict, SameFile
 from .guarded import Connection
 from .item_keys import ItemKeys
 from .judgement import is_outage
@@ -112,6 +112,8 @@ async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
             return batch_id
     except Exception as exc:
         # A lost connection says nothing about the COMMIT: ask, on a new one.
+        if isinstance(exc, DatabaseReadOnly):
+            raise
         if is_outage(exc) and await _committed(database, new.id):
             return new.id
         raise
