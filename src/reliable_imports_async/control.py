@@ -16,6 +16,7 @@ from .database import STATEMENT_SECONDS, Database
 from .guarded import Connection, PooledConnection
 from .judgement import is_outage
 from .models import BatchStatus, ImportBatchItem, ItemStatus
+from .server_refusals import explained
 from .settings import Settings
 from .store import ranges
 from .store.ranges import ClaimedRange, Counts, RunningCounts
@@ -208,10 +209,10 @@ class Control:
                 conn = self._kept = self._kept or await self._database.take_ours()
                 try:
                     return await statement(conn)
-                except asyncpg.PostgresError:
+                except asyncpg.PostgresError as exc:
                     if conn.is_closed():
                         await self._drop_kept()
-                    raise
+                    raise explained(exc) or exc from None
                 except BaseException:
                     await self._drop_kept()
                     raise

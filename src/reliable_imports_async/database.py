@@ -12,6 +12,7 @@ import asyncpg
 from .embedded import EmbeddedServer, is_embedded_url, parse_embedded_url
 from .errors import (
     ConfigurationError,
+    DatabaseReadOnly,
     DatabaseUnavailable,
     DatabaseUrlMissing,
     PoolerUnsupported,
@@ -21,6 +22,7 @@ from .errors import (
 from .guarded import Connection, PooledConnection, drop, is_lost
 from .own_connection import OwnConnection
 from .safe_text import Redact, password_of, redact_patterns, redactor
+from .server_refusals import explained
 from .settings import Settings
 from .sql import statements
 from .transaction_control import Trace
@@ -167,7 +169,9 @@ class Database:
                 if self._given is None and not shared and conn not in self._traces:
                     with suppress(asyncpg.InterfaceError):  # it broke meanwhile
                         conn.mark_untouched()  # type: ignore[attr-defined]  # a proxy passes it on
-            except asyncpg.PostgresError:
+            except asyncpg.PostgresError as exc:
+                if not shared and (refusal := explained(exc)) is not None:
+                    raise refusal from exc
                 raise
             except BaseException:
                 drop(conn)
@@ -184,6 +188,19 @@ class Database:
     def has_trace(self, conn: PooledConnection) -> bool:
         """Whether user code has left something on a connection since it was taken."""
         return conn in self._traces
+
+    async def require_writable(self) -> None:
+        """Refuse a server that takes no writes, before anything waits for it.
+
+        Raises:
+            DatabaseReadOnly: It is a standby, or its transactions are read-only.
+        """
+        async with self.connection() as conn:
+            if await conn.fetchval(_READ_ONLY):
+                standby = await conn.fetchval("SELECT pg_catalog.pg_is_in_recovery()")
+                raise DatabaseReadOnly(
+                    "it is a standby" if standby else "its transactions are read-only"
+                )
 
     async def listening(self) -> Connection | None:
         """A connection of its own for LISTEN, past any pooler; None where there can be none.
@@ -416,6 +433,7 @@ async def _refuse_statement_cache(conn: Connection) -> None:
 _NAMED_STATEMENTS = (
     "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name LIKE '\\_\\_asyncpg%')"
 )
+_READ_ONLY = "SELECT pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool"
 _LIMITED = """
 SELECT name FROM pg_catalog.pg_settings
  WHERE name = ANY ($1::pg_catalog.text[]) AND setting <> '0'

@@ -7,11 +7,13 @@
     - PoolerUnsupported
     - EmbeddedServerError
   + DatabaseUnavailable (ConnectionError)
+    - DatabaseReadOnly
   + SchemaError
     - SchemaMissing
     - SchemaOutdated
     - SchemaTooNew
     - QueueMissing
+    - RightsMissing
     - ServerTooOld
   + RegistryError
     - UnknownBatchType (LookupError)
@@ -168,6 +170,20 @@ class DatabaseUnavailable(ReliableImportsError, ConnectionError):
         self.where = where
 
 
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The server takes no writes: it is a standby, or its transactions are read-only."""
+
+    def __init__(self, reason: str) -> None:
+        super(DatabaseUnavailable, self).__init__(
+            f"The database takes no writes: {reason}.",
+            hint="connect to the primary server (in a URL with several hosts: "
+            "target_session_attrs=read-write), or set default_transaction_read_only = off for "
+            "the database or the role.",
+        )
+        self.where = "the database"
+        self.reason = reason
+
+
 class SchemaError(ReliableImportsError):
     """The database does not have the tables this version needs."""
 
@@ -217,6 +233,29 @@ class QueueMissing(SchemaError):
             cli_hint="run `reliable-imports migrate`.",
             web_hint="an administrator has to migrate the database.",
         )
+
+
+RIGHTS_HINT = (
+    "let the owner run: GRANT USAGE ON SCHEMA reliable_imports TO that role; GRANT SELECT, INSERT, "
+    "UPDATE, DELETE ON ALL TABLES IN SCHEMA reliable_imports TO that role. If it is not the role "
+    "that you connect with, another one was set (ALTER ROLE … SET role, SET ROLE without RESET "
+    "ROLE): undo that."
+)
+
+
+MIGRATING_HINT = (
+    "run `reliable-imports migrate` as the owner of the database (or of the schema "
+    "reliable_imports), or GRANT CREATE ON DATABASE to the role."
+)
+
+
+class RightsMissing(SchemaError):
+    """The role may not use the tables of this library."""
+
+    def __init__(self, reason: str) -> None:
+        migrating = "for database" in reason or "must be owner" in reason
+        hint = MIGRATING_HINT if migrating else RIGHTS_HINT
+        super().__init__(f"The database role lacks a right: {reason}.", hint=hint)
 
 
 class ServerTooOld(SchemaError):

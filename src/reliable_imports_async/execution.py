@@ -35,6 +35,7 @@ from .outcomes import (
 from .prepared import Prepared
 from .processors import BaseProcessor
 from .readiness import NotReady, make_ready
+from .server_refusals import annotate
 from .session import Outage, Session
 from .settings import Settings
 from .settling import (
@@ -432,6 +433,7 @@ class Executor:
         if isinstance(exc, ItemTimeout):
             default = FailureKind.TIMEOUT
             broken = False
+        annotate(exc)
         return judge(exc, own=own, broken=broken, default=default, redact=self.database.redact)
 
     def _outage(self, exc: Exception) -> Outage:

@@ -15,7 +15,13 @@ from . import copying, exact_json, queueing, totals
 from .columns import check_columns
 from .copying import Loaded, Progress
 from .database import Database
-from .errors import ConfigurationError, IdempotencyConflict, NothingInSource, SameFile
+from .errors import (
+    ConfigurationError,
+    DatabaseReadOnly,
+    IdempotencyConflict,
+    NothingInSource,
+    SameFile,
+)
 from .guarded import Connection
 from .item_keys import ItemKeys
 from .judgement import is_outage
@@ -138,6 +144,8 @@ async def _create(  # noqa: PLR0917 - the creation's whole input, passed once
             return created
     except Exception as exc:
         # A lost connection says nothing about the COMMIT: ask, on a new one.
+        if isinstance(exc, DatabaseReadOnly):
+            raise
         if is_outage(exc) and await _committed(database, new.id):
             return Created(new.id)
         raise

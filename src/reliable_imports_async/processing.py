@@ -62,10 +62,11 @@ class Processing:
 
         Raises:
             BatchNotFound, BatchPaused, BatchCancelled, UnknownBatchType.
+            DatabaseReadOnly: The server takes no writes.
             AnotherBatchRuns: Another of its type does, and its processor says "refuse".
         """
         summary: BatchSummary = await in_child_task(
-            lambda: self._process(batch_id, turn or Turn(), commit_interval)
+            lambda: self._process(batch_id, turn or Turn(), commit_interval, waits=turn is not None)
         )
         return summary
 
@@ -82,12 +83,19 @@ class Processing:
         return report
 
     async def _process(
-        self, batch_id: UUID, turn: Turn, commit_interval: int | None
+        self, batch_id: UUID, turn: Turn, commit_interval: int | None, *, waits: bool = True
     ) -> BatchSummary:
+        """The same.
+
+        Args:
+            waits: Whether to wait for a server that takes no writes, as workers do in a failover.
+        """
         batch = await self._batch(batch_id)
         processor = self._registry.get(batch.batch_type)
         refuse_stopped(batch)
         if batch.finished_at is None:
+            if not waits:
+                await self._database.require_writable()
             started = await self._started(batch, processor, turn)
             if started is None:
                 return await self._summary(batch_id)

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import anyio
 import typer
+from stamina.instrumentation import RetryDetails, RetryHook, set_on_retry_hooks
 
+from ..errors import ReliableImportsError
 from . import (
     changing,
     embedded_database,
@@ -165,8 +167,25 @@ def _logging(output: Output) -> Iterator[None]:
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if output.verbose else logging.WARNING)
+    set_on_retry_hooks([_once_each(logger, output)])
     try:
         yield
     finally:
+        set_on_retry_hooks(None)
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def _once_each(logger: logging.Logger, output: Output) -> RetryHook:
+    """Say why the command waits, once for each reason, instead of a line for each repetition."""
+    said: set[str] = set()
+
+    def say(details: RetryDetails) -> None:
+        exc = details.caused_by
+        text = exc.message if isinstance(exc, ReliableImportsError) else str(exc)
+        reason = output.redact(text) or type(exc).__name__
+        if reason not in said:
+            said.add(reason)
+            logger.warning("waiting for the database: %s", reason)
+
+    return say
