@@ -19,6 +19,7 @@ RIGHTS = {  # all but `other` see the batch
     "other": {"create", "view", "process", "reprocess", "pause", "resume", "cancel", "edit"},
     "viewer": {"view"},
     "editor": {"view", "edit", "reprocess"},
+    "operator": {"view", "process", "reprocess", "pause", "resume", "cancel"},
     "owner": {"create", "view", "process", "reprocess", "pause", "resume", "cancel", "edit"},
 }
 KEYS = {name: new_api_key() for name in RIGHTS}
@@ -218,7 +219,7 @@ async def state_of(conn):
     )
 
 
-ROLES = (None, "other", "viewer", "editor", "owner")
+ROLES = (None, *RIGHTS)
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -257,7 +258,7 @@ async def test_every_page_of_the_dashboard(api, batch_id, conn, name):
                     assert SECRET not in answer.text, (name, method, url)
 
 
-@pytest.mark.parametrize("name", ["viewer", "editor", "owner"])
+@pytest.mark.parametrize("name", ["viewer", "editor", "operator", "owner"])
 async def test_pages_offer_nothing_that_would_be_refused(api, manager, batch_id, name):
     """Every link and every form of every page that a visitor can reach."""
     for _ in range(2):  # one that waits, one that runs
@@ -285,6 +286,7 @@ async def test_pages_offer_nothing_that_would_be_refused(api, manager, batch_id,
         assert verbs == {
             "viewer": {"download"},
             "editor": {"download", "edit", "corrected", "reprocess"},
+            "operator": {"download", "reprocess", "dry-run", "start", "pause", "resume", "cancel"},
             "owner": {"download", "edit", "corrected", "reprocess", "upload", "dry-run", "start", "pause", "resume", "cancel"},
         }[name]  # fmt: skip
         for form in sorted(forms):

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
+from uuid_utils.compat import uuid7
 
 from reliable_imports_async import (
     APIManager,
@@ -28,10 +29,12 @@ from reliable_imports_async.dashboard import PAGES
 from reliable_imports_async.errors import ConfigurationError
 
 from .http_server import PATIENCE, client, serving
+from .keyed_processors import NightlyProcessor, running
 from .test_access import SAME_SITE, browser, filled, token_in
 from .trying import processor
 
 KEY = new_api_key()
+NOBODY = "00000000-0000-7000-8000-000000000000"
 
 
 async def quiet(item, ctx): ...
@@ -375,6 +378,8 @@ ALLOWED = "https://app.example"
         ({"origin": "http://evil.example"}, False),
         ({"ORIGIN": "http://evil.example"}, False),
         ({"origin": "null"}, False),
+        ({"origin": "http://["}, False),
+        ({"origin": "//api.example:8000"}, False),
         ({"origin": ""}, False),
         ({"origin": "http://api.example:8000", "sec-fetch-site": "cross-site"}, False),
         ({"origin": ALLOWED}, True),
@@ -510,3 +515,70 @@ async def test_texts_name_no_batch_that_is_hidden(manager, conn):
             assert path == "" or "of batch (hidden)" in text
         for path in ("/items", "/items/1", ""):
             assert str(theirs) not in (await opened.get(f"/dashboard/batches/{mine}{path}")).text
+
+
+@pytest.mark.parametrize("way", ["alone", "mounted", "behind a proxy"])
+async def test_it_is_as_closed_wherever_it_stands(dsn, way):
+    """Sessions, tickets, forms and refusals do not depend on where the API is mounted."""
+    manager = BatchManager(dsn)
+    manager.registry.register(processor(quiet))
+    api = APIManager(manager, authentication=Keys(ann=KEY), worker=False)
+    app, prefix, given = api.app, "", {}
+    if way != "alone":
+        app, prefix = FastAPI(), "/imports"
+        api.mount_into(app, prefix)
+    if way == "behind a proxy":
+        prefix, given = "/svc/imports", {"root_path": "/svc"}
+    async with api.running():
+        transport = httpx.ASGITransport(app, **given)
+        batch_id = await manager.create_batch("tried", [{}])
+        own = f"{prefix}/api/batches/{batch_id}"
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as outside:
+            key = {"x-api-key": KEY}
+            assert (await outside.get(own)).status_code == 401
+            assert (await outside.get(own, headers=key)).status_code == 200
+            assert (
+                await outside.post(f"{own}/pause", headers=key | {"origin": "http://evil"})
+            ).status_code == 403
+            ticket = (await outside.post(f"{own}/events/ticket", headers=key)).json()["ticket"]
+            await manager.pause_batch(batch_id)  # so that the stream has an end
+            for path, status in (
+                (f"{own}/events", 200),
+                (f"{own}/items", 401),
+                (f"{prefix}/api/batches/{NOBODY}/events", 401),
+                (f"{own}//events", 404),
+            ):
+                assert (await outside.get(f"{path}?ticket={ticket}")).status_code == status, path
+            assert (await outside.get(f"{prefix}/dashboard")).status_code == 303
+            page = await outside.get(f"{prefix}/dashboard/sign-in")
+            form = {"token": token_in(page.text), "key": KEY}
+            where = f"{prefix}/dashboard/sign-in"
+            other = await outside.post(where, data=form, headers={"sec-fetch-site": "cross-site"})
+            assert other.status_code == 403
+            assert (await outside.post(where, data=form, headers=SAME_SITE)).status_code == 303
+            name = "reliable_imports_session"
+            cookie = {"cookie": f"{name}={outside.cookies[name]}"}
+            assert (await outside.get(f"{prefix}/dashboard", headers=cookie)).status_code == 200
+            assert (await outside.get(own, headers=cookie)).status_code == 200
+            assert (
+                await outside.post(f"{own}/cancel", headers=cookie | SAME_SITE)
+            ).status_code == 401
+
+
+async def test_a_busy_type_names_no_batch_that_is_hidden(manager, conn):
+    class NightlyEndpoint(BaseEndpoint):
+        def visible_batches(self, ctx):
+            return Visible(created_by=ctx.user_id)
+
+    manager.registry.register(NightlyProcessor)
+    manager.registry.register_endpoint(NightlyEndpoint)
+    other = uuid7()
+    await running(conn, other, "nightly")
+    api = APIManager(manager, authentication=Keys(ann=KEY, bob=new_api_key()), worker=False)
+    async with api.running(), browser(api) as opened:
+        opened.headers["x-api-key"] = KEY
+        body = {"batch_type": "nightly", "items": [{"sku": "b", "count": 1}]}
+        answer = await opened.post("/api/batches", json=body)
+        assert answer.status_code == 409
+        assert answer.json()["type"].endswith("another-batch-runs")
+        assert str(other) not in answer.text

@@ -77,14 +77,16 @@ class BaseEndpoint:
 
         Args:
             action: "create", "view", "process", "reprocess", "pause", "resume", "cancel" or "edit".
-            batch: The batch in question; None for "create".
+                Whatever changes records is "edit"; a corrected file is "reprocess" as well.
+            batch: The batch in question; None for "create", which includes that it is processed.
         """
         return True
 
     def visible_batches(self, ctx: EndpointContext) -> Any:
         """Which batches of this type the caller may see: True all, False none, or `Visible`.
 
-        What is not visible is left out of lists, and answered with 404 when asked for by id.
+        What is not visible is left out of lists, answered with 404 when asked for by id, and not
+        taken for the same file. Reprocessings are visible with the root of their lineage.
         """
         return True
 

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     )
     api_secret: SecretStr | None = Field(
         default=None,
-        description="Signs tickets and session cookies; set it when several processes serve.",
+        description="Signs forms, at least 32 characters; set it when several processes serve.",
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Host names the API answers to, separated by commas; `*` for all."

@@ -2,9 +2,11 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from starlette.authentication import (
@@ -27,6 +29,10 @@ TICKET_SECONDS = 60
 KEY_BYTES = 32
 SHORTEST_SECRET = 32
 OPEN_PATHS = ("/health", "/openapi.json", "/docs", "/dashboard/static/")  # nobody's session counts
+
+_EVENTS = re.compile(
+    r"/api/batches/([0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12})/events$"
+)
 
 Authenticated = tuple[AuthCredentials, BaseUser]
 
@@ -159,11 +165,11 @@ class Browsers(AuthenticationBackend):
 
     async def by_session(self, conn: HTTPConnection) -> Authenticated | None:
         """The user by cookie or by ticket; an outage is remembered, for who needs to know."""
-        path = str(conn.scope["path"])
         if self._is_open(conn):
             return None
+        path = ticketed(str(conn.scope["path"]))
         cookie = conn.cookies.get(cookie_name(conn)) if self._service.signs_in else None
-        ticket = conn.query_params.get("ticket") if path.endswith("/events") else None
+        ticket = conn.query_params.get("ticket") if path is not None else None
         try:
             found = await self._user_of(conn, cookie, None)
             return found or await self._user_of(conn, ticket, path)
@@ -210,8 +216,13 @@ class Browsers(AuthenticationBackend):
         return None if backend is None else await backend.authenticate(with_key(conn, key))
 
     def _is_open(self, conn: HTTPConnection) -> bool:
-        path = str(conn.scope["path"]).removeprefix(str(conn.scope.get("root_path", "")))
-        return path.startswith(OPEN_PATHS)
+        return str(conn.scope["path"]).removeprefix(base_of(conn)).startswith(OPEN_PATHS)
+
+
+def ticketed(path: str) -> str | None:
+    """What a ticket for a path is bound to, wherever the API is mounted; None where none counts."""
+    found = _EVENTS.search(path)
+    return None if found is None else f"/api/batches/{UUID(found[1])}/events"
 
 
 def key_of(conn: HTTPConnection) -> bytes | None:

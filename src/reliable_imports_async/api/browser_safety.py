@@ -90,4 +90,14 @@ def is_own_site(scope: Scope, origins: Collection[str] = ()) -> bool:
         return True
     if site is not None:
         return site.lower() in ("same-origin", "none")
-    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    return origin is None or _is_here(origin, str(scope.get("scheme", "")), headers.get("host", ""))
+
+
+def _is_here(origin: str, scheme: str, host: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    # Behind a proxy that ends https the scheme is http here; never the other way round.
+    schemes = ("https",) if scheme == "https" else ("http", "https")
+    return parts.scheme in schemes and parts.netloc.lower() == host.lower()

@@ -193,8 +193,10 @@ class Call:
         named = getattr(exc, "other_batch_id", None)
         if not isinstance(exc, ReliableImportsError) or named is None:
             return exc
-        visible = await self.manager.visible_among([named], await self.visible())
-        return exc if visible else exc.unnamed()
+        visible = await self.visible()
+        if visible.as_json() is None or await self.manager.visible_among([named], visible):
+            return exc
+        return exc.unnamed()
 
     async def without_hidden(self, texts: Sequence[str | None]) -> list[str | None]:
         """Texts in which other batches are named, those the caller may not see left out."""

@@ -69,7 +69,10 @@ async def sign_out(visit: Visit) -> Response:
 
 def _own(visit: Visit, wanted: str) -> str:
     """Where to go: only to pages of our own."""
-    parts = urlsplit(wanted.replace("\\", "/"))
+    try:
+        parts = urlsplit(wanted.replace("\\", "/"))
+    except ValueError:
+        return visit.base
     ours = parts.path == visit.base or parts.path.startswith(f"{visit.base}/")
     if parts.scheme or parts.netloc or not ours:
         return visit.base

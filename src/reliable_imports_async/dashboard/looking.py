@@ -19,7 +19,7 @@ from .rendering import render
 from .tree import lineage_tree
 from .visits import Refused, Visit
 
-BATCHES, ITEMS, LOGS, GROUPS = 25, 50, 100, 12
+BATCHES, ITEMS, LOGS, GROUPS, PARTS = 25, 50, 100, 12, 100
 LARGEST_NUMBER = 2_147_483_647
 
 
@@ -65,14 +65,16 @@ async def _page_of_batches(
 
 
 async def _found(visit: Visit, name: str | None) -> UUID | None:
-    """The batch that a link names by its id, or somebody by the end of one."""
+    """The batch that a link names by its id, or somebody by a part of one that they may see."""
     try:
         return None if name is None else UUID(name)
     except ValueError:
-        batch_id = await visit.manager.find_batch(str(name))
-    if not await visit.manager.visible_among([batch_id], await visit.call.visible()):
+        visible = await visit.call.visible()
+    listed = visit.manager.list_batches(search=name, visible=visible, limit=PARTS)
+    found = [one.id async for one in listed if str(name).lower() in str(one.id)]
+    if len(found) != 1:
         raise BatchNotFound(str(name))
-    return batch_id
+    return found[0]
 
 
 async def batch(visit: Visit) -> Response:

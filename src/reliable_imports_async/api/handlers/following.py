@@ -4,7 +4,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from ...exporting import ExportFormat
-from ..authentication import COOKIE_SECONDS, TICKET_SECONDS, cookie_name, key_of
+from ..authentication import COOKIE_SECONDS, TICKET_SECONDS, cookie_name, key_of, ticketed
 from ..calls import Call, reply
 from ..payloads import EventQuery, ExportQuery
 from ..progress import EventStream
@@ -29,9 +29,10 @@ async def stream_events(call: Call) -> Response:
 async def create_ticket(call: Call) -> Response:
     """Get a ticket for `…/events?ticket=…`, for a browser, whose EventSource sends no headers."""
     batch = await call.batch("view")
-    path = f"{call.base}/api/batches/{batch.id}/events"
     key = key_of(call.request) if call.service.signs_in else None
-    ticket = await _begin(call, key, seconds=TICKET_SECONDS, path=path)
+    ticket = await _begin(
+        call, key, seconds=TICKET_SECONDS, path=ticketed(f"/api/batches/{batch.id}/events")
+    )
     return reply({"ticket": ticket, "expires_in": TICKET_SECONDS}, 201)
 
 
