@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 from . import loading, only_one, queueing, schema
 from .announcing import Announcer
 from .batch_options import BatchOptions, ProcessOptions, stored_options
+from .canary import Continuation
 from .context import LogBuffer
 from .copying import Progress
 from .database import Database
@@ -67,6 +68,7 @@ class BatchManager(BatchRepairs):
         self.registry = Registry()
         self._database = Database(self.settings, pool=pool)
         self._announcer: Announcer
+        self._continuation: Continuation
         self._processing: Processing | None = None
 
     @classmethod
@@ -101,7 +103,10 @@ class BatchManager(BatchRepairs):
             await self._database.close()
             raise
         self._announcer = Announcer(self, self._database, self.settings, self.registry)
-        self._processing = Processing(self._database, self.settings, self.registry, self._announcer)
+        self._continuation = Continuation(self._database, self._limits)
+        self._processing = Processing(
+            self._database, self.settings, self.registry, self._announcer, self._continuation.after
+        )
 
     async def close(self) -> None:
         """Close the pool this manager opened, and leave the embedded server."""
@@ -313,7 +318,9 @@ class BatchManager(BatchRepairs):
         for name in names:
             self.registry.get(name)
         processing = self._open_processing()
-        worker = Worker(self._database, processing, self._announcer, self.settings, names)
+        worker = Worker(
+            self._database, processing, self._announcer, self._continuation, self.settings, names
+        )
         await in_child_task(worker.run)
 
     def _batch_jobs(self, batch_types: Sequence[str], stopping: Callable[[], bool]) -> BatchJobs:

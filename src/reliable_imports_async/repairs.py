@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from .canary import Canary, rest_of, stopped_by
+from .canary import Canary, Continuation, rest_of, stopped_by
 from .corrections import create_corrected
 from .editing import Change, edit_item, edit_items
 from .models import BatchSummary
@@ -72,6 +72,7 @@ class BatchRepairs(BatchQueries):
             transform=transform,
             canary=canary,
             min_success=min_success,
+            continues=True,
             actor=actor,
         )
         return await self.process_reprocessing(child, transform=transform, actor=actor)
@@ -86,12 +87,18 @@ class BatchRepairs(BatchQueries):
         transform: Transform | None = None,
         canary: int | None = None,
         min_success: float = 0.9,
+        continues: bool = False,
         actor: str | None = None,
     ) -> UUID:
         """The first half of `reprocess_batch`: make the new batch and return its id at once.
 
         `process_reprocessing` is the other half. When nothing is eligible, the id is that of the
         reprocessing that is under way, of the lineage's latest batch, or of the batch itself.
+
+        Args:
+            continues: Whether whoever finishes a canary that passes, here or in a worker, goes on
+                with the rest; else only `process_reprocessing` does. A `transform` is code that
+                other processes do not have, so with one it is always `process_reprocessing`.
         """
         sample = None if canary is None else Canary(canary, min_success)
         selection = Selection(
@@ -101,7 +108,7 @@ class BatchRepairs(BatchQueries):
             transform=transform,
             canary=canary,
         )
-        options = sample.options(selection) if sample else {}
+        options = sample.options(selection, continues=continues, actor=actor) if sample else {}
         limits = self._limits
         child = await create_child(self._database, batch_id, selection, limits, actor, options)
         return child or batch_id
@@ -118,12 +125,21 @@ class BatchRepairs(BatchQueries):
             transform: The same as there; a canary needs it for the rest.
             actor: Who asks, for the log.
         """
+        continues = (await self.get_batch(batch_id)).options.get("canary", {}).get("continues")
         summary = await self.process_batch(batch_id)
         options = (await self.get_batch(batch_id)).options
         if "canary" in options and (stopped := stopped_by(options, summary)):
             return replace(summary, stopped=stopped)
-        rest = await self.continue_reprocessing(batch_id, transform=transform, actor=actor)
-        return summary if rest is None else await self.process_batch(rest)
+        if continues and "rest" in options["canary"]:  # it has run just now, here or elsewhere
+            noted = options["canary"]["rest"]
+            rest = None if noted is None else UUID(noted)
+        else:
+            rest = await self.continue_reprocessing(batch_id, transform=transform, actor=actor)
+        if rest is None:
+            return summary
+        if (await self.get_batch(rest)).status.settled:
+            return await self.get_batch_summary(rest)
+        return await self.process_batch(rest)
 
     async def continue_reprocessing(
         self, batch_id: UUID, *, transform: Transform | None = None, actor: str | None = None
@@ -135,6 +151,8 @@ class BatchRepairs(BatchQueries):
         batch = await self.get_batch(batch_id)
         if "canary" not in batch.options:
             return None
+        if batch.options["canary"].get("continues"):
+            return await Continuation(self._database, self._limits).after(batch)
         if stopped_by(batch.options, await self.get_batch_summary(batch_id)):
             return None
         selection = rest_of(batch.options, Selection(transform=transform))
