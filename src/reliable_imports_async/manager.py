@@ -17,6 +17,7 @@ from .batch_options import (
     require_names,
     stored_options,
 )
+from .canary import Continuation
 from .context import LogBuffer
 from .copying import Progress
 from .database import Database
@@ -76,6 +77,7 @@ class BatchManager(BatchRepairs):
         self.registry = Registry()
         self._database = Database(self.settings, pool=pool)
         self._announcer: Announcer
+        self._continuation: Continuation
         self._processing: Processing | None = None
 
     @classmethod
@@ -115,8 +117,10 @@ class BatchManager(BatchRepairs):
             raise
         if self._processing is None:  # and nobody else was faster
             self._announcer = Announcer(self, self._database, self.settings, self.registry)
+            self._continuation = Continuation(self._database, self._limits)
+            after = self._continuation.after
             self._processing = Processing(
-                self._database, self.settings, self.registry, self._announcer
+                self._database, self.settings, self.registry, self._announcer, after
             )
 
     async def close(self) -> None:
@@ -336,7 +340,9 @@ class BatchManager(BatchRepairs):
         for name in names:
             self.registry.get(name)
         processing = self._open_processing()
-        worker = Worker(self._database, processing, self._announcer, self.settings, names)
+        worker = Worker(
+            self._database, processing, self._announcer, self._continuation, self.settings, names
+        )
         await in_child_task(worker.run)
 
     def _batch_jobs(self, batch_types: Sequence[str], stopping: Callable[[], bool]) -> BatchJobs:

@@ -1,6 +1,7 @@
 """From a batch to its end: start it, drain it here, finish it, tell the hooks."""
 
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from uuid import UUID, uuid4
 
@@ -40,8 +41,14 @@ class Processing:
     """Processes batches in this process; one limiter bounds the items of all of them."""
 
     def __init__(
-        self, database: Database, settings: Settings, registry: Registry, announcer: Announcer
+        self,
+        database: Database,
+        settings: Settings,
+        registry: Registry,
+        announcer: Announcer,
+        rest_of: Callable[[ImportBatch], Awaitable[UUID | None]],
     ) -> None:
+        self._rest_of = rest_of
         self._announcer = announcer
         self._database = database
         self._settings = settings
@@ -58,16 +65,21 @@ class Processing:
 
         Args:
             commit_interval: Items that share a transaction, instead of what the processor says.
-            turn: Ends it earlier; without one it goes on for as long as it takes.
+            turn: Ends it earlier; without one it goes on for as long as it takes, and after a
+                canary that passes with the rest.
 
         Raises:
             BatchNotFound, BatchPaused, BatchCancelled, UnknownBatchType.
             DatabaseReadOnly: The server takes no writes.
             AnotherBatchRuns: Another of its type does, and its processor says "refuse".
         """
+        here = turn or Turn()
         summary: BatchSummary = await in_child_task(
-            lambda: self._process(batch_id, turn or Turn(), commit_interval, waits=turn is not None)
+            lambda: self._process(batch_id, here, commit_interval, waits=turn is not None)
         )
+        if here.rest is not None and turn is None:
+            with suppress(StateError):  # somebody has paused or cancelled the rest meanwhile
+                await self.process(here.rest, commit_interval=commit_interval)
         return summary
 
     async def rehearse(self, batch_id: UUID) -> DryRun:
@@ -108,6 +120,7 @@ class Processing:
         if batch.finished_at is not None:
             await self._lifecycle.notify(batch, summary, processor)
             await self._announcer.announce(batch, summary)
+            turn.rest = await self._rest_of(batch)
         return summary
 
     async def _started(

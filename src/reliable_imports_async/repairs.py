@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from uuid_utils.compat import uuid7
 
 from .batch_options import ThresholdOptions, require_names
-from .canary import Canary, rest_of, stopped_by
+from .canary import Canary, Continuation, rest_of, stopped_by
 from .corrections import create_corrected
 from .edit_checks import check_edit
 from .editing import Change, edit_item, edit_items
@@ -79,6 +79,7 @@ class BatchRepairs(BatchQueries):
             transform=transform,
             canary=canary,
             min_success=min_success,
+            continues=True,
             actor=actor,
         )
         return await self.process_reprocessing(child, transform=transform, actor=actor)
@@ -93,6 +94,7 @@ class BatchRepairs(BatchQueries):
         transform: Transform | None = None,
         canary: int | None = None,
         min_success: float = 0.9,
+        continues: bool = False,
         actor: str | None = None,
     ) -> UUID:
         """The first half of `reprocess_batch`: make the new batch and return its id at once.
@@ -100,6 +102,11 @@ class BatchRepairs(BatchQueries):
         `process_reprocessing` is the other half. When nothing is eligible, the id is that of the
         reprocessing that is in progress, of the lineage's latest batch, or of the batch itself;
         `start_reprocessing` tells which.
+
+        Args:
+            continues: Whether whoever finishes a canary that passes, here or in a worker, goes on
+                with the rest; else only `process_reprocessing` does. A `transform` is code that
+                other processes do not have, so with one it is always `process_reprocessing`.
         """
         started = await self.start_reprocessing(
             batch_id,
@@ -109,6 +116,7 @@ class BatchRepairs(BatchQueries):
             transform=transform,
             canary=canary,
             min_success=min_success,
+            continues=continues,
             actor=actor,
         )
         return started.batch_id
@@ -123,6 +131,7 @@ class BatchRepairs(BatchQueries):
         transform: Transform | None = None,
         canary: int | None = None,
         min_success: float = 0.9,
+        continues: bool = False,
         actor: str | None = None,
     ) -> Reprocessing:
         """As `create_reprocessing`, and say whether there was anything to reprocess."""
@@ -134,7 +143,7 @@ class BatchRepairs(BatchQueries):
             transform=transform,
             canary=canary,
         )
-        options = sample.options(selection) if sample else {}
+        options = sample.options(selection, continues=continues, actor=actor) if sample else {}
         limits = self._limits
         new_id = uuid7()
         child = await create_child(
@@ -155,15 +164,24 @@ class BatchRepairs(BatchQueries):
             actor: Who asks, for the log.
         """
         batch = await self.get_batch(batch_id)
+        continues = batch.options.get("canary", {}).get("continues")
         if batch.status is BatchStatus.CANCELLED:  # nothing was left to take out of it
             summary = await self.get_batch_summary(batch_id)
         else:
             summary = await self.process_batch(batch_id)
-        options = batch.options
+        options = (await self.get_batch(batch_id)).options
         if "canary" in options and (stopped := stopped_by(options, summary)):
             return replace(summary, stopped=stopped)
-        rest = await self.continue_reprocessing(batch_id, transform=transform, actor=actor)
-        return summary if rest is None else await self.process_batch(rest)
+        if continues and "rest" in options["canary"]:  # it has run just now, here or elsewhere
+            noted = options["canary"]["rest"]
+            rest = None if noted is None else UUID(noted)
+        else:
+            rest = await self.continue_reprocessing(batch_id, transform=transform, actor=actor)
+        if rest is None:
+            return summary
+        if (await self.get_batch(rest)).status.settled:
+            return await self.get_batch_summary(rest)
+        return await self.process_batch(rest)
 
     async def continue_reprocessing(
         self, batch_id: UUID, *, transform: Transform | None = None, actor: str | None = None
@@ -175,6 +193,8 @@ class BatchRepairs(BatchQueries):
         batch = await self.get_batch(batch_id)
         if "canary" not in batch.options:
             return None
+        if batch.options["canary"].get("continues"):
+            return await Continuation(self._database, self._limits).after(batch)
         if stopped_by(batch.options, await self.get_batch_summary(batch_id)):
             return None
         selection = rest_of(batch.options, Selection(transform=transform))

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from . import exact_json
+from . import exact_json, queueing
 from .database import Database
 from .errors import BatchNotFound, ReprocessRefused, WrongBatchStatus
 from .guarded import Connection
@@ -58,12 +58,15 @@ async def create_child(
     options: Mapping[str, Any] | None = None,
     *,
     child_id: UUID | None = None,
+    rest_of: UUID | None = None,
 ) -> UUID | None:
     """The batch that runs the selected items again; an unfinished one when nothing is left to take.
 
     Args:
         options: Kept in the options of the new batch, beside those it inherits.
         child_id: The id of the new batch; returned only when there is one.
+        rest_of: A canary that has passed. The new batch, or that there is none, is noted with it in
+            the same transaction, and is for workers where the canary was.
 
     Returns:
         The new batch; or the lineage's unfinished or newest reprocessing when nothing is eligible
@@ -88,14 +91,27 @@ async def create_child(
         batch = await ended(conn, batch_id)
         if not selection.failed_items_only and (same := await _open_run(conn, batch, selection)):
             return same
+        if rest_of is not None and not await lineage.decide_canary(conn, rest_of, child_id):
+            return await _noted_rest(conn, rest_of)
         count = await _fill(conn, batch, child_id, selection, limits)
+        if not count and rest_of is not None:
+            await lineage.note_no_rest(conn, rest_of)
         if not count:
-            return await _existing(conn, batch, selection)
+            return None if rest_of is not None else await _existing(conn, batch, selection)
         own = dict(options or {})
         if not selection.failed_items_only:  # that nothing has changed is no reason to skip it
             own["skip_unchanged"] = False
         await insert_child(conn, batch, child_id, count, _how(selection), actor=actor, options=own)
+        if rest_of is not None and await lineage.is_enqueued(conn, rest_of):
+            await queueing.enqueue(conn, child_id)
     return child_id
+
+
+async def _noted_rest(conn: Connection, canary_id: UUID) -> UUID | None:
+    """The batch in which the rest of a canary runs, as was decided before."""
+    canary = await batches.get(conn, canary_id)
+    noted = None if canary is None else canary.options["canary"].get("rest")
+    return None if noted is None else UUID(noted)
 
 
 async def ended(conn: Connection, batch_id: UUID) -> ImportBatch:

@@ -1,6 +1,7 @@
 """A turn: for how long a process may go on draining a batch."""
 
 from dataclasses import dataclass
+from uuid import UUID
 
 
 @dataclass(slots=True)
@@ -11,6 +12,7 @@ class Turn:
         patience: Seconds to wait for a retry that is due later; None: however long it takes.
         over: Whether to stop: no further item starts, and the ranges are handed back.
         gone: Nothing is left to do: the batch was deleted, paused or cancelled.
+        rest: The batch of what a canary has held back, once that has passed.
         due_in: When it was left early because nothing is due: seconds until something is.
     """
 
@@ -18,6 +20,7 @@ class Turn:
     over: bool = False
     gone: bool = False
     due_in: float | None = None
+    rest: UUID | None = None
 
     def leaves(self, due_in: float) -> bool:
         """Whether to leave a batch in which nothing can be done for so many seconds."""

@@ -11,6 +11,7 @@ from pgqueuer.qm import QueueManager
 
 from . import queue_schema, queueing
 from .announcing import Announcer
+from .canary import Continuation
 from .database import Database
 from .errors import QueueMissing
 from .guarded import Connection
@@ -40,11 +41,13 @@ class Worker:
         database: Database,
         processing: Processing,
         announcer: Announcer,
+        continuation: Continuation,
         settings: Settings,
         batch_types: Sequence[str],
     ) -> None:
         self._database = database
         self._announcer = announcer
+        self._continuation = continuation
         self._settings = settings
         self._batch_types = batch_types
         self._stop = anyio.Event()
@@ -157,6 +160,7 @@ class Worker:
             try:
                 await sweep(self._database, self._batch_types)
                 await self._announcer.sweep()
+                await self._continuation.sweep(self._batch_types, SWEPT_AT_ONCE)
             except Exception as exc:
                 if not is_outage(exc):
                     raise

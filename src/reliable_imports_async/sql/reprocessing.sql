@@ -222,3 +222,31 @@ RETURNING b.id;
 -- name: delete_last_tries
 -- Everything of some lineages.
 DELETE FROM reliable_imports.import_last_tries WHERE root_batch_id = ANY ($1::uuid[]);
+
+-- name: decide_canary
+-- Notes once and for all what became of the rest of a canary: $2 the batch in which it runs, or null. No row: that is
+-- noted already.
+UPDATE reliable_imports.import_batches
+   SET options = jsonb_set(options, '{canary}', (options -> 'canary')
+                 || jsonb_build_object('continues', false, 'rest', $2::uuid))
+ WHERE id = $1 AND options #>> '{canary,continues}' = 'true'
+RETURNING id;
+
+-- name: note_no_rest
+-- Nothing was left to run after a canary.
+UPDATE reliable_imports.import_batches
+   SET options = jsonb_set(options, '{canary,rest}', 'null')
+ WHERE id = $1;
+
+-- name: list_undecided_canaries
+-- Canaries for workers that have finished without anybody deciding about their rest.
+SELECT id
+  FROM reliable_imports.import_batches
+ WHERE options #>> '{canary,continues}' = 'true' AND enqueued_at IS NOT NULL AND finished_at IS NOT NULL
+   AND batch_type = ANY ($1)
+ ORDER BY id
+ LIMIT $2;
+
+-- name: is_enqueued
+-- Whether a batch is for workers.
+SELECT enqueued_at IS NOT NULL FROM reliable_imports.import_batches WHERE id = $1;

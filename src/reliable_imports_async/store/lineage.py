@@ -233,3 +233,26 @@ async def newest_child(conn: Connection, root_batch_id: UUID) -> UUID | None:
     """The newest reprocessing of the lineage."""
     child: UUID | None = await conn.fetchval(_SQL["newest_child"], root_batch_id)
     return child
+
+
+async def decide_canary(conn: Connection, canary_id: UUID, rest_id: UUID | None) -> bool:
+    """Note in which batch the rest of a canary runs; False when that was noted before."""
+    return await conn.fetchval(_SQL["decide_canary"], canary_id, rest_id) is not None
+
+
+async def note_no_rest(conn: Connection, canary_id: UUID) -> None:
+    """Note that nothing was left to run after a canary."""
+    await conn.execute(_SQL["note_no_rest"], canary_id)
+
+
+async def undecided_canaries(
+    conn: Connection, batch_types: Sequence[str], limit: int
+) -> list[UUID]:
+    """Finished canaries for workers, about whose rest nobody has decided."""
+    rows = await conn.fetch(_SQL["list_undecided_canaries"], batch_types, limit)
+    return [row["id"] for row in rows]
+
+
+async def is_enqueued(conn: Connection, batch_id: UUID) -> bool:
+    """Whether a batch is for workers."""
+    return bool(await conn.fetchval(_SQL["is_enqueued"], batch_id))

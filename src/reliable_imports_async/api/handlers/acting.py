@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from ...endpoints import answer
@@ -38,8 +37,8 @@ async def process_batch(call: Call) -> Response:
 async def reprocess_batch(call: Call) -> Response:
     """Run failures again, in a new batch of the same lineage; what succeeded never runs again.
 
-    With `canary` the answer is about the canary's batch; once enough of it has succeeded, this
-    server goes on with the rest.
+    With `canary` the answer is about the canary's batch; once enough of it has succeeded, whoever
+    finishes it goes on with the rest, in another batch of the lineage.
     """
     body = await json_body(call.request, ReprocessBatch)
     batch = await call.batch("reprocess")
@@ -52,6 +51,7 @@ async def reprocess_batch(call: Call) -> Response:
         item_numbers=body.item_numbers,
         canary=body.canary,
         min_success=body.min_success,
+        continues=True,
         actor=call.user_id,
     )
     child_id = started.batch_id
@@ -59,10 +59,7 @@ async def reprocess_batch(call: Call) -> Response:
         summary = await call.manager.get_batch_summary(child_id)
         content = summarised(call, summary) | {"created": False, "message": _nothing(summary)}
         return reply(content, 200, Location=path_of(call, child_id))
-    answered = await _run(call, child_id, body.process, created=True, message=None)
-    if body.canary is not None:
-        answered.background = BackgroundTask(_go_on, call, child_id)
-    return answered
+    return await _run(call, child_id, body.process, created=True, message=None)
 
 
 async def pause_batch(call: Call) -> Response:
@@ -114,14 +111,6 @@ async def _run(call: Call, batch_id: UUID, process: str, **more: Any) -> Respons
         summary = await call.manager.get_batch_summary(batch_id)
     status = 200 if summary.status.settled else 202
     return reply(summarised(call, summary) | more, status, Location=path_of(call, batch_id))
-
-
-async def _go_on(call: Call, canary_id: UUID) -> None:
-    """After the answer: the rest of what a canary stands for, if that passes."""
-    await call.manager.wait_for_batch(canary_id)
-    rest = await call.manager.continue_reprocessing(canary_id, actor=call.user_id)
-    if rest is not None:
-        await call.manager.enqueue_batch(rest)
 
 
 async def _summary(call: Call, batch_id: UUID) -> Response:
