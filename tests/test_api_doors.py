@@ -8,7 +8,12 @@ import pytest
 import pytest_asyncio
 from fastapi import Depends, FastAPI, HTTPException
 from starlette.applications import Starlette
-from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
+from starlette.authentication import (
+    AuthCredentials,
+    AuthenticationBackend,
+    AuthenticationError,
+    SimpleUser,
+)
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from uuid_utils.compat import uuid7
@@ -582,3 +587,22 @@ async def test_a_busy_type_names_no_batch_that_is_hidden(manager, conn):
         assert answer.status_code == 409
         assert answer.json()["type"].endswith("another-batch-runs")
         assert str(other) not in answer.text
+
+
+async def test_a_backend_that_raises_leaves_the_open_routes_open(manager, batch_id):
+    class Strict(Keys):
+        async def authenticate(self, conn):
+            found = await super().authenticate(conn)
+            if found is None:
+                raise AuthenticationError("show your badge")
+            return found
+
+    api = APIManager(manager, authentication=Strict(ann=KEY), worker=False)
+    async with api.running(), browser(api) as opened:
+        assert (await opened.get("/health")).status_code == 200
+        for headers in ({}, {"x-api-key": "wrong"}):
+            refused = await opened.get("/api/batches", headers=headers)
+            assert (refused.status_code, refused.json()["detail"]) == (401, "show your badge")
+        assert (await opened.get("/dashboard")).status_code == 303
+        await sign_in(opened)
+        assert (await opened.get(f"/dashboard/batches/{batch_id}")).status_code == 200

@@ -125,9 +125,10 @@ def require_user(call: Call) -> None:
     service = call.service
     if service.authentication is None or call.user_id is not None:
         return
-    if error := call.request.scope.get("state", {}).get("session_error"):
+    state = call.request.scope.get("state", {})
+    if error := state.get("session_error"):
         raise error
-    text = "Send an API key: Authorization: Bearer …"
+    text = state.get("refusal") or "Send an API key: Authorization: Bearer …"
     if not service.asked_for:
         text = (
             "Anonymous requests are refused: the API was mounted without authentication. Pass "

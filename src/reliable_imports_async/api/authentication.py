@@ -158,7 +158,14 @@ class Browsers(AuthenticationBackend):
         backend = self._service.authentication
         if backend is None:  # everybody may come in; the outer application's user stays its own
             return await OuterUser().authenticate(conn)
-        found = await backend.authenticate(conn)
+        try:
+            found = await backend.authenticate(conn)
+        except AuthenticationError as exc:
+            if key_of(conn) is not None:
+                raise
+            # It may be a browser that has a session, or a route that is for everybody.
+            conn.scope.setdefault("state", {})["refusal"] = str(exc)
+            found = None
         if found is not None or conn.scope.get("method") not in ("GET", "HEAD"):
             return found
         return await self.by_session(conn)

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -46,7 +47,7 @@ class Call:
         user_id: Who asks; None is anonymous.
     """
 
-    __slots__ = ("_visibility", "ctx", "manager", "request", "service", "user_id")
+    __slots__ = ("_known_root", "_visibility", "ctx", "manager", "request", "service", "user_id")
 
     def __init__(self, request: Request, service: "Service", user_id: str | None = None) -> None:
         self.request = request
@@ -54,6 +55,7 @@ class Call:
         self.manager: BatchManager = service.manager
         self.user_id = None if service.authentication is None else user_id or user_of(request)
         self._visibility: Visibility | None = None
+        self._known_root: ImportBatch | None = None
         self.ctx = EndpointContext(
             manager=self.manager,
             user_id=self.user_id,
@@ -130,11 +132,12 @@ class Call:
         return await self._allowed(batch_type, "create", None)
 
     async def _allowed(self, batch_type: str, action: str, batch: ImportBatch | None) -> bool:
+        ctx = replace(self.ctx, log=LogBuffer(self.service.settings.log_level))  # nobody asked yet
         try:
-            await self.require(self.endpoint(batch_type), action, batch)
+            async with self.hook():
+                return bool(await answer(self.endpoint(batch_type).authorize(ctx, action, batch)))
         except (HTTPException, InvalidRequest):
             return False
-        return True
 
     async def visible(self) -> Visibility:
         """What the application lets this caller see."""
@@ -183,10 +186,12 @@ class Call:
     async def _root(self, batch: ImportBatch) -> ImportBatch:
         if batch.root_batch_id == batch.id:
             return batch
-        try:
-            return await self.manager.get_batch(batch.root_batch_id)
-        except BatchNotFound:  # purged just now
-            raise BatchNotFound(batch.id) from None
+        if self._known_root is None or self._known_root.id != batch.root_batch_id:
+            try:
+                self._known_root = await self.manager.get_batch(batch.root_batch_id)
+            except BatchNotFound:  # purged just now
+                raise BatchNotFound(batch.id) from None
+        return self._known_root
 
     async def discreet(self, exc: Exception) -> Exception:
         """An error that names no batch which the caller may not see."""
