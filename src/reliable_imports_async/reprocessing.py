@@ -21,7 +21,9 @@ from .store.lineage import EligibleItem
 Transform = Callable[[Any], Mapping[str, Any]]
 
 PAGE = 500
-OWN_OPTIONS = frozenset({"canary", "expect", "forgiven"})  # of one batch, not of its reprocessings
+OWN_OPTIONS = frozenset(
+    {"after_create", "canary", "expect", "forgiven"}
+)  # of one batch, not of its reprocessings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
