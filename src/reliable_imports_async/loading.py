@@ -1,7 +1,7 @@
 """From a source to a batch: one COPY in one transaction; the batch exists whole or not at all."""
 
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal
@@ -57,6 +57,8 @@ class Request:
     enqueue: bool = False
     allow_empty: bool | None = None
     visible: Visibility | None = None
+    on_created: Callable[[Connection, UUID], Awaitable[None]] | None = None
+    """Called in the transaction that creates a new batch; it enqueues the batch, if that is due."""
 
     @property
     def keys(self) -> ItemKeys | None:
@@ -178,8 +180,10 @@ async def _insert_and_enqueue(
     see everything: who asks in whose name decides whether that caller may start it.
     """
     created = await _insert(conn, new, texts, rows, loaded, request, outside=outside)
-    ours = created.batch_id == new.id or request.visible is None
-    if request.enqueue and ours and not created.replayed:
+    is_new = created.batch_id == new.id
+    if is_new and request.on_created is not None:
+        await request.on_created(conn, new.id)
+    elif request.enqueue and not created.replayed and (is_new or request.visible is None):
         await queueing.enqueue(conn, created.batch_id)
     return created
 

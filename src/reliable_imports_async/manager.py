@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal, Self, cast, overload
 from uuid import UUID
 
@@ -9,7 +10,6 @@ import asyncpg
 from typing_extensions import Unpack
 
 from . import loading, only_one, queueing, schema
-from .announcing import Announcer
 from .batch_options import (
     BatchOptions,
     ProcessOptions,
@@ -27,6 +27,7 @@ from .jobs import BatchJobs
 from .lifecycle import in_child_task
 from .loading import Created, OnSameFile, Request
 from .models import BatchStatus, BatchSummary, ImportBatch, LogLevel
+from .outbox import HELD, Outbox
 from .processing import Processing, refuse_stopped
 from .processors import check_commit_interval
 from .purging import purge_batch, purge_finished
@@ -76,7 +77,7 @@ class BatchManager(BatchRepairs):
         self.settings = Settings.merged(settings, database_url, concurrency)
         self.registry = Registry()
         self._database = Database(self.settings, pool=pool)
-        self._announcer: Announcer
+        self._outbox: Outbox
         self._continuation: Continuation
         self._processing: Processing | None = None
 
@@ -116,11 +117,11 @@ class BatchManager(BatchRepairs):
             await self._database.close()
             raise
         if self._processing is None:  # and nobody else was faster
-            self._announcer = Announcer(self, self._database, self.settings, self.registry)
+            self._outbox = Outbox(self, self._database, self.settings, self.registry)
             self._continuation = Continuation(self._database, self._limits)
             after = self._continuation.after
             self._processing = Processing(
-                self._database, self.settings, self.registry, self._announcer, after
+                self._database, self.settings, self.registry, self._outbox, after
             )
 
     async def close(self) -> None:
@@ -191,7 +192,7 @@ class BatchManager(BatchRepairs):
         )
         return created.batch_id
 
-    async def create_or_find_batch(  # noqa: PLR0913 - what create_batch takes, and one more
+    async def create_or_find_batch(  # noqa: PLR0913 - what create_batch takes, and more
         self,
         batch_type: str,
         items: Items,
@@ -204,26 +205,35 @@ class BatchManager(BatchRepairs):
         enqueue: bool = False,
         progress: Progress | None = None,
         visible: Visibility | None = None,
+        after_create: Mapping[str, Any] | None = None,
         request_sha256: str | None = None,
         **options: Unpack[BatchOptions],
     ) -> Created:
         """The same as `create_batch`; says as well whether an idempotency key was replayed.
 
         Args:
+            after_create: What the endpoint's after_create_batch is told should this process die
+                before `run_after_create`; no item runs before that.
             request_sha256: Kept with the batch for `find_replayed`.
         """
-        kept = {} if request_sha256 is None else {"request_sha256": request_sha256}
+        stored, on_created = self._options(batch_type, options), None
+        if request_sha256 is not None:
+            stored["request_sha256"] = request_sha256
+        if after_create is not None:
+            stored[HELD] = True
+            on_created = partial(self._outbox.add_created, data=after_create, enqueue=enqueue)
         request = Request(
             batch_type=batch_type,
             processor=self.registry.get(batch_type),
             metadata=metadata or {},
-            options=self._options(batch_type, options) | kept,
+            options=stored,
             created_by=created_by,
             idempotency_key=idempotency_key,
             on_same_file=on_same_file,
             enqueue=enqueue,
             allow_empty=options.get("allow_empty"),
             visible=visible,
+            on_created=on_created,
         )
         if enqueue:
             await self._refuse_another(batch_type, connection)
@@ -340,9 +350,8 @@ class BatchManager(BatchRepairs):
         for name in names:
             self.registry.get(name)
         processing = self._open_processing()
-        worker = Worker(
-            self._database, processing, self._announcer, self._continuation, self.settings, names
-        )
+        outbox, rests = self._outbox, self._continuation
+        worker = Worker(self._database, processing, outbox, rests, self.settings, names)
         await in_child_task(worker.run)
 
     def _batch_jobs(self, batch_types: Sequence[str], stopping: Callable[[], bool]) -> BatchJobs:
@@ -406,12 +415,31 @@ class BatchManager(BatchRepairs):
         return await purge_finished(self._database, before, batch_type, actor)
 
     async def announce_finished(self) -> int:
-        """Run the endpoints' after_batch_complete where it is due and nobody did; how many.
+        """Run the hooks outside of transactions that are due and that nobody ran; how many.
 
-        The API does so every few seconds, for batches that another process has finished.
+        These are after_batch_complete, of processors and of endpoints, and after_create_batch. A
+        worker and the API do so every few seconds, and each `process_batch` at its end.
         """
         self._open_processing()
-        return await self._announcer.sweep()
+        return await self._outbox.sweep()
+
+    async def keep_announcing(self) -> None:
+        """The same every few seconds until cancelled, where no worker runs."""
+        self._open_processing()
+        await self._outbox.keep_sweeping()
+
+    async def run_after_create(self, batch_id: UUID, hook: Callable[[], Awaitable[None]]) -> bool:
+        """Run after_create_batch of a batch created with `after_create`; then it may be processed.
+
+        Args:
+            batch_id: What `create_batch` returned.
+            hook: Calls it; what it raises is raised here.
+
+        Returns:
+            False when it is not to be run: the batch is an earlier one, or somebody has run it.
+        """
+        self._open_processing()
+        return await self._outbox.created(batch_id, hook)
 
     async def add_logs(self, batch_id: UUID, log: LogBuffer) -> None:
         """Store log lines about a batch, and forget them in the buffer."""

@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 
 import anyio
 
-from .announcing import Announcer
 from .context import ImportContext
 from .control import Control
 from .database import Database
@@ -16,8 +15,9 @@ from .execution import Executor
 from .guarded import ReadingConnection
 from .interval import Interval
 from .item_queue import Queue
-from .lifecycle import Lifecycle, in_child_task
+from .lifecycle import BatchHeld, Lifecycle, in_child_task
 from .models import BatchStatus, BatchSummary, ImportBatch
+from .outbox import Outbox
 from .processors import BaseProcessor, interval_of
 from .registry import Registry
 from .rehearsal import Rehearsal
@@ -35,6 +35,7 @@ from .watching import pause, watched
 steps = logging.getLogger("reliable_imports_async.worker")
 
 ASK_SECONDS = 1.0
+HELD_SECONDS = 0.2
 
 
 class Processing:
@@ -45,15 +46,15 @@ class Processing:
         database: Database,
         settings: Settings,
         registry: Registry,
-        announcer: Announcer,
+        outbox: Outbox,
         rest_of: Callable[[ImportBatch], Awaitable[UUID | None]],
     ) -> None:
         self._rest_of = rest_of
-        self._announcer = announcer
+        self._outbox = outbox
         self._database = database
         self._settings = settings
         self._registry = registry
-        self._lifecycle = Lifecycle(database, settings)
+        self._lifecycle = Lifecycle(database, settings, outbox)
         self._control = Control(database, settings, uuid4())
         self._limiter = anyio.CapacityLimiter(database.concurrency)
         self._awaited: dict[UUID, UUID] = {}  # batches that wait, and for which one: logged once
@@ -118,9 +119,10 @@ class Processing:
             batch = await self._batch(batch_id)
         summary = await self._summary(batch_id)
         if batch.finished_at is not None:
-            await self._lifecycle.notify(batch, summary, processor)
-            await self._announcer.announce(batch, summary)
+            await self._outbox.deliver(batch, wait=turn.patience is None)
             turn.rest = await self._rest_of(batch)
+        if turn.patience is None:  # a worker sweeps by itself; here nobody else may
+            await self._outbox.sweep_if_possible()
         return summary
 
     async def _started(
@@ -132,32 +134,59 @@ class Processing:
         """
         waited = False
         while True:
+            goes_on: bool | None
             try:
                 started = await self._lifecycle.start(batch.id, processor)
+            except BatchHeld:
+                goes_on = await self._wait_for_hook(batch, turn)
             except AnotherBatchRuns as exc:
-                if turn.over:
-                    return None
-                if self._awaited.get(batch.id) != exc.running_id:
-                    self._awaited[batch.id] = exc.running_id
-                    steps.info("batch %s waits for batch %s to end", batch.id, exc.running_id)
-                forsaken = await self._forsaken(batch.batch_type)
-                if forsaken is not None:
-                    with suppress(BatchNotFound, StateError):
-                        await self._process(forsaken, turn, None)
-                elif turn.patience is not None:
-                    turn.due_in = ASK_SECONDS
-                    return None
-                elif processor.only_one == "refuse" and await self._holder(batch.batch_type):
+                self._tell_waiting(batch.id, exc.running_id)
+                goes_on = await self._wait_for_turn(batch, processor, turn)
+                if goes_on is None:
                     raise
-                else:
-                    await anyio.sleep(ASK_SECONDS)
-                waited = True
-                refuse_stopped(await self._batch(batch.id))
             else:
                 self._awaited.pop(batch.id, None)
                 if waited:
                     refuse_stopped(started)
                 return started
+            if not goes_on:
+                return None
+            waited = True
+            refuse_stopped(await self._batch(batch.id))
+
+    async def _wait_for_hook(self, batch: ImportBatch, turn: Turn) -> bool:
+        """Wait for after_create_batch, or run it for a process that died; False: come back."""
+        await self._outbox.deliver(batch, wait=False)
+        if turn.over or turn.patience is not None:
+            turn.due_in = ASK_SECONDS
+            return False
+        await anyio.sleep(HELD_SECONDS)
+        return True
+
+    def _tell_waiting(self, batch_id: UUID, running_id: UUID) -> None:
+        """Log once which batch another one waits for."""
+        if self._awaited.get(batch_id) != running_id:
+            self._awaited[batch_id] = running_id
+            steps.info("batch %s waits for batch %s to end", batch_id, running_id)
+
+    async def _wait_for_turn(
+        self, batch: ImportBatch, processor: BaseProcessor, turn: Turn
+    ) -> bool | None:
+        """Wait for the batch that runs; False: come back, None: it is refused."""
+        if turn.over:
+            return False
+        forsaken = await self._forsaken(batch.batch_type)
+        if forsaken is not None:
+            with suppress(BatchNotFound, StateError):
+                await self._process(forsaken, turn, None)
+        elif turn.patience is not None:
+            turn.due_in = ASK_SECONDS
+            return False
+        elif processor.only_one == "refuse" and await self._holder(batch.batch_type):
+            return None
+        else:
+            await anyio.sleep(ASK_SECONDS)
+        return True
 
     async def _forsaken(self, batch_type: str) -> UUID | None:
         """The batch whose turn it is, when nobody works on it, now and a moment later."""

@@ -24,7 +24,7 @@ Transform = Callable[[Any], Mapping[str, Any]]
 
 PAGE = 500
 # Of one batch, not of its reprocessings.
-OWN_OPTIONS = frozenset({"canary", "expect", "forgiven", "request_sha256"})
+OWN_OPTIONS = frozenset({"after_create", "canary", "expect", "forgiven", "request_sha256"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ import stamina
 from pgqueuer.qm import QueueManager
 
 from . import queue_schema, queueing
-from .announcing import Announcer
 from .canary import Continuation
 from .database import Database
 from .errors import QueueMissing
@@ -18,6 +17,7 @@ from .guarded import Connection
 from .jobs import AT_ONCE, BatchJobs
 from .judgement import is_outage
 from .listening import Listening, QueueDriver
+from .outbox import Outbox
 from .processing import Processing
 from .settings import Settings
 from .store import batches
@@ -40,13 +40,13 @@ class Worker:
         self,
         database: Database,
         processing: Processing,
-        announcer: Announcer,
+        outbox: Outbox,
         continuation: Continuation,
         settings: Settings,
         batch_types: Sequence[str],
     ) -> None:
         self._database = database
-        self._announcer = announcer
+        self._outbox = outbox
         self._continuation = continuation
         self._settings = settings
         self._batch_types = batch_types
@@ -74,6 +74,7 @@ class Worker:
         listening = Listening(self._database, self._driver, self._manager.channel)
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_sweeping)
+            group.start_soon(self._outbox.keep_sweeping)
             group.start_soon(listening.run)
             group.start_soon(self._stop_when_cancelled)
             with self._managing:
@@ -159,7 +160,6 @@ class Worker:
         while True:
             try:
                 await sweep(self._database, self._batch_types)
-                await self._announcer.sweep()
                 await self._continuation.sweep(self._batch_types, SWEPT_AT_ONCE)
             except Exception as exc:
                 if not is_outage(exc):

@@ -9,7 +9,6 @@ from typing import Any, cast
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
-from ..endpoints import answer
 from ..errors import ConflictError, ReliableImportsError, SourceError
 from ..sources import Source, read_file
 from .acting import before_process
@@ -56,7 +55,7 @@ async def upload(visit: Visit) -> Response:
         await visit.call.require(endpoint, "create")
         data = await visit.call.about_to_upload(batch_type)
         try:
-            batch_id = await visit.manager.create_batch(
+            created = await visit.manager.create_or_find_batch(
                 data.batch_type,
                 _source(visit, form),
                 metadata=data.metadata,
@@ -68,6 +67,7 @@ async def upload(visit: Visit) -> Response:
                 min_processed=data.min_processed,
                 expect=None if data.expect is None else data.expect.model_dump(),
                 allow_empty="allow_empty" in form or data.allow_empty,
+                after_create=visit.call.after_create(endpoint, data),
             )
         except (SourceError, ConflictError) as exc:
             status = 409 if isinstance(exc, ConflictError) else 422
@@ -75,11 +75,9 @@ async def upload(visit: Visit) -> Response:
             return await _upload_form(visit, batch_type, shown, status)
     finally:
         await form.close()
-    async with visit.call.hook():
-        await answer(endpoint.after_create_batch(batch_id, data, visit.call.ctx))
     visit.call.ctx.info("dashboard: file uploaded", actor=visit.call.user_id)
-    await visit.call.store_log(batch_id)
-    return visit.to(f"/batches/{batch_id}")
+    await visit.call.created(endpoint, created.batch_id, data)
+    return visit.to(f"/batches/{created.batch_id}")
 
 
 async def corrected_page(visit: Visit) -> Response:

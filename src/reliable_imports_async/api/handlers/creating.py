@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ...endpoints import BaseEndpoint, answer
+from ...endpoints import BaseEndpoint
 from ...errors import IdempotencyConflict
 from ...loading import Created, OnSameFile
 from ...models import BatchStatus, ImportBatch, ImportBatchItem
@@ -134,11 +134,10 @@ async def _created(
         skip_unchanged=data.skip_unchanged,
         expect=None if data.expect is None else data.expect.model_dump(),
         allow_empty=data.allow_empty,
+        after_create=call.after_create(endpoint, data),
     )
     if not created.replayed:
-        async with call.hook():
-            await answer(endpoint.after_create_batch(created.batch_id, data, call.ctx))
-        await call.store_log(created.batch_id)
+        await call.created(endpoint, created.batch_id, data)
     process = data.process
     if process and (created.replayed or on_same_file == "skip"):
         process = process if await _is_started(call, created) else False
