@@ -176,6 +176,7 @@ class Lifecycle:
             await hook(ctx)
             if not conn.is_in_transaction():
                 raise TransactionEnded
+            self._database.refuse_trace(guarded.trace)
             changes = storable_json(to_json(dict(ctx.changes), inf_nan_mode="strings").decode())
         except BaseException as exc:
             if must_propagate(exc):

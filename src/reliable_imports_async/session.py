@@ -97,7 +97,7 @@ class Session:
             self._database.has_trace(self._connection) or self._reported() != self._clean
         ):
             # What an item has left in the session is not for the next one.
-            self._database.note_trace(self._connection, Trace.SESSION)
+            self._database.note_trace(self._connection, Trace.POSSIBLE)
             await self.close()
         connection = self._connection or await self._take()
         if connection.is_in_transaction() is not (self._transaction is not None):

@@ -44,6 +44,7 @@ class SetWise:
             outcomes = await self._executor.calls.several(items, ctx, limit)
             if not savepoints.conn.is_in_transaction():
                 raise TransactionEnded
+            self._executor.database.refuse_trace(guarded.trace)
         except BaseException as exc:
             own, seconds = await guarded.own_errors(exc), perf_counter() - started
             raise RunFailed(exc, own, seconds=seconds) from exc
