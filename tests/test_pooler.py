@@ -152,6 +152,15 @@ async def test_what_would_stay_in_a_session_of_the_pooler_is_refused(pooled_dsn,
     await other.close()
 
 
+async def _answers(pooled_dsn: str) -> bool:
+    try:
+        other = await asyncpg.connect(pooled_dsn, statement_cache_size=0)
+        await other.close()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return True
+
+
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 async def test_other_defaults_through_a_pooler(pooled_dsn, conn, isolation):
     await conn.execute(LEDGER)
@@ -161,6 +170,9 @@ async def test_other_defaults_through_a_pooler(pooled_dsn, conn, isolation):
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
+    async with asyncio.timeout(10):
+        while not await _answers(pooled_dsn):
+            await asyncio.sleep(0.01)
     seen = set()
 
     async def process_item(item, ctx):
