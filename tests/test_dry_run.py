@@ -150,6 +150,49 @@ class StartingProcessor(BaseProcessor):
         await ctx.execute("INSERT INTO started VALUES ($1)", item.source_data["n"])
 
 
+RAISED = [
+    asyncpg.DeadlockDetectedError("of another server"),
+    asyncpg.AdminShutdownError("of another server"),
+    asyncpg.TooManyConnectionsError("of another server"),
+    asyncpg.SerializationError("of another server"),
+    asyncpg.UniqueViolationError("of another server"),
+    OSError("the file is gone"),
+    TimeoutError("another system"),
+]
+SENT = [
+    "SELECT 1/0",
+    "SELECT * FROM nowhere",
+    "DO $$ BEGIN RAISE unique_violation; END $$",
+    "DO $$ BEGIN RAISE EXCEPTION 'no'; END $$",
+]
+
+
+async def test_errors_are_judged_as_in_the_real_run(manager, conn):
+    """Those of the item's own connection, and those from elsewhere that only look like it."""
+    causes = [*RAISED, *SENT]
+
+    class Processor(BaseProcessor):
+        batch_type = "judged"
+        pause_after = None
+
+        async def process_item(self, item, ctx):
+            cause = causes[item.item_number - 1]
+            if isinstance(cause, str):
+                await ctx.execute(cause)
+            raise cause
+
+    manager.registry.register(Processor)
+    batch_id = await manager.create_batch("judged", [{}] * len(causes))
+    report = await manager.process_batch(batch_id, dry_run=True)
+    summary = await manager.process_batch(batch_id)
+
+    def judged(groups):
+        return sorted((one.kind, one.type, one.sqlstate or "", one.count) for one in groups)
+
+    assert judged(report.groups) == judged(summary.groups)
+    assert report.failed == summary.failed_items == len(causes)
+
+
 async def test_what_on_batch_start_creates_is_there_and_gone(manager, conn):
     manager.registry.register(StartingProcessor)
     batch_id = await manager.create_batch("starting", [{"n": n} for n in (1, 2, 2)])

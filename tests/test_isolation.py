@@ -203,6 +203,50 @@ async def test_counters_that_everybody_updates_are_right_under_serializable(dsn,
     assert [row["n"] for row in await conn.fetch("SELECT n FROM counters")] == [30, 30, 30]
 
 
+class Refusing(Exception):
+    """Raised while a manager opens."""
+
+
+async def sessions(conn: Any) -> int:
+    return await conn.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid()"
+    )
+
+
+async def no_sessions(conn: Any) -> None:
+    async with asyncio.timeout(10):
+        while await sessions(conn):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("stage", ["_examine", "_concurrency"])
+async def test_a_failing_open_leaves_nothing_open(dsn, conn, monkeypatch, stage):
+    def refuse(*_arguments):
+        raise Refusing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"reliable_imports_async.database.Database.{stage}", refuse)
+        manager = BatchManager(dsn)
+        with pytest.raises(Refusing):
+            await manager.open()
+    await no_sessions(conn)
+    async with manager:  # it can be opened all the same
+        assert await manager.check()
+    await no_sessions(conn)
+
+
+async def test_opening_twice_opens_once(dsn, conn):
+    manager = BatchManager(dsn)
+    await asyncio.gather(manager.open(), manager.open())
+    await manager.open()
+    assert await sessions(conn) == manager._database.use().size
+    assert await manager.check()
+    await manager.close()
+    await no_sessions(conn)
+    await manager.close()
+
+
 PATHS = ["''", "elsewhere", "shadow, pg_catalog, public"]
 
 

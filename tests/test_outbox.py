@@ -305,7 +305,10 @@ async def main():
             await manager.process_batch(UUID(sys.argv[2]))
         else:
             asked = {"metadata": {"a": 1}, "process": "background"}
-            batch_id = await manager.create_batch("told", [{"n": 1}], enqueue=True, after_create=asked)
+            created = await manager.create_or_find_batch(
+                "told", [{"n": 1}], enqueue=True, after_create=asked
+            )
+            batch_id = created.batch_id
             await manager.run_after_create(batch_id, dies)
 
 asyncio.run(main())
@@ -334,7 +337,10 @@ CREATE = "endpoint.after_create_batch"
 async def held(manager: BatchManager, heard: Heard, *, enqueue: bool):
     register(manager, heard, only=CREATE)
     asked = {"metadata": {"a": 1}, "process": "background"}
-    return await manager.create_batch("told", [{"n": 1}], enqueue=enqueue, after_create=asked)
+    created = await manager.create_or_find_batch(
+        "told", [{"n": 1}], enqueue=enqueue, after_create=asked
+    )
+    return created.batch_id
 
 
 async def test_no_item_runs_before_after_create_batch(manager, dsn, conn, monkeypatch):

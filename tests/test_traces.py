@@ -260,6 +260,22 @@ async def test_nothing_that_user_code_leaves_is_met_by_anybody(dsn, role, place,
     assert met == []
 
 
+async def test_what_a_function_sets_is_not_met_by_the_next_item(manager, conn):
+    """Nothing in the text tells; but the server reports this setting, since PostgreSQL 18."""
+    if conn.get_server_version().major < 18:
+        pytest.skip("search_path is not reported")
+    await conn.execute(
+        "CREATE FUNCTION enter(tenant text) RETURNS void LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM set_config('search_path', tenant || ', public', false); END $$"
+    )
+
+    async def process_item(item, ctx):
+        assert "tenant" not in await ctx.fetchval("SHOW search_path")
+        await ctx.execute("SELECT enter('tenant')")
+
+    assert (await run(manager, process_item, 20)).ok
+
+
 DRIVER: list[Callable[[Any], Awaitable[Any]]] = [
     lambda conn: conn.set_type_codec("uuid", encoder=str, decoder=str, schema="pg_catalog"),
     lambda conn: conn.add_listener("kept", lambda *_: None),

@@ -185,6 +185,19 @@ class Database:
             pooled = cast("PooledConnection", conn)
             self._traces[pooled] = max(trace, self._traces.get(pooled, Trace.NONE))
 
+    def refuse_trace(self, trace: Trace) -> None:
+        """Refuse what would stay in a session that is not ours to reset.
+
+        Raises:
+            PoolerUnsupported: A transaction pooler lends it to its other clients next.
+        """
+        if self.pooled and trace >= Trace.SESSION:
+            raise PoolerUnsupported(
+                "A statement changed the session, which a transaction pooler lends to others next.",
+                hint="use what ends with the transaction: SET LOCAL, set_config(…, true), "
+                "pg_advisory_xact_lock, ON COMMIT DROP.",
+            )
+
     def has_trace(self, conn: PooledConnection) -> bool:
         """Whether user code has left something on a connection since it was taken."""
         return conn in self._traces
@@ -224,6 +237,7 @@ class Database:
         Args:
             trace: What the user's statement is going to leave on it.
         """
+        self.refuse_trace(trace)
         async with self._reader, self.connection(shared=True) as conn:
             self.note_trace(conn, trace)
             yield conn
@@ -266,7 +280,7 @@ class Database:
         pool = self._home or self._require_pool()
         trace = self._traces.pop(conn, Trace.NONE)
         before = self._before.pop(conn, ())
-        if trace is Trace.DRIVER or (trace is Trace.SESSION and self._given is not None):
+        if trace is Trace.DRIVER or (trace is not Trace.NONE and self._given is not None):
             drop(conn)
         with anyio.CancelScope(shield=True):
             try:

@@ -292,6 +292,7 @@ class Executor:
             outcome = await self.calls.one(item, ctx, session.limit)
             guarded.close()
             self.database.note_trace(conn, guarded.trace)
+            self.database.refuse_trace(guarded.trace)
             if not conn.is_in_transaction():
                 raise TransactionEnded
             if self.ordering.version != prepared.ordered:

@@ -84,7 +84,7 @@ class GuardedConnection:
     @property
     def left_behind(self) -> Trace:
         """What may be there beyond the transaction, also by functions whose text is not seen."""
-        return max(self.trace, Trace.SESSION if self.used else Trace.NONE)
+        return max(self.trace, Trace.POSSIBLE if self.used else Trace.NONE)
 
     def close(self) -> None:
         """Detach from the connection; every later use raises `ContextClosed`."""

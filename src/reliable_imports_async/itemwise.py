@@ -94,6 +94,8 @@ class ItemWise:
                 outcome = as_outcome(await limit.run(process(item, ctx), timeout))
                 if not savepoints.conn.is_in_transaction():
                     raise TransactionEnded
+                if guarded.trace:
+                    self._executor.database.refuse_trace(guarded.trace)
             except BaseException as raised:  # noqa: BLE001 - judged by whoever undoes the run
                 exc = sound(raised)
                 own, seconds = await guarded.own_errors(exc), perf_counter() - started

@@ -248,6 +248,7 @@ class Lifecycle:
             await hook(ctx)
             if not conn.is_in_transaction():
                 raise TransactionEnded
+            self._database.refuse_trace(guarded.trace)
             changes = exact_json.write(dict(ctx.changes), inf_nan_mode="strings")
             return storable_json(changes.decode())
         except BaseException as exc:

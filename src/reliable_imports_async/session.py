@@ -1,6 +1,6 @@
 """The connection a slot keeps across items; dropped when anything but a plain failure happens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from .judgement import describe, is_outage
 from .outcomes import Failure, FailureKind
 from .processors import BaseProcessor
 from .time_limit import TimeLimit
+from .transaction_control import Trace
 
 ROUND_TRIP_SECONDS = 10.0
 
@@ -60,6 +61,8 @@ class Session:
         self._commit_timeout = commit_timeout
         self._undone = False  # the transaction is to be rolled back, and nobody has done it yet
         self._limit: TimeLimit | None = None
+        self._settings: Any = None  # of the connection's, what the server reports by itself
+        self._clean: Sequence[str] = ()
         self.more = more
 
     async def __aenter__(self) -> Self:
@@ -92,8 +95,12 @@ class Session:
             await self.discard()
         if self.lost:
             await self.discard()
-        elif self._connection is not None and self._database.has_trace(self._connection):
-            await self.close()  # what an item has left in the session is not for the next one
+        elif self._connection is not None and (
+            self._database.has_trace(self._connection) or self._reported() != self._clean
+        ):
+            # What an item has left in the session is not for the next one.
+            self._database.note_trace(self._connection, Trace.POSSIBLE)
+            await self.close()
         connection = self._connection or await self._take()
         if connection.is_in_transaction() is not (self._transaction is not None):
             # A trace of a cancelled BEGIN, or of a transaction that somebody else has ended:
@@ -231,12 +238,22 @@ class Session:
                 raise self._outage(exc) from exc
             raise  # of the processor's own making: it ends the call
         self._connection = connection
+        self._settings = connection.get_settings()
+        self._clean = self._reported()
         return connection
 
     async def _refuse(self, connection: PooledConnection) -> None:
         """Terminate a connection that cannot be set up."""
         drop(connection)
         await self._database.give_back(connection)
+
+    def _reported(self) -> Sequence[str]:
+        """What was changed also by a function shows in these; asking costs no round trip."""
+        settings = self._settings
+        try:
+            return settings.search_path, settings.is_superuser
+        except AttributeError:  # before PostgreSQL 18
+            return (settings.is_superuser,)
 
     async def _set_up(self, connection: Connection) -> None:
         """Run the processor's on_connection."""

@@ -45,6 +45,7 @@ class SetWise:
             outcomes = await self._executor.calls.several(items, ctx, limit)
             if not savepoints.conn.is_in_transaction():
                 raise TransactionEnded
+            self._executor.database.refuse_trace(guarded.trace)
         except BaseException as raised:  # noqa: BLE001 - judged by whoever undoes the run
             exc = sound(raised)
             own, seconds = await guarded.own_errors(exc), perf_counter() - started

@@ -55,9 +55,10 @@ _SETS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LASTING = re.compile(
-    r"(?:SET|RESET|LISTEN|UNLISTEN|LOAD|PREPARE|DEALLOCATE|DISCARD|DO)\b|DECLARE\b.* WITH HOLD\b",
+    r"(?:SET|RESET|LISTEN|UNLISTEN|LOAD|PREPARE|DEALLOCATE|DISCARD)\b|DECLARE\b.* WITH HOLD\b",
     re.IGNORECASE | re.DOTALL,
 )
+_BLOCK = re.compile(r"DO\b", re.IGNORECASE)
 _TEMPORARY = re.compile(
     r"CREATE (?:OR REPLACE )?(?:LOCAL |GLOBAL )?TEMP(?:ORARY)?\b"
     r"|CREATE\b.* pg_temp|(?:SELECT|WITH)\b.* INTO (?:LOCAL |GLOBAL )?TEMP(?:ORARY)?\b",
@@ -79,8 +80,9 @@ class Trace(IntEnum):
     """What user code leaves on a connection, beyond its transaction."""
 
     NONE = 0
-    SESSION = 1  # in the server's session: a reset removes it
-    DRIVER = 2  # in the driver's object as well: the connection is not used again
+    POSSIBLE = 1  # perhaps in the server's session, by code that is not seen
+    SESSION = 2  # in the server's session: a reset removes it
+    DRIVER = 3  # in the driver's object as well: the connection is not used again
 
 
 class Examined(NamedTuple):
@@ -120,13 +122,14 @@ def _examine(sql: str) -> Examined:
     configures = len(_SET_CONFIG.findall(sql))
     lasting = configures > len(_SET_LOCALLY.findall(sql)) or _REACHING.search(sql) is not None
     lasting = lasting or any(_outlives(one) for one in statements)
+    unseen = any(_BLOCK.match(one) for one in statements)
     return Examined(
         refused=None if refused is None else refused.group().upper(),
         changes=any(_CHARACTERISTICS.match(one) for one in statements)
         or _OF_THE_TRANSACTION.search(sql) is not None,
         savepoints=any(_SAVEPOINTS.match(one) for one in statements),
-        sets=configures > 0 or lasting or any(_SETS.match(one) for one in statements),
-        trace=Trace.SESSION if lasting else Trace.NONE,
+        sets=configures > 0 or lasting or unseen or any(_SETS.match(one) for one in statements),
+        trace=Trace.SESSION if lasting else Trace.POSSIBLE if unseen else Trace.NONE,
     )
 
 
