@@ -141,3 +141,57 @@ async def test_thresholds_and_control_totals(client):
 async def test_what_cannot_work_is_refused(client, body):
     request = {"batch_type": "towns", "items": []} | body
     assert (await client.post("/api/batches", json=request)).status_code == 422
+
+
+async def test_outstanding_failures_are_those_of_the_lineage_whoever_is_asked(client, conn):
+    batch = await created(client, ["A", "B", "B", "C"])
+    root = f"/api/batches/{batch['batch_id']}"
+    await conn.execute("INSERT INTO lands VALUES ('B')")
+    child = (await client.post(f"{root}/reprocess", json={"process": "wait"})).json()
+    assert (child["created"], child["message"], child["completed_items"]) == (True, None, 2)
+    for path in (root, f"/api/batches/{child['batch_id']}"):
+        found = (await client.get(f"{path}/failures")).json()
+        assert (found["root_batch_id"], found["outstanding_items"]) == (batch["batch_id"], 1)
+        (group,) = found["outstanding"]
+        assert (group["batch_id"], group["count"], group["sample_items"]) == (
+            child["batch_id"],
+            1,
+            [3],
+        )
+        assert (await client.get(path)).json()["outstanding_items"] == 1
+    listed = (await client.get(f"/api/batches?root={batch['batch_id']}")).json()["batches"]
+    counts = (
+        "total_items",
+        "completed_items",
+        "failed_items",
+        "pending_items",
+        "outstanding_items",
+    )
+    assert [tuple(one[name] for name in counts) for one in listed] == [
+        (3, 2, 1, 0, 1),
+        (4, 1, 3, 0, 1),
+    ]
+
+
+async def test_reprocessing_nothing_says_so(client, conn):
+    batch = await created(client, ["A", "B"])
+    path = f"/api/batches/{batch['batch_id']}/reprocess"
+    await conn.execute("INSERT INTO lands VALUES ('B')")
+    child = (await client.post(path, json={"process": "wait"})).json()
+    nothing = await client.post(path)
+    assert nothing.status_code == 200
+    body = nothing.json()
+    assert (body["created"], body["batch_id"]) == (False, child["batch_id"])
+    assert body["message"].startswith("Nothing to reprocess: every failure")
+    page = (await client.get(f"/dashboard/batches/{child['batch_id']}?nothing=1")).text
+    assert "Nothing to reprocess: every failure" in page
+
+
+@pytest.mark.parametrize(("dashboard", "place"), [(True, "/dashboard"), (False, "/docs")])
+async def test_the_root_leads_somewhere_useful(manager, dashboard, place):
+    api = APIManager(manager, worker=False, dashboard=dashboard)
+    transport = httpx.ASGITransport(api.app)
+    async with api.running(), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+        answer = await client.get("/")
+        assert (answer.status_code, answer.headers["location"]) == (307, place)
+        assert (await client.get(place)).status_code == 200

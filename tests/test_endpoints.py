@@ -26,6 +26,19 @@ def test_an_endpoint_belongs_to_the_batch_type_of_its_name():
         registry.register_endpoint(type("CustomerDataEndpoint", (BaseEndpoint,), {}))
 
 
+def test_register_takes_endpoints_as_well_by_class_or_as_an_instance():
+    registry = Registry()
+    cls = type("CustomerDataEndpoint", (BaseEndpoint,), {})
+    assert registry.register(cls) == registry.register(cls) == "customer_data"
+    assert isinstance(registry.endpoint("customer_data"), cls)
+    made = cls()
+    assert registry.register(made) == "customer_data"
+    assert registry.endpoint("customer_data") is made
+    assert registry.batch_types == ()
+    with pytest.raises(DuplicateBatchType):
+        registry.register(type("CustomerDataEndpoint", (BaseEndpoint,), {}))
+
+
 @pytest.mark.parametrize("hooks", [None, {"extra_routes": asyncio.sleep}])
 def test_what_is_no_endpoint_is_refused(hooks):
     wrong = int if hooks is None else endpoint(**hooks)

@@ -106,7 +106,7 @@ async def test_a_second_batch_is_refused_while_the_first_runs(manager, conn):
         ):
             with pytest.raises(AnotherBatchRuns, match=f"batch {first} does") as caught:
                 await refused
-            assert f"reliable-imports pause {first}" in caught.value.hint
+            assert f"reliable-imports pause {first}" in caught.value.cli_hint
         assert [batch.id async for batch in manager.list_batches()] == [second, first]
         gate.open.set()
     assert (await running).ok

@@ -389,8 +389,9 @@ class AnotherBatchRuns(StateError):
         message = f"Only one batch of type {batch_type!r} may run: batch {running_id} does."
         super().__init__(
             message,
-            hint="wait for it, or pause it.",
+            hint="wait for it, or pause_batch(running_id).",
             cli_hint=f"wait for it, or `reliable-imports pause {running_id}`.",
+            web_hint="wait for it, or pause it.",
         )
         self.batch_type = batch_type
         self.running_id = running_id
