@@ -6,7 +6,7 @@ Items that share a key leave it in the order of their numbers, and no two slots 
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
@@ -31,6 +31,9 @@ class Place(Enum):
     LEFT = auto()  # to whoever claims its range next
 
 
+QUEUED, PARKED, TAKEN, LEFT = Place  # looked up once
+
+
 @dataclass(slots=True, eq=False)
 class Work:
     """An item waiting for a slot, and the range it counts for.
@@ -50,7 +53,7 @@ class Work:
     keys: tuple[str, ...] = ()
     read: ImportBatchItem[Any] | None = None
     settled: bool = False
-    place: Place = Place.QUEUED
+    place: Place = QUEUED
 
     @property
     def number(self) -> int:
@@ -58,7 +61,6 @@ class Work:
         return self.item.item_number
 
 
-@dataclass(slots=True)
 class Lane:
     """The items of one key, in order.
 
@@ -68,9 +70,22 @@ class Lane:
         owner: Stands for what that slot took; None when no slot has any.
     """
 
-    waiting: deque[Work] = field(default_factory=deque)
-    taken: int = 0
-    owner: object = None
+    __slots__ = ("owner", "taken", "waiting")
+
+    def __init__(self, first: Work) -> None:
+        self.waiting: deque[Work] | list[Work] = [first]  # most keys have one, and a list is small
+        self.taken = 0
+        self.owner: object = None
+
+    def add(self, work: Work) -> None:
+        """One more at the end."""
+        if type(self.waiting) is list:
+            self.waiting = deque(self.waiting)
+        self.waiting.append(work)
+
+    def remove_first(self) -> None:
+        """The first has been taken."""
+        del self.waiting[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +128,18 @@ class Lanes:
         return [work for work in works if not work.keys or self._enter(work)]
 
     def _enter(self, work: Work) -> bool:
-        if work.number in work.held.claimed.blocked or self._is_closed(work):
-            work.place = Place.LEFT
+        blocked = work.held.claimed.blocked
+        if (blocked and work.number in blocked) or (self._closed and self._is_closed(work)):
+            work.place = LEFT
             self.close(work)
             work.held.finish_item()
             return False
         for key in work.keys:
-            self._lanes.setdefault(key, Lane()).waiting.append(work)
+            lane = self._lanes.get(key)
+            if lane is None:
+                self._lanes[key] = Lane(work)
+            else:
+                lane.add(work)
         return True
 
     def _is_closed(self, work: Work) -> bool:
@@ -134,21 +154,24 @@ class Lanes:
     def take(self, work: Work, owner: object) -> bool:
         """Whether a slot has got the item; else it is parked."""
         lanes = [self._lanes[key] for key in work.keys]
-        if any(lane.owner not in (None, owner) or lane.waiting[0] is not work for lane in lanes):
-            self.parked += work.place is not Place.PARKED
-            work.place = Place.PARKED
-            return False
-        self.parked -= work.place is Place.PARKED
-        work.place = Place.TAKEN
         for lane in lanes:
-            lane.waiting.popleft()
-            lane.owner, lane.taken = owner, lane.taken + 1
-            self._free_first(lane)  # it may join the same slot
+            if lane.waiting[0] is not work or not (lane.owner is None or lane.owner is owner):
+                self.parked += work.place is not PARKED
+                work.place = PARKED
+                return False
+        self.parked -= work.place is PARKED
+        work.place = TAKEN
+        for lane in lanes:
+            lane.remove_first()
+            lane.owner = owner
+            lane.taken += 1
+            if lane.waiting:
+                self._free_first(lane)  # it may join the same slot
         return True
 
     def drop(self, work: Work) -> None:
         """An item that was left has come to a slot."""
-        work.place = Place.TAKEN
+        work.place = TAKEN
         work.held.finish_item()
 
     def release(self, works: Sequence[Work]) -> None:
@@ -160,11 +183,13 @@ class Lanes:
             for key in work.keys:
                 lane = self._lanes[key]
                 lane.taken -= 1
-                if not lane.taken:
-                    lane.owner = None
+                if lane.taken:
+                    continue
+                lane.owner = None
+                if lane.waiting:
                     self._free_first(lane)
-                    if not lane.waiting:
-                        del self._lanes[key]
+                else:
+                    del self._lanes[key]
 
     def close(self, work: Work) -> None:
         """Leave later items of the keys of one that has not had its end here."""
@@ -187,18 +212,18 @@ class Lanes:
         left = [work for work in lane.waiting if work.number >= first.number]
         if left:
             lane.waiting = deque(work for work in lane.waiting if work.number < first.number)
-        behind = [work for work in left if work.place is not Place.LEFT]
+        behind = [work for work in left if work.place is not LEFT]
         for work in behind:
             if work.held is first.held and work is not first:
                 work.held.behind.add(work.number)
-            if work.place is Place.PARKED:
+            if work.place is PARKED:
                 self.parked -= 1
                 self.freed.append(work)  # whoever takes it next drops it
-            work.place = Place.LEFT
+            work.place = LEFT
         return [work for work in behind if work is not first]
 
     def _free_first(self, lane: Lane) -> None:
-        if lane.waiting and lane.waiting[0].place is Place.PARKED:
+        if lane.waiting[0].place is PARKED:
             self.freed.append(lane.waiting[0])
 
 
@@ -314,16 +339,17 @@ class OrderedBelt(Belt):
         self._wake(len(self._takers) if self._over else len(self._lanes.freed))
 
     def _next(self, most: int, owner: object) -> list[Work]:
-        lanes, taken, left = self._lanes, list[Work](), len(self._works)
-        while len(taken) < most and len(self):
-            work = (lanes.freed or self._works).popleft()
+        lanes, works, taken = self._lanes, self._works, list[Work]()
+        freed, before = lanes.freed, len(works)
+        while (freed or works) and len(taken) < most:
+            work = (freed or works).popleft()
             if not work.keys:
                 taken.append(work)
-            elif work.place is Place.LEFT:
+            elif work.place is LEFT:
                 lanes.drop(work)
-            elif work.place is not Place.TAKEN and lanes.take(work, owner):
+            elif work.place is not TAKEN and lanes.take(work, owner):
                 taken.append(work)
-        self._passed(left - len(self._works))
+        self._passed(before - len(works))
         return taken
 
 
@@ -391,7 +417,7 @@ class Queue:
 
     def give_up(self, work: Work) -> None:
         """An item that will not come to the slots."""
-        if work.place is not Place.LEFT:
+        if work.place is not LEFT:
             self.lanes.close(work)
         work.held.finish_item()
         if isinstance(self.ready, OrderedBelt):

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, EmailStr
 
-from .item_keys import STORED_LOCK_KEYS, key_text
+from .item_keys import STORED_LOCK_KEYS
 from .models import ImportBatch, ImportBatchItem
 from .processors import BaseProcessor, fields_of, is_declared
 from .readiness import with_data
@@ -30,7 +30,6 @@ _PLAIN = (str, int, UUID, EmailStr)  # whose spellings the database can compare
 
 Columns = tuple[str, ...]
 Keys = tuple[str, ...]
-_NO_KEYS: Keys = ()
 
 
 class KeyLearnt(Exception):
@@ -56,6 +55,7 @@ class Ordering:
         declared = tuple(processor.key)
         if declared and (processor.model() is None or set(declared) <= set(fields_of(cls))):
             self._fields.append(declared)
+        self._modelled = processor.model() is not None
         self._learns = False
         self._learnt: dict[Columns, Mapping[str, str]] = {}
         self._everything = False
@@ -94,14 +94,12 @@ class Ordering:
         keys: list[str] = []
         if self._item_key and item.item_key is not None:
             keys.append("item " + _of_text(item.item_key))
-        if self._lock_key and (text := self._text(item)) is not None:
-            keys.append("lock " + _of_text(text))
-        read = None
-        if self._fields:
-            read = self._read(item)
-            if read is not None:
-                keys += [_of_fields(read, names) for names in self._fields]
-        return tuple(keys) or _NO_KEYS, read if self._processor.model() is not None else None
+        if self._lock_key and (lock := self._lock(item)) is not None:
+            keys.append("lock " + lock)
+        read = self._read(item) if self._fields else None
+        if read is not None:
+            keys += [_of_fields(read, names) for names in self._fields]
+        return tuple(keys), read if self._modelled else None
 
     def upserting_one(
         self, item: ImportBatchItem[Any] | None, columns: Columns, values: Mapping[str, Any]
@@ -156,11 +154,15 @@ class Ordering:
         except Exception:  # noqa: BLE001 - its turn comes, and then it fails by this
             return None
 
-    def _text(self, item: ImportBatchItem[Any]) -> str | None:
+    def _lock(self, item: ImportBatchItem[Any]) -> str | None:
+        """What `lock_key` says, coarsely; None: no other item waits for this one, or it fails."""
         try:
-            return key_text(self._processor.lock_key(item.source_data))
-        except Exception:  # noqa: BLE001 - a user's code; where it matters, the item has failed by it
+            key = self._processor.lock_key(item.source_data)
+        except Exception:  # noqa: BLE001 - a user's code; the item has failed by it long ago
             return None
+        if not isinstance(key, tuple):
+            return None if key is None or key == "" else coarse(key)
+        return None if None in key or "" in key else "\x1f".join(map(coarse, key))
 
     def _raw_name(self, name: str) -> str | None:
         """The name of a field in records as they are stored; None: its value may be made there."""
@@ -239,6 +241,8 @@ def coarse(value: object) -> str:
     cannot be told is empty, and so equal. Different keys may look equal: then one waits for
     nothing.
     """
+    if type(value) is str:  # nearly always
+        return _of_str(value)
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, bool):

@@ -12,7 +12,7 @@ from . import unchanged
 from .control import BEAT_SECONDS, Control, HeldRange
 from .deferral import next_pass
 from .execution import Executor
-from .item_queue import PAGE_ITEMS, Place, Queue, Work
+from .item_queue import LEFT, PAGE_ITEMS, Queue, Work
 from .models import ImportBatch
 from .session import Outage
 from .slots import Slots
@@ -297,7 +297,7 @@ class Drain:
     async def _preparer(self) -> None:
         """Validate and prepare one queued item after the other."""
         while work := await self._queue.take_unprepared():
-            if work.place is Place.LEFT or not self._slots.may_start(work):
+            if work.place is LEFT or not self._slots.may_start(work):
                 self._queue.give_up(work)
                 continue
             with suppress(Outage):  # the slot waits for the server, and prepares it again

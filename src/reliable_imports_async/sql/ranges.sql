@@ -52,10 +52,10 @@ claimable AS MATERIALIZED (
                        ELSE reliable_imports.blocked_items(
                                 c.batch_id, c.first_item, least(c.last_item, c.first_item + c.wanted - 1),
                                 CASE WHEN c.crashes > 0 THEN '{}' ELSE $8::integer[] END, $9::text::jsonb)
-                  END AS blocked) o
+                  END AS blocked
+           OFFSET 0) o
      WHERE o.blocked IS NOT NULL
-     ORDER BY c.first_item
-     LIMIT 1),
+     LIMIT 1),  -- in the order in which they come, or all of them would be looked into
 rest AS (
     INSERT INTO reliable_imports.import_batch_ranges
            (batch_id, first_item, last_item, epoch, crashes, completed, skipped, failed, groups, deferred, final_pass)
