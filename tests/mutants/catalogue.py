@@ -161,4 +161,11 @@ MUTANTS = (
         "            pass\n",
         ("tests/test_reliability.py::test_a_missing_table_pauses_the_batch_with_its_reason",),
     ),
+    Mutant(
+        "rows that a statement wrote are not counted",
+        "declared.py",
+        "        if written != len(rows):\n",
+        "        if written > len(rows):\n",
+        ("tests/test_writes.py::test_an_item_whose_row_is_suppressed_fails",),
+    ),
 )
