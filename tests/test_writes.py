@@ -1,5 +1,8 @@
 """What is reported as completed is in the table: counted, keyed, and possible at all."""
 
+from dataclasses import dataclass
+from datetime import datetime
+
 import asyncpg
 import pytest
 from pydantic import BaseModel
@@ -292,3 +295,31 @@ async def test_an_upsert_names_its_key(manager):
 
     summary = await load(manager, KeylessProcessor, [{"key": "b"}, {"key": []}])
     assert {group.type for group in summary.groups} == {ConfigurationError.__name__}
+
+
+@dataclass(slots=True)
+class Slotted:
+    id: str
+    tags: list[str]
+    at: datetime
+
+
+async def test_a_dataclass_with_slots_is_a_model_too(manager, conn):
+    class SlottedProcessor(BaseProcessor[Slotted]):
+        batch_type = "slotted"
+        table = "slotted"
+        key = "id"
+
+    await conn.execute("CREATE TABLE slotted (id text PRIMARY KEY, tags text[], at timestamptz)")
+    given = [{"id": "a", "tags": ["x", "y"], "at": "2026-01-02T03:04:05+01:00"}]
+    assert (await load(manager, SlottedProcessor, given)).ok
+    row = await conn.fetchrow("SELECT * FROM slotted")
+    assert (row["tags"], row["at"].hour) == (["x", "y"], 2)
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity is no number", "back\\u0000slash", "☃"])
+async def test_texts_that_look_like_trouble_are_stored_as_they_are(manager, conn, text):
+    await conn.execute("CREATE TABLE c (id text PRIMARY KEY, name text)")
+    for way in WAYS:
+        assert (await load(manager, way, [{"id": way.batch_type, "name": text}])).ok
+    assert {row["name"] for row in await conn.fetch("SELECT name FROM c")} == {text}

@@ -249,7 +249,7 @@ class ImportContext:
             raise KeyIsNull(table, nulls)
         written = tuple(columns[name] for name in values)
         sql = upsert_statement(table, written, key, returning=True)
-        row = await session.fetchrow(sql, row_text(table, columns, values))
+        row = await session.fetchrow(sql, f"[{row_text(table, written, values)}]")
         if row is None:
             raise NotWritten(table)
         return row

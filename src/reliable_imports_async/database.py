@@ -224,11 +224,14 @@ class Database:
         url = self._dsn if direct is None else direct.get_secret_value()
         if url is None or (self.pooled and direct is None):
             return None
-        return await asyncpg.connect(
+        conn = await asyncpg.connect(
             url.replace("postgresql+asyncpg://", "postgresql://", 1),
             timeout=self._settings.connect_timeout,
             server_settings={"application_name": "reliable_imports_async"},
         )
+        if self._lift:  # such as a limit on idle sessions: it only listens
+            await conn.execute(self._lift, _SESSION)
+        return conn
 
     @asynccontextmanager
     async def reading(self, trace: Trace = Trace.NONE) -> AsyncIterator[Connection]:

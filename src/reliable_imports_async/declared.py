@@ -1,33 +1,33 @@
 """Processors without a method: model, table and key say it all, and items are upserted as sets."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import fields
+from datetime import date, datetime
 from enum import Enum
-from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import asyncpg
 
 from . import catalog
 from .catalog import ColumnFacts, TableFacts, UniqueIndex
 from .context import ImportContext
-from .conversions import Refused
+from .conversions import plain_row
 from .errors import ConfigurationError, ItemRefused, KeyIsNull, NotWritten
 from .guarded import Connection
 from .models import ImportBatchItem
 from .processors import BaseProcessor, fields_of, key_of
-from .upsert import Column, quoted, upsert_statement, value_refused
+from .upsert import Column, quoted, row_text, upsert_statement
 
 Key = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     """A row of one item: its JSON text, what its key is called, and what tells it from others."""
 
     text: str
     target_id: str | None
-    key: Key
+    key: Hashable
 
 
 class Upsert:
@@ -51,9 +51,11 @@ class Upsert:
         self._key = key
         self._nulls_equal = nulls_equal
         self._sql = upsert_statement(table, tuple(columns), key, returning=False)
-        self._plan = [(one, f"{encode_basestring(one.name)}:", one.convert) for one in columns]
-        places = {one.name: place for place, one in enumerate(columns)}
-        self._key_places = [(places[name], name in folding) for name in key]
+        self._columns = columns
+        self._names = [one.name for one in columns]
+        self._plan = [(one.name, one.convert.as_is, one.convert.checks) for one in columns]
+        self._folding = folding
+        self._single = key[0] if len(key) == 1 and not folding else ""
 
     async def write(
         self, items: Sequence[ImportBatchItem[Any]], ctx: ImportContext
@@ -65,17 +67,11 @@ class Upsert:
         Raises:
             ItemRefused: A value cannot be written, or PostgreSQL has left out a row.
         """
-        rows = [self._row_of(position, item) for position, item in enumerate(items)]
-        left = rows
+        left = rows = [self._row_of(position, item) for position, item in enumerate(items)]
         while left:
-            wave: dict[Key, _Row] = {}
-            behind = []
-            for row in left:
-                if row.key in wave:
-                    behind.append(row)
-                else:
-                    wave[row.key] = row
-            in_key_order = [wave[key] for key in sorted(wave)]  # as others lock them
+            wave: dict[Hashable, _Row] = {}
+            behind = [row for row in left if wave.setdefault(row.key, row) is not row]
+            in_key_order = sorted(wave.values(), key=_called)  # as others lock them
             await self._write(in_key_order, ctx)
             left = behind
         return [{"target_table": self._table, "target_id": row.target_id} for row in rows]
@@ -88,49 +84,71 @@ class Upsert:
             raise NotWritten(self._table, written, len(rows))
 
     def _row_of(self, position: int, item: ImportBatchItem[Any]) -> _Row:
+        values = getattr(item.data, "__dict__", None) or _slots(item.data)
         try:
-            return self._row(item.data)
+            text = self._text(values)
+            key = values.get(self._single)
+            if type(key) is str:
+                return _Row(text, key, key)
+            return _Row(text, self._target_id(values), self._same(values))
         except ItemRefused as exc:
             exc.position = position
             raise
 
-    def _row(self, data: Any) -> _Row:
-        values = _values(data)
-        texts = []
-        for column, name, convert in self._plan:
-            value = values.get(column.name)
-            handler = convert.handlers.get(type(value))
-            try:  # the usual classes are converted right here
-                text = handler(value) if handler is not None else convert.unusual(value)
-            except Refused as exc:
-                raise value_refused(self._table, column, exc) from None
-            texts.append(name + text)
-        key = [
-            texts[place].replace(" ", "").casefold() if folds else texts[place]
-            for place, folds in self._key_places
-        ]
-        return _Row(f"{{{','.join(texts)}}}", self._target_id(values), tuple(key))
+    def _text(self, values: Mapping[str, Any]) -> str:
+        """A row as JSON text: at once where its values are of usual classes, else one by one."""
+        try:
+            for name, as_is, checks in self._plan:
+                cls = type(values.get(name))
+                if cls not in as_is:
+                    checks[cls](values[name])
+            if len(values) > len(self._plan):
+                values = {name: values.get(name) for name in self._names}
+            return plain_row(values)
+        except (KeyError, ValueError):
+            return row_text(self._table, self._columns, values)
 
     def _target_id(self, values: Mapping[str, Any]) -> str | None:
         given = [values.get(name) for name in self._key]
-        missing = [name for name, value in zip(self._key, given, strict=True) if value is None]
-        if missing and not self._nulls_equal:
-            raise KeyIsNull(self._table, missing)
-        return None if missing else ",".join(map(_shown, given))
+        if None not in given:
+            return ",".join(map(_shown, given))
+        if not self._nulls_equal:
+            raise KeyIsNull(self._table, [name for name in self._key if values.get(name) is None])
+        return None
+
+    def _same(self, values: Mapping[str, Any]) -> Hashable:
+        """What is equal for rows with the same key, as far as can be known without asking.
+
+        PostgreSQL may take more keys for equal; then it refuses the statement, and smaller sets
+        are tried.
+        """
+        if self._single:
+            key = values.get(self._single)
+            return key if type(key) in _SIMPLE else _shown(key)
+        return tuple(
+            _shown(values.get(name)).replace(" ", "").casefold()
+            if name in self._folding
+            else _shown(values.get(name))
+            for name in self._key
+        )
 
 
-def _values(data: Any) -> Mapping[str, Any]:
-    """An item's data by field."""
-    if isinstance(data, Mapping):
-        return data
-    if hasattr(data, "__dict__"):
-        values: Mapping[str, Any] = vars(data)
-        return values
-    return {name: getattr(data, name) for name in data.__slots__}
+_SIMPLE = frozenset({str, int, UUID, date, datetime})
+
+
+def _slots(data: Any) -> Mapping[str, Any]:
+    """The values of a dataclass with slots."""
+    return {one.name: getattr(data, one.name) for one in fields(data)}
 
 
 def _shown(value: Any) -> str:
+    if type(value) is str:
+        return value
     return str(value.value if isinstance(value, Enum) else value)
+
+
+def _called(row: _Row) -> str:
+    return row.target_id or ""
 
 
 async def declared_upsert(conn: Connection, processor: BaseProcessor[Any]) -> Upsert:
@@ -139,7 +157,7 @@ async def declared_upsert(conn: Connection, processor: BaseProcessor[Any]) -> Up
     Raises:
         ConfigurationError: Items could not be upserted, whatever they hold.
     """
-    table, key, fields = processor.table, key_of(processor), fields_of(type(processor))
+    table, key, names = processor.table, key_of(processor), fields_of(type(processor))
     try:
         facts = await catalog.table_facts(conn, table)
     except asyncpg.InsufficientPrivilegeError as exc:
@@ -150,16 +168,16 @@ async def declared_upsert(conn: Connection, processor: BaseProcessor[Any]) -> Up
     _check_table(table, facts)
     assert facts is not None  # noqa: S101 - checked
     found = {column.name: column for column in await catalog.columns(conn, table)}
-    missing = [name for name in fields if name not in found]
+    missing = [name for name in names if name not in found]
     if missing:
         raise ConfigurationError(
             f"Table {table} has no column {', '.join(missing)}.",
             hint=f"its columns are {', '.join(found)}; the model's fields must be among them.",
         )
-    _check_columns(table, facts, await catalog.column_facts(conn, table), fields, key)
+    _check_columns(table, facts, await catalog.column_facts(conn, table), names, key)
     index = _usable_index(table, key, await catalog.unique_indexes(conn, table, key))
     folding = await catalog.folding_columns(conn, table, key)
-    columns = [found[name] for name in fields]
+    columns = [found[name] for name in names]
     return Upsert(table, key, columns, nulls_equal=index.nulls_equal, folding=folding)
 
 
@@ -196,11 +214,11 @@ def _check_columns(
     table: str,
     facts: TableFacts,
     columns: Sequence[ColumnFacts],
-    fields: Sequence[str],
+    model: Sequence[str],
     key: Key,
 ) -> None:
     """Refuse columns that the model must not have or must have, and missing rights."""
-    given = [one for one in columns if one.name in fields]
+    given = [one for one in columns if one.name in model]
     generated = [one.name for one in given if one.generated or one.identity_always]
     if generated:
         raise ConfigurationError(
@@ -208,7 +226,7 @@ def _check_columns(
             hint="take the field out of the model"
             + (", and choose another key." if set(generated) & set(key) else "."),
         )
-    lacking = [one.name for one in columns if one.needs_value and one.name not in fields]
+    lacking = [one.name for one in columns if one.needs_value and one.name not in model]
     if lacking and not facts.has_trigger:  # a trigger may fill them
         raise ConfigurationError(
             f"Table {table} needs a value for {', '.join(lacking)}: NOT NULL without a default.",

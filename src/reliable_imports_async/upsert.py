@@ -84,24 +84,20 @@ def check_key(table: str, columns: Iterable[str], key: tuple[str, ...]) -> None:
         )
 
 
-def row_text(table: str, columns: Mapping[str, Column], values: Mapping[str, Any]) -> str:
-    """A row as a JSON array of one, for `upsert_statement`.
+def row_text(table: str, columns: Iterable[Column], values: Mapping[str, Any]) -> str:
+    """A row as a JSON object; an array of them is what `upsert_statement` takes.
 
     Raises:
         ValueRefused: A value has no place in its column.
     """
     parts = []
-    for name, value in values.items():
+    for column in columns:
         try:
-            parts.append(f"{encode_basestring(name)}:{columns[name].convert(value)}")
+            text = column.convert(values.get(column.name))
         except Refused as exc:
-            raise value_refused(table, columns[name], exc) from None
-    return f"[{{{','.join(parts)}}}]"
-
-
-def value_refused(table: str, column: Column, refused: Refused) -> ValueRefused:
-    """Say of which column a value was refused."""
-    return ValueRefused(table, column.name, column.shown, refused.reason, refused.hint)
+            raise ValueRefused(table, column.name, column.shown, exc.reason, exc.hint) from None
+        parts.append(f"{encode_basestring(column.name)}:{text}")
+    return f"{{{','.join(parts)}}}"
 
 
 def quoted_table(table: str) -> str:

@@ -208,4 +208,11 @@ MUTANTS = (
         "                        kinds=None,\n",
         ("tests/test_ordering.py", "-k", "one_after_the_other and interval-2"),
     ),
+    Mutant(
+        "rows that a statement wrote are not counted",
+        "declared.py",
+        "        if written != len(rows):\n",
+        "        if written > len(rows):\n",
+        ("tests/test_writes.py::test_an_item_whose_row_is_suppressed_fails",),
+    ),
 )
