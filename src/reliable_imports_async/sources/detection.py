@@ -27,7 +27,8 @@ MOST_LINES = 5_000  # lines that are not UTF-8: more of them tell nothing new
 MOST_CELLS = 2_000
 LONGEST_CELL = 400
 FEW_CELLS = 3  # detectors that agree about fewer cells may well both be wrong
-MANY_CELLS = 25  # of so many the better one is right alone
+SOME_CELLS = 10  # where only one of them says what is plausible
+MANY_CELLS = 25  # of so many the better one is right, whatever the other says
 FEW_LINES = 20  # of valid UTF-8: so few may be so by chance
 SHOWN = 4
 
@@ -48,7 +49,8 @@ _LINE = re.compile(rb"[^\r\n]+")
 _NOT_ASCII = re.compile(rb"[^\r\n\x80-\xff]*+[\x80-\xff][^\r\n]*+")
 _WORD = re.compile(r"[^\W\d_]+")
 _JOINS = "\u2019'\u00b7\\-\u2010\u2013.&/@\u00aa\u00b0\u00ba\u05f3\u05f4"  # of names
-_INSIDE = re.compile(rf"[^\W\d_](?![{_JOINS}])[^\w\s\x00-\x7f]+[^\W\d_]")  # Mu³ler
+_SYMBOL = r"(?:[^\w\s\x00-\x7f]|[\xb2\xb3\xb9\xbc-\xbe])"
+_INSIDE = re.compile(rf"[^\W\d_](?![{_JOINS}]){_SYMBOL}+[^\W\d_]")  # Mu³ler
 _LONE = re.compile(  # M黮ler, f〉
     r"[A-Za-z][\u3400-\u9fff\uac00-\ud7af\uff61-\uff9f][a-z]|[a-z][\u3000-\u303f]"
 )
@@ -187,10 +189,11 @@ def _detected(cells: dict[bytes, None], *, also_utf_8: bool) -> str:
             [encodings] = readings.values()
             if encodings[0] not in _EASTERN or encodings[0] in votes:
                 return encodings[0]
-        first, second = (None if vote is None else _decoded(data, vote) for vote in votes)
-        agreed = first == second and len(cells) >= FEW_CELLS
-        if first in readings and (agreed or len(cells) >= MANY_CELLS):
-            return str(votes[0])
+        possible = [vote for vote in votes if vote and _decoded(data, vote) in readings]
+        differ = len({_decoded(data, vote) for vote in possible}) > 1
+        needed = MANY_CELLS if differ else FEW_CELLS if len(possible) > 1 else SOME_CELLS
+        if possible and len(cells) >= needed:
+            return possible[0]
     names = [encodings[0] for encodings in readings.values()]
     if also_utf_8:
         names.insert(0, UTF_8)
@@ -221,7 +224,7 @@ def is_plausible(text: str) -> bool:
     if any(_is_odd(char) for char in set(text)):
         return False
     words = _WORD.findall(text)
-    strange: int = sum(len({_script(char) for char in set(word)} - {""}) > 1 for word in words)
+    strange: int = sum(map(_is_mixed, words))
     strange += len(_INSIDE.findall(text)) + len(_LONE.findall(text))
     strange += sum(
         first.islower() and second.isupper() and not second.isascii()
@@ -230,11 +233,21 @@ def is_plausible(text: str) -> bool:
     return strange <= len(words) // 50
 
 
+def _is_mixed(word: str) -> bool:
+    """Whether a word has letters of two scripts, other than a Latin name in an East Asian text."""
+    scripts = [_script(char) for char in word if not char.isascii()]
+    latin = len(scripts) < len(word)
+    kinds = {*scripts} - {""}
+    if latin and kinds == {"EAST"}:
+        return len(scripts) == 1 and any("a" <= char <= "z" for char in word)
+    return len(kinds | ({"LATIN"} if latin else set())) > 1
+
+
 @lru_cache(maxsize=4096)
 def _script(char: str) -> str:
-    if unicodedata.category(char) == "Lm":
-        return ""
     name = unicodedata.name(char, "").partition(" ")[0]
+    if unicodedata.category(char) == "Lm" and name != "HALFWIDTH":
+        return ""
     return "EAST" if name in _EAST else name if name in _SCRIPTS else ""
 
 

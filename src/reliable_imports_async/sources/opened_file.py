@@ -185,4 +185,6 @@ class OpenedFile:
             return self._options.columns, 0
         reader = CsvReader(self._text(), self._dialect, DEFAULT_LIMITS)
         header = reader.row()
+        while header and not header.problem and not any(map(str.strip, header.fields)):
+            header = reader.row()  # a spreadsheet writes its empty rows as well
         return (columns_of(header) if header else None), reader.lines.number
