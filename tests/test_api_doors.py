@@ -606,3 +606,24 @@ async def test_a_backend_that_raises_leaves_the_open_routes_open(manager, batch_
         assert (await opened.get("/dashboard")).status_code == 303
         await sign_in(opened)
         assert (await opened.get(f"/dashboard/batches/{batch_id}")).status_code == 200
+
+
+async def test_a_hook_that_breaks_hides_a_button_and_not_the_page(manager, batch_id, caplog):
+    class Broken(BaseEndpoint):
+        batch_type = "tried"
+
+        def authorize(self, ctx, action, batch):
+            if action != "view":
+                raise RuntimeError("no database")
+            return True
+
+    manager.registry.register_endpoint(Broken)
+    api = APIManager(manager, worker=False)
+    async with api.running(allow_anonymous=True), browser(api) as opened:
+        page = await opened.get(f"/dashboard/batches/{batch_id}")
+        assert page.status_code == 200
+        assert "/cancel" not in page.text
+        assert "/dashboard/upload" not in page.text
+        assert (await opened.post(f"/api/batches/{batch_id}/cancel")).status_code == 500
+    assert "no database" in caplog.text
+    assert (await manager.get_batch(batch_id)).status == "pending"

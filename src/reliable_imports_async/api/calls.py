@@ -1,5 +1,6 @@
 """One call of the API: the request, who asks, and the batch it is about."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -30,6 +31,8 @@ from .problems import InvalidRequest
 
 if TYPE_CHECKING:
     from .service import Service
+
+logger = logging.getLogger("reliable_imports_async")
 
 Model = TypeVar("Model", bound=BaseModel)
 _ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
@@ -137,6 +140,9 @@ class Call:
             async with self.hook():
                 return bool(await answer(self.endpoint(batch_type).authorize(ctx, action, batch)))
         except (HTTPException, InvalidRequest):
+            return False
+        except Exception:
+            logger.warning("authorize failed for %r of %s", action, batch_type, exc_info=True)
             return False
 
     async def visible(self) -> Visibility:
