@@ -149,8 +149,7 @@ class BatchManager(BatchRepairs):
             on_same_file: When it came before for this type: "refuse", "skip" (that batch), "force".
             enqueue: Have a worker process it; decided with the batch, in one transaction.
             progress: Called while loading with records, bytes read and bytes in all.
-            after_create: What the endpoint's after_create_batch is told should this process die
-                before `run_after_create`; no item runs before that. For the REST API.
+            after_create: For the REST API: no item runs before `run_after_create` has, with this.
             options: Thresholds and control totals; see `BatchOptions`.
 
         Raises:
@@ -158,27 +157,20 @@ class BatchManager(BatchRepairs):
             SameFile, IdempotencyConflict: The file came before; the key did, with other records.
             AnotherBatchRuns: With `enqueue`, of a type whose `only_one` is "refuse".
         """
-        stored, on_created = self._options(batch_type, options), None
-        if after_create is not None:
-            stored[HELD] = True
-            on_created = partial(self._outbox.add_created, data=after_create, enqueue=enqueue)
         request = Request(
             batch_type=batch_type,
             metadata=metadata or {},
-            options=stored,
+            options=self._options(batch_type, options, held=after_create is not None),
             created_by=created_by,
             idempotency_key=idempotency_key,
             on_same_file=on_same_file,
             enqueue=enqueue,
             keys=ItemKeys.of(self.registry.get(batch_type)),
-            on_created=on_created,
+            on_created=self._outbox.on_created(after_create, enqueue=enqueue),
         )
-        if enqueue:
-            await self._refuse_another(batch_type, connection)
-        database, source, limits = self._database, as_source(items), self._limits
-        return await loading.load(
-            database, source, request, limits, connection=connection, progress=progress
-        )
+        await self._refuse_another(batch_type, connection, asked=enqueue)
+        load = partial(loading.load, connection=connection, progress=progress)
+        return await load(self._database, as_source(items), request, self._limits)
 
     async def import_file(
         self, file: Any, batch_type: str, *, progress: Progress | None = None, **options: Any
@@ -386,15 +378,20 @@ class BatchManager(BatchRepairs):
             await schema.verify(conn)
         return schema.migrations()[-1].name
 
-    async def _refuse_another(self, batch_type: str, conn: Connection | None = None) -> None:
-        await only_one.refuse(self._database, self.registry, batch_type, conn)
+    async def _refuse_another(
+        self, batch_type: str, conn: Connection | None = None, *, asked: bool = True
+    ) -> None:
+        if asked:
+            await only_one.refuse(self._database, self.registry, batch_type, conn)
 
-    def _options(self, batch_type: str, given: BatchOptions) -> dict[str, Any]:
+    def _options(
+        self, batch_type: str, given: BatchOptions, *, held: bool = False
+    ) -> dict[str, Any]:
         """What every process that works on a batch of this type must know."""
         stored = stored_options(self.registry.get(batch_type), given)
         endpoint = self.registry.endpoint(batch_type)
         announced = endpoint.overrides("after_batch_complete")
-        return stored | ({"announce": True} if announced else {})
+        return stored | ({"announce": True} if announced else {}) | ({HELD: True} if held else {})
 
     @property
     def is_open(self) -> bool:
