@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, Literal, Self, cast, overload
 from uuid import UUID
 
@@ -212,31 +211,24 @@ class BatchManager(BatchRepairs):
         """The same as `create_batch`; says as well whether an idempotency key was replayed.
 
         Args:
-            after_create: What the endpoint's after_create_batch is told should this process die
-                before `run_after_create`; no item runs before that.
+            after_create: For the REST API: no item runs before `run_after_create` has, with this.
             request_sha256: Kept with the batch for `find_replayed`.
         """
-        stored, on_created = self._options(batch_type, options), None
-        if request_sha256 is not None:
-            stored["request_sha256"] = request_sha256
-        if after_create is not None:
-            stored[HELD] = True
-            on_created = partial(self._outbox.add_created, data=after_create, enqueue=enqueue)
+        kept = {} if request_sha256 is None else {"request_sha256": request_sha256}
         request = Request(
             batch_type=batch_type,
             processor=self.registry.get(batch_type),
             metadata=metadata or {},
-            options=stored,
+            options=self._options(batch_type, options, held=after_create is not None) | kept,
             created_by=created_by,
             idempotency_key=idempotency_key,
             on_same_file=on_same_file,
             enqueue=enqueue,
             allow_empty=options.get("allow_empty"),
             visible=visible,
-            on_created=on_created,
+            on_created=self._outbox.on_created(after_create, enqueue=enqueue),
         )
-        if enqueue:
-            await self._refuse_another(batch_type, connection)
+        await self._refuse_another(batch_type, connection, asked=enqueue)
         to, source = (self._database, connection), as_source(items)
         return await loading.load(*to, source, request, self._limits, progress)
 
@@ -458,16 +450,21 @@ class BatchManager(BatchRepairs):
             await schema.verify(conn)
         return schema.migrations()[-1].name
 
-    async def _refuse_another(self, batch_type: str, conn: Connection | None = None) -> None:
-        await only_one.refuse(self._database, self.registry, batch_type, conn)
+    async def _refuse_another(
+        self, batch_type: str, conn: Connection | None = None, *, asked: bool = True
+    ) -> None:
+        if asked:
+            await only_one.refuse(self._database, self.registry, batch_type, conn)
 
-    def _options(self, batch_type: str, given: BatchOptions) -> dict[str, Any]:
+    def _options(
+        self, batch_type: str, given: BatchOptions, *, held: bool = False
+    ) -> dict[str, Any]:
         """What every process that works on a batch of this type must know."""
         require_names("create_batch", given, BatchOptions)
         stored = stored_options(self.registry.get(batch_type), given)
         endpoint = self.registry.endpoint(batch_type)
         announced = endpoint.overrides("after_batch_complete")
-        return stored | ({"announce": True} if announced else {})
+        return stored | ({"announce": True} if announced else {}) | ({HELD: True} if held else {})
 
     @property
     def sessions(self) -> BrowserSessions:

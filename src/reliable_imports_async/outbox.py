@@ -73,23 +73,26 @@ class Outbox:
         if known:
             await outbox.add(conn, batch.id, known, self._process_id, LEASE_SECONDS)
 
-    async def add_created(
-        self, conn: Connection, batch_id: UUID, data: Mapping[str, Any], *, enqueue: bool
-    ) -> None:
-        """Promise after_create_batch, in the transaction that creates the batch.
+    def on_created(
+        self, data: Mapping[str, Any] | None, *, enqueue: bool
+    ) -> Callable[[Connection, UUID], Awaitable[None]] | None:
+        """What promises after_create_batch, in the transaction that creates the batch.
 
         Args:
-            data: What was asked for, without the items.
+            data: What was asked for, without the items; None: there is no such hook.
             enqueue: Whether the batch is for workers once the hook has run.
-
-        Raises:
-            QueueMissing: With `enqueue`, PgQueuer's tables are not there.
         """
-        if enqueue and not await queue_schema.is_installed(conn):
-            raise QueueMissing
-        hooks = {OutboxHook.AFTER_CREATE: True}
+        if data is None:
+            return None
         details = {"data": dict(data), "enqueue": enqueue}
-        await outbox.add(conn, batch_id, hooks, self._process_id, LEASE_SECONDS, details)
+
+        async def promise(conn: Connection, batch_id: UUID) -> None:
+            if enqueue and not await queue_schema.is_installed(conn):
+                raise QueueMissing
+            hooks = {OutboxHook.AFTER_CREATE: True}
+            await outbox.add(conn, batch_id, hooks, self._process_id, LEASE_SECONDS, details)
+
+        return promise
 
     async def is_held(self, conn: Connection, batch: ImportBatch) -> bool:
         """Whether no item of a batch may run yet, because of after_create_batch."""
