@@ -57,3 +57,30 @@ UPDATE reliable_imports.import_batches b
    SET status = 'processing', error = NULL
  WHERE b.status = 'failed' AND b.started_at IS NOT NULL AND b.finished_at IS NULL
    AND EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done');
+
+-- The outbox: hooks that run outside of any transaction. after_batch_complete, the processor's and the endpoint's, is promised
+-- at least once, and after_create_batch before any item. A row is written in the transaction that it is about, and goes
+-- when its hook has run. Who runs a hook claims the row and renews the claim; when that process dies, the claim runs out and
+-- any other process that knows the hook runs it.
+CREATE TABLE reliable_imports.import_outbox (
+    batch_id      uuid NOT NULL,
+    hook          text NOT NULL
+                  CHECK (hook IN ('endpoint.after_create_batch', 'processor.after_batch_complete',
+                                  'endpoint.after_batch_complete')),
+    claimed_by    uuid,                             -- the process that runs it, or is about to
+    claimed_until timestamptz,
+    claims        integer NOT NULL DEFAULT 0,       -- by how many processes; those that were stopped do not count
+    details       jsonb,                            -- of after_create_batch: what was asked for
+    PRIMARY KEY (batch_id, hook)
+) WITH (fillfactor = 50);
+
+INSERT INTO reliable_imports.import_outbox (batch_id, hook)
+SELECT b.id, h.hook
+  FROM reliable_imports.import_batches b
+ CROSS JOIN LATERAL (VALUES ('processor.after_batch_complete', b.notified_at),
+                            ('endpoint.after_batch_complete', b.announced_at)) AS h(hook, ran_at)
+ WHERE b.finished_at IS NOT NULL AND b.status <> 'cancelled' AND h.ran_at IS NULL;
+
+DROP INDEX reliable_imports.import_batches_unannounced;
+COMMENT ON COLUMN reliable_imports.import_batches.notifying_until IS 'Not used any more: see import_outbox.';
+COMMENT ON COLUMN reliable_imports.import_batches.announcing_until IS 'Not used any more: see import_outbox.';

@@ -136,8 +136,10 @@ async def test_an_after_hook_whose_process_died_runs_again(manager, conn, proces
     batch_id = await create(manager)
     await manager.process_batch(batch_id)
     await conn.execute(
-        "UPDATE reliable_imports.import_batches "
-        "SET notified_at = NULL, notifying_until = now() - interval '1 s'"
+        "INSERT INTO reliable_imports.import_outbox "
+        "(batch_id, hook, claimed_by, claimed_until, claims) VALUES "
+        "($1, 'processor.after_batch_complete', $1, now() - interval '1 s', 1)",
+        batch_id,
     )
     await manager.process_batch(batch_id)
     assert processor.seen.count("after completed") == 2

@@ -15,7 +15,7 @@ from .errors import BatchNotFound, ReprocessRefused, SourceError
 from .guarded import Connection
 from .models import ImportBatch
 from .records import MAX_DEPTH, MAX_RECORD_BYTES, Limits, StoredRecord, from_value
-from .reprocessing import ended, insert_child
+from .reprocessing import ended, insert_child, lineage_transaction
 from .sources import Source
 from .store import batches, lineage
 from .store.lineage import EligibleItem
@@ -85,10 +85,7 @@ async def create_corrected(
     async with source.open() as opened:  # received, so that no slow sender holds the transaction
         rows = _Reader(opened.info.columns, batch_id)
         tally = Tally()
-        async with (
-            database.connection(seconds=None) as conn,
-            conn.transaction(isolation="read_committed"),
-        ):
+        async with lineage_transaction(database) as conn:
             batch = await batches.get(conn, batch_id)
             if batch is None:
                 raise BatchNotFound(batch_id)

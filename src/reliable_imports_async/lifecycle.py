@@ -16,12 +16,13 @@ from .context import ImportContext, LogBuffer
 from .control import LONGEST_WAIT
 from .database import RELEASE_SECONDS, Database
 from .errors import AnotherBatchRuns, BatchNotFound, Rejected, TransactionEnded
-from .guarded import Connection, GuardedConnection, ReadingConnection, drop, is_lost
+from .guarded import Connection, GuardedConnection, drop, is_lost
 from .interruptions import must_propagate
 from .item_keys import ItemKeys
-from .judgement import Action, describe, is_outage, judge
+from .judgement import Action, is_outage, judge
 from .models import BatchStatus, BatchSummary, ImportBatch, LogLevel
-from .outcomes import Failure, FailureKind
+from .outbox import Outbox
+from .outcomes import Failure
 from .processors import BaseProcessor
 from .safe_text import storable_json
 from .settings import Settings
@@ -31,7 +32,6 @@ from .totals import disagreements
 
 logger = logging.getLogger("reliable_imports_async")
 
-NOTIFICATION_SECONDS = 60.0
 LOCK_SECONDS = 2.0  # then it is tried again: whoever holds the batch may be frozen in a hook
 SERVER_GRACE = 5.0  # the library decides before the server does, wherever it can
 HOOK_TRIES = 10  # a conflict or an outage that its own connection does not share
@@ -50,6 +50,10 @@ class _HookFailed(Exception):
     def __init__(self, reason: str, *, late: bool = False) -> None:
         super().__init__(reason)
         self.late = late
+
+
+class BatchHeld(Exception):
+    """No item of the batch may run before its endpoint's after_create_batch has."""
 
 
 class _Again(Exception):
@@ -105,9 +109,10 @@ class _Work:
 class Lifecycle:
     """Starts and finishes batches of one processor."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, outbox: Outbox) -> None:
         self._database = database
         self._settings = settings
+        self._outbox = outbox
 
     async def start(self, batch_id: UUID, processor: BaseProcessor[Any]) -> ImportBatch:
         """Run on_batch_start once, in the transaction that starts the batch; return the batch.
@@ -116,13 +121,18 @@ class Lifecycle:
 
         Raises:
             AnotherBatchRuns: Only one of its type may run, and it is another's turn.
+            BatchHeld: Its endpoint's after_create_batch has not run yet.
         """
         other: UUID | None = None
+        held = False
 
         async def transaction(work: _Work) -> ImportBatch:
-            nonlocal other
+            nonlocal other, held
             conn = work.conn
             batch = await work.lock(batch_id)
+            held = batch.started_at is None and await self._outbox.is_held(conn, batch)
+            if held:
+                return batch
             other = await only_one.other(conn, batch, processor)
             if other is not None:
                 return batch
@@ -140,6 +150,8 @@ class Lifecycle:
             return await work.lock(batch_id)
 
         batch = await self._transact(batch_id, processor, transaction, batches.mark_start_failed)
+        if held:
+            raise BatchHeld
         if other is not None:
             raise AnotherBatchRuns(batch.batch_type, other)
         return batch
@@ -170,39 +182,12 @@ class Lifecycle:
                 summary = replace(summary, status=BatchStatus.FAILED, error=wrong)
                 await logs.insert(conn, batch_id, LogLevel.ERROR, wrong, {})
             changes = await self._hook(work, batch, processor, "on_batch_complete", summary)
-            notify = processor.overrides("after_batch_complete")
-            if not await batches.mark_finished(
-                conn, summary, summary.status, changes, notify=notify
-            ):
+            await self._outbox.add_finished(conn, batch)
+            if not await batches.mark_finished(conn, summary, summary.status, changes):
                 raise _HookFailed("the batch changed its status while it was being finished")
             return batch
 
         await self._transact(batch_id, processor, transaction, batches.mark_finish_failed)
-
-    async def notify(
-        self, batch: ImportBatch, summary: BatchSummary, processor: BaseProcessor[Any]
-    ) -> None:
-        """Run after_batch_complete, unless somebody else does or has. An error in it is logged."""
-        if not processor.overrides("after_batch_complete"):
-            return
-        async with self._database.connection() as conn:
-            if not await batches.claim_notification(conn, batch.id, NOTIFICATION_SECONDS):
-                return
-        log = LogBuffer(self._settings.log_level, self._database.redact)
-        ctx = ImportContext(batch, ReadingConnection(self._database.reading), log=log)
-        try:
-            await processor.after_batch_complete(summary, ctx)
-        except BaseException as exc:  # the batch is finished, whatever this hook does
-            if must_propagate(exc):
-                raise
-            failure = describe(exc, kind=FailureKind.EXCEPTION, redact=self._database.redact)
-            log.add(LogLevel.ERROR, f"after_batch_complete failed: {failure.message}", {})
-            logger.error(  # noqa: TRY400 - a traceback could hold what is masked here
-                "after_batch_complete of batch %s failed: %s", batch.id, failure.message
-            )
-        async with self._database.connection() as conn:
-            await logs.insert_lines(conn, batch.id, log.finished())
-            await batches.mark_notified(conn, batch.id)
 
     async def _check(
         self, work: _Work, batch: ImportBatch, processor: BaseProcessor[Any]

@@ -1,7 +1,7 @@
 """From a source to a batch: one COPY in one transaction; the batch exists whole or not at all."""
 
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal
@@ -47,6 +47,8 @@ class Request:
     on_same_file: OnSameFile = "refuse"
     enqueue: bool = False
     keys: ItemKeys | None = None
+    on_created: Callable[[Connection, UUID], Awaitable[None]] | None = None
+    """Called in the transaction that creates a new batch; it enqueues the batch, if that is due."""
 
 
 async def load(
@@ -137,7 +139,9 @@ async def _insert_and_enqueue(
 ) -> UUID:
     """The batch and, if asked for, its jobs; an earlier batch that is returned instead as well."""
     batch_id = await _insert(conn, new, texts, rows, loaded, request)
-    if request.enqueue:
+    if request.on_created is not None and batch_id == new.id:
+        await request.on_created(conn, batch_id)
+    elif request.enqueue:
         await queueing.enqueue(conn, batch_id)
     return batch_id
 

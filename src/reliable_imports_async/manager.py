@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal, Self, overload
 from uuid import UUID
 
@@ -9,7 +10,6 @@ import asyncpg
 from typing_extensions import Unpack
 
 from . import loading, only_one, queueing, schema
-from .announcing import Announcer
 from .batch_options import BatchOptions, ProcessOptions, stored_options
 from .context import LogBuffer
 from .copying import Progress
@@ -21,6 +21,7 @@ from .jobs import BatchJobs
 from .lifecycle import in_child_task
 from .loading import OnSameFile, Request
 from .models import BatchStatus, BatchSummary, LogLevel
+from .outbox import HELD, Outbox
 from .processing import Processing, refuse_stopped
 from .processors import check_commit_interval
 from .purging import purge_batch, purge_finished
@@ -66,7 +67,7 @@ class BatchManager(BatchRepairs):
         self.settings = Settings.merged(settings, database_url, concurrency)
         self.registry = Registry()
         self._database = Database(self.settings, pool=pool)
-        self._announcer: Announcer
+        self._outbox: Outbox
         self._processing: Processing | None = None
 
     @classmethod
@@ -100,8 +101,8 @@ class BatchManager(BatchRepairs):
         except BaseException:
             await self._database.close()
             raise
-        self._announcer = Announcer(self, self._database, self.settings, self.registry)
-        self._processing = Processing(self._database, self.settings, self.registry, self._announcer)
+        self._outbox = Outbox(self, self._database, self.settings, self.registry)
+        self._processing = Processing(self._database, self.settings, self.registry, self._outbox)
 
     async def close(self) -> None:
         """Close the pool this manager opened, and leave the embedded server."""
@@ -132,6 +133,7 @@ class BatchManager(BatchRepairs):
         on_same_file: OnSameFile = "refuse",
         enqueue: bool = False,
         progress: Progress | None = None,
+        after_create: Mapping[str, Any] | None = None,
         **options: Unpack[BatchOptions],
     ) -> UUID:
         """Store records as a new batch, whole or not at all, and return its id.
@@ -147,6 +149,7 @@ class BatchManager(BatchRepairs):
             on_same_file: When it came before for this type: "refuse", "skip" (that batch), "force".
             enqueue: Have a worker process it; decided with the batch, in one transaction.
             progress: Called while loading with records, bytes read and bytes in all.
+            after_create: For the REST API: no item runs before `run_after_create` has, with this.
             options: Thresholds and control totals; see `BatchOptions`.
 
         Raises:
@@ -157,19 +160,17 @@ class BatchManager(BatchRepairs):
         request = Request(
             batch_type=batch_type,
             metadata=metadata or {},
-            options=self._options(batch_type, options),
+            options=self._options(batch_type, options, held=after_create is not None),
             created_by=created_by,
             idempotency_key=idempotency_key,
             on_same_file=on_same_file,
             enqueue=enqueue,
             keys=ItemKeys.of(self.registry.get(batch_type)),
+            on_created=self._outbox.on_created(after_create, enqueue=enqueue),
         )
-        if enqueue:
-            await self._refuse_another(batch_type, connection)
-        database, source, limits = self._database, as_source(items), self._limits
-        return await loading.load(
-            database, source, request, limits, connection=connection, progress=progress
-        )
+        await self._refuse_another(batch_type, connection, asked=enqueue)
+        load = partial(loading.load, connection=connection, progress=progress)
+        return await load(self._database, as_source(items), request, self._limits)
 
     async def import_file(
         self, file: Any, batch_type: str, *, progress: Progress | None = None, **options: Any
@@ -270,7 +271,7 @@ class BatchManager(BatchRepairs):
         for name in names:
             self.registry.get(name)
         processing = self._open_processing()
-        worker = Worker(self._database, processing, self._announcer, self.settings, names)
+        worker = Worker(self._database, processing, self._outbox, self.settings, names)
         await in_child_task(worker.run)
 
     def _batch_jobs(self, batch_types: Sequence[str], stopping: Callable[[], bool]) -> BatchJobs:
@@ -334,12 +335,31 @@ class BatchManager(BatchRepairs):
         return await purge_finished(self._database, before, batch_type, actor)
 
     async def announce_finished(self) -> int:
-        """Run the endpoints' after_batch_complete where it is due and nobody did; how many.
+        """Run the hooks outside of transactions that are due and that nobody ran; how many.
 
-        The API does so every few seconds, for batches that another process has finished.
+        These are after_batch_complete, of processors and of endpoints, and after_create_batch. A
+        worker and the API do so every few seconds, and each `process_batch` at its end.
         """
         self._open_processing()
-        return await self._announcer.sweep()
+        return await self._outbox.sweep()
+
+    async def keep_announcing(self) -> None:
+        """The same every few seconds until cancelled, where no worker runs."""
+        self._open_processing()
+        await self._outbox.keep_sweeping()
+
+    async def run_after_create(self, batch_id: UUID, hook: Callable[[], Awaitable[None]]) -> bool:
+        """Run after_create_batch of a batch created with `after_create`; then it may be processed.
+
+        Args:
+            batch_id: What `create_batch` returned.
+            hook: Calls it; what it raises is raised here.
+
+        Returns:
+            False when it is not to be run: the batch is an earlier one, or somebody has run it.
+        """
+        self._open_processing()
+        return await self._outbox.created(batch_id, hook)
 
     async def add_logs(self, batch_id: UUID, log: LogBuffer) -> None:
         """Store log lines about a batch, and forget them in the buffer."""
@@ -358,15 +378,20 @@ class BatchManager(BatchRepairs):
             await schema.verify(conn)
         return schema.migrations()[-1].name
 
-    async def _refuse_another(self, batch_type: str, conn: Connection | None = None) -> None:
-        await only_one.refuse(self._database, self.registry, batch_type, conn)
+    async def _refuse_another(
+        self, batch_type: str, conn: Connection | None = None, *, asked: bool = True
+    ) -> None:
+        if asked:
+            await only_one.refuse(self._database, self.registry, batch_type, conn)
 
-    def _options(self, batch_type: str, given: BatchOptions) -> dict[str, Any]:
+    def _options(
+        self, batch_type: str, given: BatchOptions, *, held: bool = False
+    ) -> dict[str, Any]:
         """What every process that works on a batch of this type must know."""
         stored = stored_options(self.registry.get(batch_type), given)
         endpoint = self.registry.endpoint(batch_type)
         announced = endpoint.overrides("after_batch_complete")
-        return stored | ({"announce": True} if announced else {})
+        return stored | ({"announce": True} if announced else {}) | ({HELD: True} if held else {})
 
     @property
     def is_open(self) -> bool:

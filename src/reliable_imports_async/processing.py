@@ -5,7 +5,6 @@ from uuid import UUID, uuid4
 
 import anyio
 
-from .announcing import Announcer
 from .context import ImportContext
 from .control import Control
 from .database import Database
@@ -14,8 +13,9 @@ from .execution import Executor
 from .guarded import ReadingConnection
 from .interval import Interval
 from .item_queue import Queue
-from .lifecycle import Lifecycle, in_child_task
+from .lifecycle import BatchHeld, Lifecycle, in_child_task
 from .models import BatchStatus, BatchSummary, ImportBatch
+from .outbox import Outbox
 from .processors import BaseProcessor, interval_of
 from .registry import Registry
 from .rehearsal import Rehearsal
@@ -31,19 +31,20 @@ from .turn import Turn
 from .watching import pause, watched
 
 ASK_SECONDS = 1.0
+HELD_SECONDS = 0.2
 
 
 class Processing:
     """Processes batches in this process; one limiter bounds the items of all of them."""
 
     def __init__(
-        self, database: Database, settings: Settings, registry: Registry, announcer: Announcer
+        self, database: Database, settings: Settings, registry: Registry, outbox: Outbox
     ) -> None:
-        self._announcer = announcer
+        self._outbox = outbox
         self._database = database
         self._settings = settings
         self._registry = registry
-        self._lifecycle = Lifecycle(database, settings)
+        self._lifecycle = Lifecycle(database, settings, outbox)
         self._control = Control(database, settings, uuid4())
         self._limiter = anyio.CapacityLimiter(database.concurrency)
 
@@ -94,8 +95,9 @@ class Processing:
             batch = await self._batch(batch_id)
         summary = await self._summary(batch_id)
         if batch.finished_at is not None:
-            await self._lifecycle.notify(batch, summary, processor)
-            await self._announcer.announce(batch, summary)
+            await self._outbox.deliver(batch, wait=turn.patience is None)
+        if turn.patience is None:  # a worker sweeps by itself; here nobody else may
+            await self._outbox.sweep_if_possible()
         return summary
 
     async def _started(
@@ -107,28 +109,51 @@ class Processing:
         """
         waited = False
         while True:
+            goes_on: bool | None
             try:
                 started = await self._lifecycle.start(batch.id, processor)
+            except BatchHeld:
+                goes_on = await self._wait_for_hook(batch, turn)
             except AnotherBatchRuns:
-                if turn.over:
-                    return None
-                forsaken = await self._forsaken(batch.batch_type)
-                if forsaken is not None:
-                    with suppress(BatchNotFound, StateError):
-                        await self._process(forsaken, turn, None)
-                elif turn.patience is not None:
-                    turn.due_in = ASK_SECONDS
-                    return None
-                elif processor.only_one == "refuse" and await self._holder(batch.batch_type):
+                goes_on = await self._wait_for_turn(batch, processor, turn)
+                if goes_on is None:
                     raise
-                else:
-                    await anyio.sleep(ASK_SECONDS)
-                waited = True
-                refuse_stopped(await self._batch(batch.id))
             else:
                 if waited:
                     refuse_stopped(started)
                 return started
+            if not goes_on:
+                return None
+            waited = True
+            refuse_stopped(await self._batch(batch.id))
+
+    async def _wait_for_hook(self, batch: ImportBatch, turn: Turn) -> bool:
+        """Wait for after_create_batch, or run it for a process that died; False: come back."""
+        await self._outbox.deliver(batch, wait=False)
+        if turn.over or turn.patience is not None:
+            turn.due_in = ASK_SECONDS
+            return False
+        await anyio.sleep(HELD_SECONDS)
+        return True
+
+    async def _wait_for_turn(
+        self, batch: ImportBatch, processor: BaseProcessor, turn: Turn
+    ) -> bool | None:
+        """Wait for the batch that runs; False: come back, None: it is refused."""
+        if turn.over:
+            return False
+        forsaken = await self._forsaken(batch.batch_type)
+        if forsaken is not None:
+            with suppress(BatchNotFound, StateError):
+                await self._process(forsaken, turn, None)
+        elif turn.patience is not None:
+            turn.due_in = ASK_SECONDS
+            return False
+        elif processor.only_one == "refuse" and await self._holder(batch.batch_type):
+            return None
+        else:
+            await anyio.sleep(ASK_SECONDS)
+        return True
 
     async def _forsaken(self, batch_type: str) -> UUID | None:
         """The batch whose turn it is, when nobody works on it, now and a moment later."""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from .database import Database
 from .errors import BatchNotFound, WrongBatchStatus
-from .store import batches, crash_marks, edits, items, lineage, logs, ranges
+from .store import batches, crash_marks, edits, items, lineage, logs, outbox, ranges
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -80,6 +80,7 @@ async def _delete(
         await ranges.delete(conn, family)
         await crash_marks.delete(conn, family)
         await lineage.delete_last_tries(conn, [root_id])
+        await outbox.delete(conn, family)
         await batches.delete(conn, family)
     logger.info("purged %d batches of lineage %s (by %s)", len(family), root_id, actor)
     return len(family)

@@ -56,6 +56,11 @@ class Registry:
         return self._endpoints.get(batch_type, _PLAIN)
 
     @property
+    def endpoint_types(self) -> tuple[str, ...]:
+        """The batch types that have an endpoint, sorted."""
+        return tuple(sorted(self._endpoints))
+
+    @property
     def endpoints(self) -> tuple[BaseEndpoint, ...]:
         """The registered endpoints, in the order of their batch types."""
         return tuple(self._endpoints[name] for name in sorted(self._endpoints))

@@ -1,7 +1,8 @@
 """What may run again, and the new batch it runs in; never unasked what succeeded."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,9 @@ from .store.lineage import EligibleItem
 Transform = Callable[[Any], Mapping[str, Any]]
 
 PAGE = 500
-OWN_OPTIONS = frozenset({"canary", "expect", "forgiven"})  # of one batch, not of its reprocessings
+OWN_OPTIONS = frozenset(
+    {"after_create", "canary", "expect", "forgiven"}
+)  # of one batch, not of its reprocessings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,19 @@ class Selection:
     transform: Transform | None = None
     canary: int | None = None
     checked: bool = False
+
+
+@asynccontextmanager
+async def lineage_transaction(database: Database) -> AsyncIterator[Connection]:
+    """A transaction that takes the root's lock, whatever the isolation by default.
+
+    Who has waited for the lock must see what was done under it: no snapshot from before.
+    """
+    async with (
+        database.connection(seconds=None) as conn,
+        conn.transaction(isolation="read_committed"),
+    ):
+        yield conn
 
 
 async def create_child(
@@ -71,10 +87,7 @@ async def create_child(
             and another batch is still to process some.
     """
     child_id = uuid7()
-    async with (
-        database.connection(seconds=None) as conn,
-        conn.transaction(isolation="read_committed"),  # whoever waited for the lock sees the rest
-    ):
+    async with lineage_transaction(database) as conn:
         batch = await batches.get(conn, batch_id)
         if batch is None:
             raise BatchNotFound(batch_id)

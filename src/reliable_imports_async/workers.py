@@ -11,13 +11,13 @@ from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
 
 from . import queue_schema, queueing
-from .announcing import Announcer
 from .database import Database
 from .errors import QueueMissing
 from .guarded import Connection
 from .jobs import AT_ONCE, BatchJobs
 from .judgement import is_outage
 from .listening import Listening, QueueDriver
+from .outbox import Outbox
 from .processing import Processing
 from .settings import Settings
 from .store import batches
@@ -40,12 +40,12 @@ class Worker:
         self,
         database: Database,
         processing: Processing,
-        announcer: Announcer,
+        outbox: Outbox,
         settings: Settings,
         batch_types: Sequence[str],
     ) -> None:
         self._database = database
-        self._announcer = announcer
+        self._outbox = outbox
         self._settings = settings
         self._batch_types = batch_types
         self._stop = anyio.Event()
@@ -68,6 +68,7 @@ class Worker:
         listening = Listening(self._database, self._driver, self._manager.channel)
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_sweeping)
+            group.start_soon(self._outbox.keep_sweeping)
             group.start_soon(listening.run)
             group.start_soon(self._stop_when_cancelled)
             with self._managing:
@@ -153,7 +154,6 @@ class Worker:
         while True:
             try:
                 await sweep(self._database, self._batch_types)
-                await self._announcer.sweep()
             except Exception as exc:
                 if not is_outage(exc):
                     raise

@@ -17,7 +17,7 @@ RESTART_SECONDS = 5.0
 
 
 class Background:
-    """Runs a manager's worker in a task of its own.
+    """Runs a manager's worker in a task of its own, or only the hooks that are due.
 
     Args:
         enabled: False leaves the work to workers elsewhere.
@@ -39,9 +39,6 @@ class Background:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Work while the block runs; unfinished ranges are handed back at its end."""
-        if not self._enabled or not self._manager.registry.batch_types:
-            yield
-            return
         # A task of its own: a lifespan may be entered in one task and left in another.
         self._task = asyncio.create_task(self._work(), name="imports in the background")
         try:
@@ -52,11 +49,15 @@ class Background:
             await asyncio.wait([task])
 
     async def _work(self) -> None:
-        """Run the worker, and start it again should it ever end by itself."""
+        """Run the worker, and start it again should it ever end by itself.
+
+        Without one, the hooks of batches that others have finished are run all the same.
+        """
+        works = self._enabled and self._manager.registry.batch_types
         while True:
             try:
                 self._failed = False
-                await self._manager.run_worker()
+                await (self._manager.run_worker() if works else self._manager.keep_announcing())
             except Exception:
                 self._failed = True
                 logger.exception("the worker failed; it is started again")

@@ -151,6 +151,24 @@ class Call:
         """The same for a file that is only stored for now."""
         return await self.about_to_create(CreateBatch(batch_type=batch_type, process=False))
 
+    def after_create(self, endpoint: BaseEndpoint, data: CreateBatch) -> dict[str, Any] | None:
+        """What after_create_batch is told if this process dies before it; None: there is none."""
+        if not endpoint.overrides("after_create_batch"):
+            return None
+        names = [name for name in CreateBatch.model_fields if name != "items"]
+        return {name: getattr(data, name, None) for name in names}
+
+    async def created(self, endpoint: BaseEndpoint, batch_id: UUID, data: CreateBatch) -> None:
+        """Run after_create_batch, unless the batch is an earlier one; and store what was logged."""
+
+        async def hook() -> None:
+            await answer(endpoint.after_create_batch(batch_id, data, self.ctx))
+
+        async with self.hook():
+            if endpoint.overrides("after_create_batch"):
+                await self.manager.run_after_create(batch_id, hook)
+        await self.store_log(batch_id)
+
     async def store_log(self, batch_id: UUID) -> None:
         """Store what hooks have logged."""
         if self.ctx.log.lines:

@@ -9,7 +9,6 @@ from typing import Any
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
-from ..endpoints import answer
 from ..errors import ConflictError, ReliableImportsError, SourceError
 from ..sources import Source, read_file
 from .acting import before_process
@@ -59,16 +58,15 @@ async def upload(visit: Visit) -> Response:
                 max_failure_rate=data.max_failure_rate,
                 min_processed=data.min_processed,
                 expect=None if data.expect is None else data.expect.model_dump(),
+                after_create=visit.call.after_create(endpoint, data),
             )
         except (SourceError, ConflictError) as exc:
             status = 409 if isinstance(exc, ConflictError) else 422
             return _upload_form(visit, batch_type, exc, status)
     finally:
         await form.close()
-    async with visit.call.hook():
-        await answer(endpoint.after_create_batch(batch_id, data, visit.call.ctx))
     visit.call.ctx.info("dashboard: file uploaded", actor=visit.call.user_id)
-    await visit.call.store_log(batch_id)
+    await visit.call.created(endpoint, batch_id, data)
     return visit.to(f"/batches/{batch_id}")
 
 

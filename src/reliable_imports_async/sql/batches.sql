@@ -104,8 +104,7 @@ UPDATE reliable_imports.import_batches
 -- Last statement of the transaction that runs on_batch_complete.
 UPDATE reliable_imports.import_batches b
    SET status = $2, finished_at = clock_timestamp(), completed_items = $3, skipped_items = $4, failed_items = $5,
-       error = $8, metadata = metadata || $6::text::jsonb, notified_at = CASE WHEN $7 THEN NULL ELSE clock_timestamp() END,
-       announced_at = CASE WHEN options ? 'announce' THEN NULL ELSE clock_timestamp() END
+       error = $7, metadata = metadata || $6::text::jsonb
  WHERE b.id = $1 AND b.started_at IS NOT NULL AND b.finished_at IS NULL AND b.status IN ('processing', 'failed')
    AND NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done');
 
@@ -135,39 +134,6 @@ UPDATE reliable_imports.import_batches b
 -- process that freezes in a hook loses its connection, and with it the lock on the batch.
 SELECT set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
        set_config('idle_in_transaction_session_timeout', $2, true);
-
--- name: claim_notification
--- Who runs after_batch_complete; the claim runs out, so that the hook runs again when its process died.
-UPDATE reliable_imports.import_batches
-   SET notifying_until = clock_timestamp() + make_interval(secs => $2)
- WHERE id = $1 AND finished_at IS NOT NULL AND status <> 'cancelled' AND notified_at IS NULL
-   AND (notifying_until IS NULL OR notifying_until < clock_timestamp())
-RETURNING id;
-
--- name: mark_notified
--- after_batch_complete has run.
-UPDATE reliable_imports.import_batches SET notified_at = clock_timestamp() WHERE id = $1;
-
--- name: claim_announcement
--- Who runs the endpoint's after_batch_complete; the claim runs out as above.
-UPDATE reliable_imports.import_batches
-   SET announcing_until = clock_timestamp() + make_interval(secs => $2)
- WHERE id = $1 AND finished_at IS NOT NULL AND status <> 'cancelled' AND announced_at IS NULL
-   AND (announcing_until IS NULL OR announcing_until < clock_timestamp())
-RETURNING id;
-
--- name: mark_announced
--- The endpoint's after_batch_complete has run.
-UPDATE reliable_imports.import_batches SET announced_at = clock_timestamp() WHERE id = $1;
-
--- name: list_unannounced
--- Finished batches of some types that wait for it, and that nobody has claimed.
-SELECT id
-  FROM reliable_imports.import_batches
- WHERE finished_at IS NOT NULL AND announced_at IS NULL AND status <> 'cancelled' AND batch_type = ANY ($1)
-   AND (announcing_until IS NULL OR announcing_until < clock_timestamp())
- ORDER BY id
- LIMIT $2;
 
 -- name: mark_enqueued
 -- The batch is for workers from now on. No row: it has ended, or is paused.

@@ -161,7 +161,7 @@ async def mark_started(conn: Connection, batch_id: UUID, metadata: str) -> bool:
 
 
 async def mark_finished(
-    conn: Connection, summary: BatchSummary, status: BatchStatus, metadata: str, *, notify: bool
+    conn: Connection, summary: BatchSummary, status: BatchStatus, metadata: str
 ) -> bool:
     """The last statement of the transaction that finishes a batch."""
     tag = await conn.execute(
@@ -172,7 +172,6 @@ async def mark_finished(
         summary.skipped_items,
         summary.failed_items,
         metadata,
-        notify,
         summary.error,
     )
     return bool(tag == "UPDATE 1")
@@ -197,32 +196,6 @@ async def bound(conn: Connection, *, lock_seconds: float, seconds: float) -> Non
     """Bound what this transaction waits for locks, and its statements and pauses."""
     limits = (f"{int(value * 1000)}ms" for value in (lock_seconds, seconds))
     await conn.execute(_SQL["bound_transaction"], *limits)
-
-
-async def claim_notification(conn: Connection, batch_id: UUID, seconds: float) -> bool:
-    """Whether after_batch_complete is this process's to run now."""
-    return await conn.fetchval(_SQL["claim_notification"], batch_id, seconds) is not None
-
-
-async def mark_notified(conn: Connection, batch_id: UUID) -> None:
-    """after_batch_complete has run."""
-    await conn.execute(_SQL["mark_notified"], batch_id)
-
-
-async def claim_announcement(conn: Connection, batch_id: UUID, seconds: float) -> bool:
-    """Whether the endpoint's after_batch_complete is this process's to run now."""
-    return await conn.fetchval(_SQL["claim_announcement"], batch_id, seconds) is not None
-
-
-async def mark_announced(conn: Connection, batch_id: UUID) -> None:
-    """The endpoint's after_batch_complete has run."""
-    await conn.execute(_SQL["mark_announced"], batch_id)
-
-
-async def unannounced(conn: Connection, batch_types: Sequence[str], limit: int) -> list[UUID]:
-    """Finished batches of these types whose endpoint's after_batch_complete waits to be run."""
-    rows = await conn.fetch(_SQL["list_unannounced"], batch_types, limit)
-    return [row["id"] for row in rows]
 
 
 async def mark_enqueued(conn: Connection, batch_id: UUID) -> tuple[str, int] | None:

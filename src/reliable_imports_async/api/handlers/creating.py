@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ...endpoints import BaseEndpoint, answer
+from ...endpoints import BaseEndpoint
 from ...models import ImportBatchItem
 from ...processors import BaseProcessor
 from ...readiness import with_data
@@ -91,10 +91,9 @@ async def _created(
         min_processed=data.min_processed,
         skip_unchanged=data.skip_unchanged,
         expect=None if data.expect is None else data.expect.model_dump(),
+        after_create=call.after_create(endpoint, data),
     )
-    async with call.hook():
-        await answer(endpoint.after_create_batch(batch_id, data, call.ctx))
-    await call.store_log(batch_id)
+    await call.created(endpoint, batch_id, data)
     return await _answer(call, batch_id, data.process)
 
 
