@@ -84,3 +84,56 @@ SELECT b.id, h.hook
 DROP INDEX reliable_imports.import_batches_unannounced;
 COMMENT ON COLUMN reliable_imports.import_batches.notifying_until IS 'Not used any more: see import_outbox.';
 COMMENT ON COLUMN reliable_imports.import_batches.announcing_until IS 'Not used any more: see import_outbox.';
+
+-- What has been settled in each range. A range that is leased when its batch is cancelled may never be released, if its holder
+-- is killed: its counts come from its items.
+CREATE VIEW reliable_imports.import_range_counts AS
+SELECT r.batch_id, r.first_item, r.last_item, r.state, r.deferred,
+       coalesce(k.completed, r.completed) AS completed, coalesce(k.skipped, r.skipped) AS skipped,
+       coalesce(k.failed, r.failed) AS failed, coalesce(k.groups, r.groups) AS groups
+  FROM reliable_imports.import_batch_ranges r
+  LEFT JOIN LATERAL (
+       SELECT (count(*) FILTER (WHERE i.status = 'completed'))::integer AS completed,
+              (count(*) FILTER (WHERE i.status = 'skipped'))::integer AS skipped,
+              (count(*) FILTER (WHERE i.status = 'failed'))::integer AS failed,
+              (SELECT coalesce(jsonb_object_agg(g.error_group, g.items), '{}')
+                 FROM (SELECT f.error_group, count(*) AS items
+                         FROM reliable_imports.import_batch_items f
+                        WHERE f.batch_id = r.batch_id AND f.error_group IS NOT NULL
+                          AND f.item_number BETWEEN r.first_item AND r.last_item
+                        GROUP BY f.error_group) g) AS groups
+         FROM reliable_imports.import_batches b
+         JOIN reliable_imports.import_batch_items i
+           ON i.batch_id = r.batch_id AND i.item_number BETWEEN r.first_item AND r.last_item
+        WHERE b.id = r.batch_id AND b.status = 'cancelled' AND r.state = 'leased'
+       HAVING count(*) > 0) k ON true;
+
+CREATE OR REPLACE VIEW reliable_imports.import_batch_summary AS
+SELECT b.id AS batch_id,
+       b.batch_type,
+       b.status,
+       b.total_items,
+       t.completed AS completed_items,
+       t.skipped AS skipped_items,
+       t.failed AS failed_items,
+       b.total_items - t.completed - t.skipped - t.failed AS pending_items,
+       round(100.0 * (t.completed + t.skipped) / nullif(t.completed + t.skipped + t.failed, 0), 2) AS success_rate,
+       b.created_at,
+       b.started_at,
+       b.finished_at,
+       coalesce(b.finished_at, clock_timestamp()) - b.started_at AS duration,
+       b.source_name,
+       b.parent_batch_id,
+       b.root_batch_id,
+       b.created_by,
+       b.pause_reason,
+       b.error,
+       t.deferred AS deferred_items
+  FROM reliable_imports.import_batches b
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(r.completed), 0)::bigint AS completed,
+              coalesce(sum(r.skipped), 0)::bigint AS skipped,
+              coalesce(sum(r.failed), 0)::bigint AS failed,
+              coalesce(sum(cardinality(r.deferred)), 0)::bigint AS deferred
+         FROM reliable_imports.import_range_counts r
+        WHERE r.batch_id = b.id) t;

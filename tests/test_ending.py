@@ -80,3 +80,33 @@ async def test_a_finish_waits_for_a_range_that_is_still_leased(manager, conn):
     await processing._lifecycle.finish(batch_id, manager.registry.get("quick"))
     batch = await batches.get(conn, batch_id)
     assert batch.finished_at is None
+
+
+class HalfProcessor(BaseProcessor):
+    async def process_item(self, item, ctx):
+        if item.item_number % 2:
+            raise ValueError("odd")
+
+
+async def test_a_cancelled_batch_counts_what_a_killed_process_has_settled(manager, conn):
+    """The holder of a range was killed before it could tell its counts; nobody takes it over."""
+    manager.registry.register(HalfProcessor)
+    batch_id = await manager.create_batch("half", [{"n": n} for n in range(40)])
+    await manager.process_batch(batch_id)
+    await conn.execute(
+        """UPDATE reliable_imports.import_batches
+              SET status = 'cancelled', completed_items = NULL, skipped_items = NULL,
+                  failed_items = NULL"""
+    )
+    await conn.execute(
+        """UPDATE reliable_imports.import_batch_ranges
+              SET state = 'leased', completed = 0, failed = 0, groups = '{}'
+            WHERE first_item = 21"""
+    )
+    summary = await manager.get_batch_summary(batch_id)
+    assert (summary.completed_items, summary.failed_items) == (20, 20)
+    assert [group.count for group in summary.groups] == [20]
+    seen = await conn.fetchrow(
+        "SELECT completed_items, failed_items FROM reliable_imports.import_batch_summary"
+    )
+    assert tuple(seen) == (20, 20)

@@ -12,7 +12,7 @@ SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.repro
               coalesce(sum(r.skipped), 0)::integer AS skipped,
               coalesce(sum(r.failed), 0)::integer AS failed,
               coalesce(sum(cardinality(r.deferred)), 0)::integer AS deferred
-         FROM reliable_imports.import_batch_ranges r
+         FROM reliable_imports.import_range_counts r
         WHERE r.batch_id = b.id AND b.completed_items IS NULL) t
  WHERE b.id = ANY ($1::uuid[])
  ORDER BY b.id;
@@ -40,7 +40,7 @@ SELECT g.batch_id, g.error_group, g.items, f.error_kind, f.error_type, f.error_m
        f.error_constraint, f.error_table, f.error_column, f.error_hint
   FROM (SELECT r.batch_id, e.key AS error_group, sum(e.value::integer)::integer AS items,
                row_number() OVER (PARTITION BY r.batch_id ORDER BY sum(e.value::integer) DESC, e.key) AS place
-          FROM reliable_imports.import_batch_ranges r, jsonb_each_text(r.groups) e
+          FROM reliable_imports.import_range_counts r, jsonb_each_text(r.groups) e
          WHERE r.batch_id = ANY ($1::uuid[]) AND r.failed > 0
          GROUP BY r.batch_id, e.key) g
  CROSS JOIN LATERAL (
@@ -98,7 +98,7 @@ SELECT coalesce(sum(coalesce(b.completed_items + b.skipped_items, t.good)), 0)::
   FROM reliable_imports.import_batches b
  CROSS JOIN LATERAL (
        SELECT sum(r.completed + r.skipped) AS good
-         FROM reliable_imports.import_batch_ranges r
+         FROM reliable_imports.import_range_counts r
         WHERE r.batch_id = b.id AND b.completed_items IS NULL) t
  WHERE b.root_batch_id = $1 AND b.id > $2;
 
