@@ -144,6 +144,11 @@ class Visibility:
         """Whether somebody may see the lineage of a root batch."""
         return self.rule(root.batch_type).shows(root)
 
+    @property
+    def nothing(self) -> bool:
+        """Whether somebody may see no batch at all."""
+        return not any(one.as_rule() for one in (self.otherwise, *self.types.values()))
+
     def as_json(self) -> str | None:
         """The rules as statements take them; None where all is visible."""
         types = {name: one.as_rule() for name, one in self.types.items()}

@@ -64,23 +64,26 @@ SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metad
 
 -- name: list_batches
 -- A page of batches, newest first; $5 is the last id of the page before, $8 the rules of what may be seen (null: all).
-SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metadata::text AS metadata,
-       options::text AS options, source_name, source_columns, total_items, pause_reason, error, created_at, started_at,
-       finished_at
+SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.created_by, b.metadata::text AS metadata,
+       b.options::text AS options, b.source_name, b.source_columns, b.total_items, b.pause_reason, b.error, b.created_at,
+       b.started_at, b.finished_at
   FROM reliable_imports.import_batches b
- WHERE ($1::text IS NULL OR batch_type = $1)
-   AND ($2::text IS NULL OR status = $2)
-   AND ($3::uuid IS NULL OR root_batch_id = $3)
-   AND ($4::timestamptz IS NULL OR created_at >= $4)
-   AND ($5::uuid IS NULL OR id < $5)
-   AND ($7::timestamptz IS NULL OR created_at < $7)
-   AND ($8::text IS NULL OR EXISTS (
-        SELECT FROM reliable_imports.import_batches r
-         WHERE r.id = b.root_batch_id
-           AND reliable_imports.is_visible($8::text::jsonb, r.batch_type, r.created_by, r.metadata)))
+ WHERE ($1::text IS NULL OR b.batch_type = $1)
+   AND ($2::text IS NULL OR b.status = $2)
+   AND ($3::uuid IS NULL OR b.root_batch_id = $3)
+   AND ($4::timestamptz IS NULL OR b.created_at >= $4)
+   AND ($5::uuid IS NULL OR b.id < $5)
+   AND ($7::timestamptz IS NULL OR b.created_at < $7)
+   AND ($8::text IS NULL
+        OR CASE WHEN b.root_batch_id = b.id
+                THEN reliable_imports.is_visible($8::text::jsonb, b.batch_type, b.created_by, b.metadata)
+                ELSE (SELECT reliable_imports.is_visible($8::text::jsonb, r.batch_type, r.created_by, r.metadata)
+                        FROM reliable_imports.import_batches r
+                       WHERE r.id = b.root_batch_id)
+           END)
    AND ($9::text IS NULL
-        OR strpos(lower(concat_ws(' ', source_name, batch_type, created_by, id)), lower($9)) > 0)
- ORDER BY id DESC
+        OR strpos(lower(concat_ws(' ', b.source_name, b.batch_type, b.created_by, b.id)), lower($9)) > 0)
+ ORDER BY b.id DESC
  LIMIT $6;
 
 -- name: list_visible

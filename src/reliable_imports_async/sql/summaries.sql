@@ -127,11 +127,10 @@ SELECT min(coalesce(i.finished_at, b.created_at)) AS first_seen,
           FROM (SELECT e.id
                   FROM reliable_imports.import_batches e
                   JOIN reliable_imports.import_batches o ON o.id = $1
+                  JOIN reliable_imports.import_batches r ON r.id = e.root_batch_id
                  WHERE e.batch_type = o.batch_type AND e.id < o.root_batch_id AND coalesce(e.failed_items, 1) > 0
-                   AND ($3::text IS NULL OR EXISTS (
-                        SELECT FROM reliable_imports.import_batches r
-                         WHERE r.id = e.root_batch_id
-                           AND reliable_imports.is_visible($3::text::jsonb, r.batch_type, r.created_by, r.metadata)))
+                   AND ($3::text IS NULL
+                        OR reliable_imports.is_visible($3::text::jsonb, r.batch_type, r.created_by, r.metadata))
                  ORDER BY e.id DESC
                  LIMIT 1000) earlier
          WHERE EXISTS (SELECT FROM reliable_imports.import_batch_items k

@@ -132,6 +132,8 @@ async def page(
     Args:
         visible: Which batches to list; None for all.
     """
+    if visible is not None and visible.nothing:
+        return []
     rows = await conn.fetch(
         _SQL["list_batches"],
         batch_type,
