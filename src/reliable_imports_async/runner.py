@@ -25,6 +25,7 @@ LEAST_ITEMS = 20
 CLAIM_SECONDS = 10.0
 HAND_BACK_SECONDS = 10.0
 KEYED_AT_ONCE = 50
+LOOK_SECONDS = 0.5  # between looks behind ranges in which everything waits
 SATED_SECONDS = 0.25  # what is left may be suspect ranges, of which this process has enough
 LOST_PASS_SECONDS = 0.05  # somebody else has reopened the deferred ranges; or the batch is stopped
 
@@ -65,6 +66,7 @@ class Drain:
         self._mostly_unchanged = False
         self._released = anyio.Event()
         self._ordering = executor.ordering
+        self._look_further_at = 0.0
 
     async def run(self) -> None:
         """Work until every range is done, the batch is paused or cancelled, or the turn is over.
@@ -124,6 +126,17 @@ class Drain:
         return max(self._concurrency, self._slots.portion, int(RANGE_SECONDS * done / seconds))
 
     async def _claim(self, wanted: int) -> HeldRange | None:
+        held = await self._claim_among(wanted, None)
+        kinds, now = self._ordering.kinds, monotonic()
+        if held is None and wanted and kinds is not None and now > self._look_further_at:
+            self._look_further_at = now + LOOK_SECONDS
+            found = await self._control.insist(
+                lambda conn: ranges.runnable(conn, self._batch.id, self._in_order(), kinds)
+            )
+            held = await self._claim_among(wanted, found) if found else None
+        return held
+
+    async def _claim_among(self, wanted: int, among: list[int] | None) -> HeldRange | None:
         batch_id, control, ordering = self._batch.id, self._control, self._ordering
 
         async def statement(conn: Any) -> HeldRange | None:
@@ -143,6 +156,7 @@ class Drain:
                         of_dead=LEAST_ITEMS,
                         exempt=self._in_order(),
                         kinds=ordering.kinds,
+                        among=among,
                     )
                     if claimed is None:
                         return None

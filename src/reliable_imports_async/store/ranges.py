@@ -105,6 +105,7 @@ async def claim(
     of_dead: int,
     exempt: Sequence[int] = (),
     kinds: str | None = None,
+    among: Sequence[int] | None = None,
 ) -> tuple[ClaimedRange, Counts] | None:
     """Lease a range for `lease` seconds, if one can be claimed; with what is settled in it.
 
@@ -117,6 +118,7 @@ async def claim(
         exempt: First items of the ranges in which the caller itself keeps items of one key in
             order.
         kinds: What the keys of items are, as JSON; None: nothing orders them.
+        among: First items of the ranges to choose from; None: all.
     """
     row = await conn.fetchrow(
         _SQL["claim_range"],
@@ -129,6 +131,7 @@ async def claim(
         of_dead,
         exempt,
         kinds,
+        among,
     )
     if row is None:
         return None
@@ -140,6 +143,14 @@ async def claim(
     if recount:
         return claimed, await count(conn, claimed)
     return claimed, Counts(completed, skipped, failed, from_json(groups))
+
+
+async def runnable(
+    conn: Connection, batch_id: UUID, exempt: Sequence[int], kinds: str
+) -> list[int]:
+    """First items of some ready ranges that have items which wait for nobody."""
+    rows = await conn.fetch(_SQL["runnable_ranges"], batch_id, exempt, kinds)
+    return [row["first_item"] for row in rows]
 
 
 async def count(conn: Connection, claimed: ClaimedRange) -> Counts:
