@@ -17,6 +17,7 @@ from .session import Outage
 from .slots import Slots
 from .store import items, ranges
 from .store.item_keys import Remembering
+from .store.ranges import KeyOrder
 from .suspects import MOST_RANGES, Suspects
 from .turn import Turn
 
@@ -154,9 +155,7 @@ class Drain:
                         wanted=wanted,
                         of_suspects=LEAST_ITEMS if control.suspects < MOST_RANGES else 0,
                         of_dead=LEAST_ITEMS,
-                        exempt=self._in_order(),
-                        kinds=ordering.kinds,
-                        among=among,
+                        order=KeyOrder(self._in_order(), ordering.kinds, among),
                     )
                     if claimed is None:
                         return None
