@@ -4,12 +4,21 @@
 -- What a processor's lock_key says about a record. No index: it is only read beside the items of a few ranges.
 ALTER TABLE reliable_imports.import_batch_items ADD COLUMN lock_key text;
 
--- A key as far as two spellings of it can be told apart for sure: "07", "7.0" and " 7" may all be 7 to a model or a column.
--- So case, zeros, blanks and punctuation do not count. Different keys may look equal here; then one waits for nothing.
+-- A key, the same for all spellings that a model or a column may take for one: "07", "7.0" and " 7", "A" and "a". So case,
+-- blanks, punctuation, and zeros before and behind a number do not count. Different keys may look equal here; then one waits
+-- for nothing. A key of several parts is a JSON array of texts. Most keys need no regular expression, which would take long.
 CREATE FUNCTION reliable_imports.order_key(value text)
 RETURNS text
-LANGUAGE sql STABLE STRICT PARALLEL SAFE
-RETURN lower(regexp_replace(value, '[^[:alnum:]]|0', '', 'g'));
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN ltrim(lower(
+    CASE WHEN octet_length(value) <> char_length(value) OR strpos(value, '.') > 0 OR strpos(value, '"') > 0
+         THEN regexp_replace(
+                  regexp_replace(
+                      regexp_replace(value, '\.([0-9]*?)0*[^[:alnum:]"]*("|$)', '\1\2', 'g'),
+                      '(^|")[^[:alnum:]"]*0+', '\1', 'g'),
+                  '[^[:alnum:]]', '', 'g')
+         ELSE translate(value, E' !#$%&''()*+,-/:;<=>?@[\\]^_`{|}~\t\n\r\f\v', '')
+    END), '0');
 
 -- The keys of an item. Each of `kinds` is "item_key", "lock_key", an array of the record's fields that are one key together,
 -- or "everything", for what only the processor can tell: then all items have the same key.

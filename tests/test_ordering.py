@@ -286,7 +286,7 @@ async def test_the_effects_are_those_of_one_after_the_other(dsn, conn, mode, man
 async def test_a_key_waits_for_a_stored_retry_over_processes(dsn, conn):
     """Later items of its key wait until it is due, in its range and in others; all others run."""
     await conn.execute(TABLES)
-    records = [{"key": n % 20, "n": n, "does": "retry" if n == 3 else ""} for n in range(1, 101)]
+    records = [{"key": n % 20, "n": n, "does": "retry" if n == 3 else ""} for n in range(1, 201)]
     async with BatchManager(dsn, concurrency=6) as one, BatchManager(dsn, concurrency=6) as other:
         for manager in (one, other):
             manager.registry.register(LateProcessor)
@@ -295,7 +295,7 @@ async def test_a_key_waits_for_a_stored_retry_over_processes(dsn, conn):
             async with anyio.create_task_group() as group:
                 for manager in (one, other):
                     group.start_soon(manager.process_batch, batch_id)
-                await appears(conn, SETTLED, 95)
+                await appears(conn, SETTLED, 190)
                 seen = await effects(conn)
                 assert 3 not in seen, "they wait for the item that is due later"
                 await conn.execute("UPDATE reliable_imports.import_batch_items SET due_at = now()")
@@ -438,6 +438,26 @@ async def test_spellings_of_one_key_are_one_key(conn, spellings):
     texts = [value for value in spellings if isinstance(value, str)]
     sql = "SELECT count(DISTINCT reliable_imports.order_key(v)) FROM unnest($1::text[]) AS v"
     assert await conn.fetchval(sql, [text for text in texts if text.isascii()]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ('["07","a"]', '["7.0","A"]', True),
+        ('["a","07"]', '["a","7"]', True),
+        ('["a","1.50"]', '["a","1.5"]', True),
+        ('["a","b"]', '["b","a"]', False),
+        ("k1", "k10", False),
+        ("", "0", True),
+        ("100", "10", False),
+    ],
+)
+async def test_stored_keys_are_compared_part_by_part(conn, one, other, same):
+    sql = """
+        SELECT count(DISTINCT o) FROM unnest($1::text[]) AS k
+         CROSS JOIN LATERAL reliable_imports.order_keys(k, NULL, NULL, '["item_key"]') AS o
+    """
+    assert await conn.fetchval(sql, [one, other]) == (1 if same else 2)
 
 
 def test_different_keys_are_told_apart():

@@ -18,6 +18,7 @@ from .session import Outage
 from .slots import Slots
 from .store import items, ranges
 from .store.item_keys import Remembering
+from .store.ranges import KeyOrder
 from .suspects import MOST_RANGES, Suspects
 from .turn import Turn
 
@@ -28,6 +29,7 @@ LEAST_ITEMS = 20
 CLAIM_SECONDS = 10.0
 HAND_BACK_SECONDS = 10.0
 KEYED_AT_ONCE = 50
+LOOK_SECONDS = 0.5  # between looks behind ranges in which everything waits
 SATED_SECONDS = 0.25  # what is left may be suspect ranges, of which this process has enough
 LOST_PASS_SECONDS = 0.05  # somebody else has reopened the deferred ranges; or the batch is stopped
 
@@ -69,6 +71,7 @@ class Drain:
         self._took_over = False
         self._released = anyio.Event()
         self._ordering = executor.ordering
+        self._look_further_at = 0.0
 
     async def run(self) -> None:
         """Work until every range is done, the batch is paused or cancelled, or the turn is over.
@@ -128,6 +131,17 @@ class Drain:
         return max(self._concurrency, self._slots.portion, int(RANGE_SECONDS * done / seconds))
 
     async def _claim(self, wanted: int) -> HeldRange | None:
+        held = await self._claim_among(wanted, None)
+        kinds, now = self._ordering.kinds, monotonic()
+        if held is None and wanted and kinds is not None and now > self._look_further_at:
+            self._look_further_at = now + LOOK_SECONDS
+            found = await self._control.insist(
+                lambda conn: ranges.runnable(conn, self._batch.id, self._in_order(), kinds)
+            )
+            held = await self._claim_among(wanted, found) if found else None
+        return held
+
+    async def _claim_among(self, wanted: int, among: list[int] | None) -> HeldRange | None:
         batch_id, control, ordering = self._batch.id, self._control, self._ordering
 
         async def statement(conn: Any) -> HeldRange | None:
@@ -145,8 +159,7 @@ class Drain:
                         wanted=wanted,
                         of_suspects=LEAST_ITEMS if control.suspects < MOST_RANGES else 0,
                         of_dead=LEAST_ITEMS,
-                        exempt=self._in_order(),
-                        kinds=ordering.kinds,
+                        order=KeyOrder(self._in_order(), ordering.kinds, among),
                     )
                     if claimed is None:
                         return None

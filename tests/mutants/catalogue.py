@@ -204,8 +204,8 @@ MUTANTS = (
     Mutant(
         "ranges claimed whatever waits before them",
         "runner.py",
-        "                        kinds=ordering.kinds,\n",
-        "                        kinds=None,\n",
+        "KeyOrder(self._in_order(), ordering.kinds, among)",
+        "KeyOrder(self._in_order(), None, among)",
         ("tests/test_ordering.py", "-k", "one_after_the_other and interval-2"),
     ),
     Mutant(

@@ -23,7 +23,7 @@ SELECT $1, s.first_item, least(s.first_item + $3 - 1, $2), parsed.failed, parsed
 -- The counts of a range that was taken over or split have to be taken from its items.
 -- $9: what the keys of items are, null where nothing orders them: see the function blocked_items. $8: the ranges in which
 -- this worker itself keeps the order; not against one in which a worker has died, for that one runs apart. Of what was tried
--- before only a few items may be left, anywhere in the range: then it is claimed whole.
+-- before only a few items may be left, anywhere in the range: then it is claimed whole. $10: only one of these; null: any.
 WITH candidates AS MATERIALIZED (
     SELECT r.batch_id, r.first_item, r.last_item, r.state = 'leased' AS taken_over, r.deferred, r.final_pass, r.epoch,
            r.crashes + (r.state = 'leased' AND r.worker_id <> $2)::integer AS crashes, w.wanted
@@ -39,10 +39,11 @@ WITH candidates AS MATERIALIZED (
                 AND (r.worker_id = $2
                      OR greatest(r.lease_until, pg_postmaster_start_time() + make_interval(secs => $3)) < clock_timestamp())))
        AND r.first_item <> ALL ($4::integer[])
+       AND ($10::integer[] IS NULL OR r.first_item = ANY ($10::integer[]))
        AND (r.not_before IS NULL OR r.not_before <= clock_timestamp())
        AND EXISTS (SELECT FROM reliable_imports.import_batches b WHERE b.id = $1 AND b.status = 'processing')
      ORDER BY r.first_item
-     LIMIT CASE WHEN $9::text IS NULL THEN 1 ELSE 4 END
+     LIMIT CASE WHEN $9::text IS NULL THEN 1 ELSE 3 END
        FOR UPDATE OF r SKIP LOCKED),
 claimable AS MATERIALIZED (
     SELECT c.*, o.blocked
@@ -86,6 +87,42 @@ UPDATE reliable_imports.import_batch_ranges k
  WHERE k.batch_id = c.batch_id AND k.first_item = c.first_item
 RETURNING k.first_item, k.last_item, k.epoch, k.crashes, c.taken_over OR EXISTS (SELECT FROM rest) AS recount,
           k.completed, k.skipped, k.failed, k.groups::text AS groups, k.deferred, k.final_pass, c.blocked;
+
+-- name: runnable_ranges
+-- Where items could run behind ranges in which all that is left waits: of the ranges that are ready, some that have such
+-- items, as far as one can see cheaply. $2, $3: as $8, $9 of the claim, which decides.
+WITH unfinished AS (
+    SELECT r.first_item, r.last_item, r.deferred, r.first_item = ANY ($2::integer[]) AS exempt,
+           r.state = 'ready' AND (r.not_before IS NULL OR r.not_before <= clock_timestamp()) AS ready,
+           sum(r.last_item - r.first_item + 1) OVER ranges AS items,
+           sum(r.last_item - r.first_item + 1 - r.completed - r.skipped - r.failed) OVER ranges AS pending
+      FROM reliable_imports.import_batch_ranges r
+     WHERE r.batch_id = $1 AND r.state IN ('ready', 'leased')
+    WINDOW ranges AS (ORDER BY r.first_item)),
+pending AS MATERIALIZED (
+    SELECT u.first_item, u.exempt, u.ready, i.*
+      FROM unfinished u
+     CROSS JOIN LATERAL (
+           SELECT p.item_number, p.item_key, p.lock_key, p.source_data,
+                  coalesce(p.due_at > clock_timestamp(), false) AS undue
+             FROM reliable_imports.import_batch_items p
+            WHERE p.batch_id = $1 AND p.item_number BETWEEN u.first_item AND u.last_item
+              AND p.status = 'pending' AND p.reprocessed_by IS NULL AND p.item_number <> ALL (u.deferred)
+           OFFSET 0) i
+     WHERE u.items <= 50000 AND u.pending <= 5000),
+keyed AS (
+    SELECT p.item_number, p.first_item,
+           min(p.item_number) FILTER (WHERE NOT p.exempt) OVER (PARTITION BY k.key) AS elsewhere,
+           min(p.item_number) FILTER (WHERE p.undue) OVER (PARTITION BY k.key) AS undue
+      FROM pending p
+     CROSS JOIN LATERAL reliable_imports.order_keys(p.item_key, p.lock_key, p.source_data, $3::text::jsonb) AS k(key)),
+behind AS MATERIALIZED (
+    SELECT DISTINCT w.item_number FROM keyed w WHERE w.elsewhere < w.first_item OR w.undue < w.item_number)
+SELECT DISTINCT p.first_item
+  FROM pending p
+ WHERE p.ready AND NOT p.undue AND p.item_number NOT IN (SELECT b.item_number FROM behind b)
+ ORDER BY p.first_item
+ LIMIT 3;
 
 -- name: count_range
 -- What has been settled in a range, counted from its items.

@@ -30,6 +30,24 @@ class ClaimedRange:
     )  # items that wait for earlier ones of their keys elsewhere
 
 
+@dataclass(frozen=True, slots=True)
+class KeyOrder:
+    """What a claim has to know so that items of one key take effect in their order.
+
+    Attributes:
+        exempt: First items of the ranges in which the claimer itself keeps the order.
+        kinds: What the keys of items are, as JSON; None: nothing orders them.
+        among: First items of the ranges to choose from; None: all.
+    """
+
+    exempt: Sequence[int] = ()
+    kinds: str | None = None
+    among: Sequence[int] | None = None
+
+
+NO_ORDER = KeyOrder()
+
+
 @dataclass(slots=True)
 class Counts:
     """Settled items of a range, by outcome and failure group."""
@@ -103,8 +121,7 @@ async def claim(
     wanted: int,
     of_suspects: int,
     of_dead: int,
-    exempt: Sequence[int] = (),
-    kinds: str | None = None,
+    order: KeyOrder = NO_ORDER,
 ) -> tuple[ClaimedRange, Counts] | None:
     """Lease a range for `lease` seconds, if one can be claimed; with what is settled in it.
 
@@ -114,9 +131,7 @@ async def claim(
         wanted: Items at most; the rest of a longer range becomes a range of its own. 0: no range.
         of_suspects: The same for a range in which a worker has died.
         of_dead: The same for a range that is taken over from one.
-        exempt: First items of the ranges in which the caller itself keeps items of one key in
-            order.
-        kinds: What the keys of items are, as JSON; None: nothing orders them.
+        order: What is to be known about the order of items with keys.
     """
     row = await conn.fetchrow(
         _SQL["claim_range"],
@@ -127,8 +142,9 @@ async def claim(
         wanted,
         of_suspects,
         of_dead,
-        exempt,
-        kinds,
+        order.exempt,
+        order.kinds,
+        order.among,
     )
     if row is None:
         return None
@@ -140,6 +156,14 @@ async def claim(
     if recount:
         return claimed, await count(conn, claimed)
     return claimed, Counts(completed, skipped, failed, from_json(groups))
+
+
+async def runnable(
+    conn: Connection, batch_id: UUID, exempt: Sequence[int], kinds: str
+) -> list[int]:
+    """First items of some ready ranges that have items which wait for nobody."""
+    rows = await conn.fetch(_SQL["runnable_ranges"], batch_id, exempt, kinds)
+    return [row["first_item"] for row in rows]
 
 
 async def count(conn: Connection, claimed: ClaimedRange) -> Counts:
