@@ -207,6 +207,20 @@ def _other(value: Any) -> str:
     return _text(plain) if isinstance(plain, str) else _jsonable(value)
 
 
+def _hstore(value: Mapping[Any, Any]) -> str:
+    pairs = (f"{_hstore_part(key)}=>{_hstore_part(one)}" for key, one in value.items())
+    return _text(", ".join(pairs))
+
+
+def _hstore_part(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if not isinstance(value, str):
+        raise Refused("hstore holds only texts", "pass str values, or make the column jsonb.")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def _json_text(value: str) -> str:
     """A str for a JSON column: an object or array is JSON text, anything else a JSON string."""
     if not value.lstrip().startswith(("{", "[")):
@@ -421,6 +435,7 @@ _HANDLERS: dict[str, dict[type, Handler]] = {
         str: _text,
         float: _refusing("{} is not a truth value", "pass True or False."),
     },
+    "hstore": {type(None): _null, str: _text, dict: _hstore},
     "uuid": {type(None): _null, UUID: _quoted_text, str: _text},
     "bytea": {
         type(None): _null,
