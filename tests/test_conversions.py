@@ -51,6 +51,7 @@ class Text(str):
 
 
 TYPES = """
+CREATE EXTENSION hstore;
 CREATE TYPE mood AS ENUM ('red', 'blue');
 CREATE TYPE pair AS (n integer, word text);
 CREATE TYPE visit AS (n integer, at timestamptz);
@@ -219,6 +220,8 @@ CASES: list[tuple[str, Any, str | None]] = [
     ("int4multirange", [Range(1, 2), Range(5, 6)], "{[1,2),[5,6)}"),
     ("inet", ip_address("10.0.0.1"), "10.0.0.1/32"),
     ("inet", "nowhere", REFUSED),
+    ("hstore", {"a": 'x"\\', "b": None}, '"a"=>"x\\"\\\\", "b"=>NULL'),
+    ("hstore", {"a": 1}, REFUSED),
     ("point", "(1,2)", "(1,2)"),
 ]
 

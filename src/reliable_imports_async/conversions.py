@@ -127,7 +127,7 @@ def _text(value: str) -> str:
     if "\0" in value:
         raise Refused(
             "the text has a NUL character, which PostgreSQL cannot store",
-            'remove it, such as by value.replace("\\0", "").',
+            "remove it in the source or in the model.",
         )
     return encode_basestring(value)
 
@@ -175,7 +175,10 @@ def _bytes(value: bytes) -> str:
 def _jsonable(value: Any) -> str:
     """The JSON text of a value as pydantic writes it; what would be masked or lost is refused."""
     if hasattr(value, "get_secret_value"):
-        raise Refused("a secret would be stored as asterisks", "pass value.get_secret_value().")
+        raise Refused(
+            "a secret would be stored as asterisks",
+            "pass what the secret holds (get_secret_value) if it may be stored.",
+        )
     try:
         text = to_json(value, inf_nan_mode="constants", bytes_mode="utf8").decode()
     except Exception as exc:  # noqa: BLE001 - a user's class may raise anything
@@ -197,7 +200,10 @@ def _no_constant(name: str) -> None:
 def _other(value: Any) -> str:
     """What pydantic makes of a class that is not listed, such as a URL or an IP address."""
     if hasattr(value, "get_secret_value"):
-        raise Refused("a secret would be stored as asterisks", "pass value.get_secret_value().")
+        raise Refused(
+            "a secret would be stored as asterisks",
+            "pass what the secret holds (get_secret_value) if it may be stored.",
+        )
     try:
         plain = to_jsonable_python(value)
     except Exception as exc:  # noqa: BLE001 - a user's class may raise anything
@@ -205,6 +211,20 @@ def _other(value: Any) -> str:
             f"{_named(value)} has no place in it: {exc}", "convert the value first."
         ) from None
     return _text(plain) if isinstance(plain, str) else _jsonable(value)
+
+
+def _hstore(value: Mapping[Any, Any]) -> str:
+    pairs = (f"{_hstore_part(key)}=>{_hstore_part(one)}" for key, one in value.items())
+    return _text(", ".join(pairs))
+
+
+def _hstore_part(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if not isinstance(value, str):
+        raise Refused("hstore holds only texts", "pass str values, or make the column jsonb.")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _json_text(value: str) -> str:
@@ -236,16 +256,16 @@ _INFINITE = frozenset({"infinity", "-infinity"})
 
 _NO_ZONE = "{} without a time zone could be any of many instants"
 _NO_ZONE_HINT = (
-    "give it a zone: value.replace(tzinfo=…), or pydantic's AwareDatetime in the model; or make "
-    "the column a timestamp without time zone."
+    "give it a time zone, in the source or in the model (AwareDatetime), or make the column a "
+    "timestamp without time zone."
 )
 _ZONE = "{} with a time zone would lose it"
 _ZONE_HINT = (
-    "convert it: value.astimezone(zone).replace(tzinfo=None), or pydantic's NaiveDatetime in the "
-    "model; or make the column a timestamptz."
+    "make the column a timestamptz, or convert the value to local time without a zone in the model "
+    "(NaiveDatetime refuses zones)."
 )
 _CLOCK_LOST = "{} would lose its time of day"
-_CLOCK_LOST_HINT = "pass value.date()."
+_CLOCK_LOST_HINT = "make the field a date in the model, or the column a timestamp."
 
 
 def _iso_text(pattern: re.Pattern[str], *, infinite: bool = True) -> Callable[[str], str | None]:
@@ -360,19 +380,21 @@ def _interval(value: timedelta) -> str:
 
 _PLAIN = frozenset({_null, _text, _whole, _bool, _quoted_text, _float})
 _NOT_A_TIME = _refusing("{} is not a date or time", "convert it to one first.")
-_NOT_TEXT = _refusing("bytes are not a text", "decode them: value.decode('utf-8').")
+_NOT_TEXT = _refusing("bytes are not a text", "decode them first, or make the column bytea.")
 _NUMBERS: dict[type, Handler] = {
     type(None): _null,
     str: _text,
     int: _whole,
     Decimal: _quoted_text,
     float: _float,
-    bool: _refusing("a truth value is not a number", "pass int(value)."),
+    bool: _refusing(
+        "a truth value is not a number", "convert it to 0 or 1 first, or make the column boolean."
+    ),
 }
 _WHOLE: dict[type, Handler] = _NUMBERS | {
     Decimal: _whole_decimal,
     float: _refusing(
-        "a float is not a whole number", "make the model's field an int, or pass round(value)."
+        "a float is not a whole number", "make the field an int in the model, or round it first."
     ),
 }
 _TEXTS: dict[type, Handler] = {
@@ -386,7 +408,9 @@ _TEXTS: dict[type, Handler] = {
     date: _iso,
     datetime: _iso,
     time: _iso,
-    timedelta: _refusing("{} has no usual text", "pass str(value)."),
+    timedelta: _refusing(
+        "{} has no usual text", "convert it to a text first, or make the column an interval."
+    ),
     dict: _jsonable,
     list: _jsonable,
     tuple: _jsonable,
@@ -421,13 +445,14 @@ _HANDLERS: dict[str, dict[type, Handler]] = {
         str: _text,
         float: _refusing("{} is not a truth value", "pass True or False."),
     },
+    "hstore": {type(None): _null, str: _text, dict: _hstore},
     "uuid": {type(None): _null, UUID: _quoted_text, str: _text},
     "bytea": {
         type(None): _null,
         bytes: _bytes,
         bytearray: _bytes,
         memoryview: _bytes,
-        str: _refusing("a text is not bytes", "encode it: value.encode('utf-8')."),
+        str: _refusing("a text is not bytes", "encode it first, or make the column text."),
     },
     "date": _TIMES | {str: _text_to_date, date: _iso, datetime: _datetime_to_date},
     "timestamp": _TIMES | {str: _text_to_timestamp, datetime: _without_zone, date: _iso},
