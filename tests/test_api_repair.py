@@ -195,3 +195,24 @@ async def test_the_root_leads_somewhere_useful(manager, dashboard, place):
         answer = await client.get("/")
         assert (answer.status_code, answer.headers["location"]) == (307, place)
         assert (await client.get(place)).status_code == 200
+
+
+async def test_nothing_is_no_success_over_http(client):
+    upload = "/api/batches/upload?batch_type=towns&process=wait&format=csv"
+    for content in (b"", b"land\n"):
+        sent = await client.post(upload, content=content, headers={"content-type": "text/csv"})
+        assert (sent.status_code, "no records" in sent.json()["detail"]) == (422, True)
+        assert "allow_empty=true" in sent.json()["hint"]
+    allowed = await client.post(f"{upload}&allow_empty=true", content=b"land\n")
+    assert (allowed.json()["status"], allowed.json()["total_items"]) == ("completed", 0)
+    body = {"batch_type": "towns", "items": [], "process": "wait"}
+    assert (await client.post("/api/batches", json=body)).status_code == 422
+    answer = await client.post("/api/batches", json=body | {"allow_empty": True})
+    assert answer.json()["status"] == "completed"
+
+
+async def test_a_guessed_encoding_is_in_the_answer(client):
+    upload = "/api/batches/upload?batch_type=towns&process=wait&format=csv"
+    sent = await client.post(upload, content="land\nÖlüß\n".encode("cp1252"))
+    assert sent.json()["source_encoding"] == "cp1252"
+    assert "Ölüß" in sent.json()["notes"][0]

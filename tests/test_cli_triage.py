@@ -144,3 +144,26 @@ async def test_a_dry_run_says_what_would_happen(cli, shop, orders) -> None:
     assert (await cli("process", "latest", "--dry-run", "--background")).code == 2
     assert (await cli("process", "latest", "-q")).code == 1
     assert (await cli("process", "latest", "--dry-run")).code == 2, "it is not pending any more"
+
+
+async def test_a_file_without_records_has_an_exit_code_of_its_own(cli, shop, tmp_path) -> None:
+    empty = tmp_path / "empty.csv"
+    empty.write_text("sku,count\n", encoding="utf-8")
+    refused = await cli("import", str(empty), "-t", "orders")
+    assert refused.code == 5
+    assert "There are no records in empty.csv" in refused.err
+    assert "--allow-empty" in refused.err
+    assert (await cli("import", str(empty), "-t", "orders", "--allow-empty")).code == 0
+
+
+async def test_what_a_file_was_read_as_is_told(cli, shop, tmp_path) -> None:
+    names = tmp_path / "names.csv"
+    names.write_bytes("sku,count\nMüller,1\nJörg,2\n".encode("cp1252"))
+    done = await cli("import", str(names), "-t", "orders")
+    assert "It was read as cp1252: Müller, Jörg" in unpadded(done.out)
+    doubtful = tmp_path / "doubtful.csv"
+    doubtful.write_bytes("sku,count\nDvořák,1\n".encode("cp1250"))
+    refused = await cli("import", str(doubtful), "-t", "orders")
+    assert refused.code == 2
+    assert "--encoding" in refused.err
+    assert "encoding=" not in refused.err

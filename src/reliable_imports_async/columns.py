@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import is_typeddict
 
 from .errors import ColumnsRefused
-from .processors import BaseProcessor
+from .processors import BaseProcessor, model_of
 from .sources import SourceInfo
 
 SHOWN = 30
@@ -65,7 +65,7 @@ def check_columns(processor: BaseProcessor[Any], info: SourceInfo) -> list[str]:
     if info.columns is None:
         return []
     notes = list(_alike(info.columns))
-    shapes = shapes_of(processor.declared_model())
+    shapes = shapes_of(model_of(type(processor)))
     if not shapes:
         return notes
     wrong = {one.name: (one, one.missing(info.columns), _forbidden(one, info)) for one in shapes}

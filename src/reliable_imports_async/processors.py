@@ -193,11 +193,6 @@ class BaseProcessor(Generic[T]):
         """The adapter of the declared model, if there is one."""
         return cls._adapter
 
-    @classmethod
-    def declared_model(cls) -> Any | None:
-        """The declared model itself."""
-        return cls._model
-
 
 def _declared_model(cls: type[Any]) -> Any | None:
     """The type argument of the nearest ``BaseProcessor[…]`` among the direct bases."""
@@ -221,6 +216,11 @@ def is_set_wise(cls: type[BaseProcessor[Any]]) -> bool:
 def is_declared(cls: type[BaseProcessor[Any]]) -> bool:
     """Whether a class has no method, and its table and key say what happens to its items."""
     return bool(cls.table) and not (cls.overrides("process_item") or cls.overrides("process_items"))
+
+
+def model_of(cls: type[BaseProcessor[Any]]) -> Any | None:
+    """The declared model itself, if there is one."""
+    return cls._model
 
 
 def fields_of(cls: type[BaseProcessor[Any]]) -> tuple[str, ...]:
