@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import anyio
+from anyio import to_thread
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -170,6 +171,11 @@ class Call:
         """Give a slow query up; asyncpg then cancels it on the server too."""
         with anyio.fail_after(self.service.settings.read_timeout):
             yield
+
+
+async def large_reply(body: Any, status: int = 200) -> Response:
+    """The same for what may be large: in a thread, so that everybody else is answered meanwhile."""
+    return await to_thread.run_sync(reply, body, status)
 
 
 def reply(body: Any, status: int = 200, **headers: str) -> Response:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from ...errors import ItemNotFound
 from ..answers import detailed, listed
-from ..calls import Call, reply
+from ..calls import Call, large_reply, reply
 from ..payloads import LARGEST_NUMBER, BatchQuery, ItemQuery, LogQuery
 
 
@@ -62,7 +62,7 @@ async def list_items(call: Call) -> Response:
         ]
     more = len(found) > size
     page = [item.as_dict() for item in found[:size]]
-    return reply({"items": page, "next": page[-1]["item_number"] if more else None})
+    return await large_reply({"items": page, "next": page[-1]["item_number"] if more else None})
 
 
 async def get_item(call: Call) -> Response:
@@ -72,7 +72,7 @@ async def get_item(call: Call) -> Response:
         await call.batch("view")
         if not 0 < number <= LARGEST_NUMBER:
             raise ItemNotFound(call.batch_id, number)
-        return reply((await call.manager.get_item(call.batch_id, number)).as_dict())
+        return await large_reply((await call.manager.get_item(call.batch_id, number)).as_dict())
 
 
 async def list_logs(call: Call) -> Response:
