@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 
 import asyncpg
@@ -357,3 +358,18 @@ async def test_a_connection_in_use_is_given_back_while_the_manager_closes(dsn):
     assert await running == 1
     await closing
     assert pool.get_size() == 0
+
+
+async def test_code_that_blocks_the_event_loop_is_told_so(manager, caplog, monkeypatch):
+    monkeypatch.setattr("reliable_imports_async.control.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("reliable_imports_async.control.BLOCKED_SECONDS", 0.05)
+
+    class BlockingProcessor(BaseProcessor):
+        async def process_item(self, item, ctx):
+            time.sleep(0.1)  # noqa: ASYNC251 - what a synchronous client does
+
+    manager.registry.register(BlockingProcessor)
+    await manager.process_batch(await manager.create_batch("blocking", [{}] * 6))
+    said = [one.message for one in caplog.records if "event loop was blocked" in one.message]
+    assert len(said) == 1
+    assert "asyncio.to_thread" in said[0]

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-import time
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -517,13 +516,3 @@ async def test_the_values_that_a_model_refused_are_counted(manager) -> None:
     await manager.process_batch(batch_id)
     (group,) = await manager.failure_groups(batch_id)
     assert group.values == (("total='many'", 3), ("total='n/a'", 2))
-
-
-async def test_code_that_blocks_the_event_loop_is_reported(manager, ledger, caplog) -> None:
-    async def process_item(item, ctx):
-        await insert(item, ctx)
-        time.sleep(0.7)  # noqa: ASYNC251 - blocking is the point
-
-    summary = await run(manager, process_item, 5)
-    assert summary.completed_items == 5
-    assert [line for line in caplog.messages if "event loop was blocked" in line]

@@ -183,8 +183,10 @@ class ImportBatchItem(Generic[T]):
 
     def as_dict(self) -> dict[str, Any]:
         """What is stored, with JSON-ready values; `raw` as base64 in ``raw_base64``."""
-        plain = json_ready(self, "data", "prepared", "final_pass")
+        plain = json_ready(self, "data", "prepared", "final_pass", "source_data", "processed_data")
         plain["raw_base64"] = plain.pop("raw")
+        # Both come from JSON, and may be large.
+        plain |= {"source_data": self.source_data, "processed_data": self.processed_data}
         return plain | {"idempotency_key": self.idempotency_key}
 
 

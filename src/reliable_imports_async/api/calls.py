@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import anyio
+from anyio import to_thread
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -281,6 +282,11 @@ class Call:
 
 def _hide(found: re.Match[str], hidden: Collection[UUID]) -> str:
     return "(hidden)" if UUID(found[0]) in hidden else found[0]
+
+
+async def large_reply(body: Any, status: int = 200) -> Response:
+    """The same for what may be large: in a thread, so that everybody else is answered meanwhile."""
+    return await to_thread.run_sync(reply, body, status)
 
 
 def reply(body: Any, status: int = 200, **headers: str) -> Response:

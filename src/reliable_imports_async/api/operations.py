@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.responses import Response
 
 from . import payloads, repair_payloads
@@ -53,6 +54,14 @@ class Operation:
     public: bool = False
     hidden: bool = False
 
+
+class NumberConvertor(IntegerConvertor):
+    """A number in a path that is not longer than any number here; int() refuses long ones."""
+
+    regex = "[0-9]{1,18}"
+
+
+register_url_convertor("number", NumberConvertor())
 
 BATCH = "/api/batches/{batch_id:uuid}"
 
@@ -159,7 +168,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         method="GET",
-        path=f"{BATCH}/items/{{item_number:int}}",
+        path=f"{BATCH}/items/{{item_number:number}}",
         handler=reading.get_item,
         tag="items",
         answers={200: payloads.ItemAnswer},
@@ -167,7 +176,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         method="PATCH",
-        path=f"{BATCH}/items/{{item_number:int}}",
+        path=f"{BATCH}/items/{{item_number:number}}",
         handler=repairing.edit_item,
         tag="items",
         body=repair_payloads.EditItem,
@@ -176,7 +185,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         method="GET",
-        path=f"{BATCH}/items/{{item_number:int}}/edits",
+        path=f"{BATCH}/items/{{item_number:number}}/edits",
         handler=repairing.list_edits,
         tag="items",
         answers={200: repair_payloads.EditsAnswer},

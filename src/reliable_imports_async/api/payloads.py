@@ -1,10 +1,11 @@
 """What requests and answers look like: the bodies and queries that the API document describes."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -31,6 +32,17 @@ def _as_it_is(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 Json = Annotated[JsonValue, WrapValidator(_as_it_is)]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The same moment in UTC, where each year is one that PostgreSQL and Python share."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this moment is before the year 1 or after the year 9999") from None
+
+
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
 
 LARGEST_NUMBER = 2_147_483_647  # item numbers are PostgreSQL integers
 OUTSTANDING = (
@@ -144,8 +156,8 @@ class BatchQuery(Payload):
     batch_type: Text | None = None
     status: BatchStatus | None = None
     root: UUID | None = Field(default=None, description="Only batches of this lineage.")
-    created_since: datetime | None = Field(default=None, description="Created then or later.")
-    created_before: datetime | None = Field(default=None, description="Created earlier.")
+    created_since: Moment | None = Field(default=None, description="Created then or later.")
+    created_before: Moment | None = Field(default=None, description="Created earlier.")
     cursor: UUID | None = Field(default=None, description="`next` of the page before.")
     limit: int = Field(default=50, ge=1)
 

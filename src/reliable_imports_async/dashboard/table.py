@@ -4,7 +4,7 @@ from . import acting, correcting, downloading, entering, looking, uploading
 from .visits import Page
 
 BATCH = "/batches/{batch_id:uuid}"
-ITEM = f"{BATCH}/items/{{item_number:int}}"
+ITEM = f"{BATCH}/items/{{item_number:number}}"
 
 PAGES: tuple[Page, ...] = (
     Page("GET", "", looking.batches),

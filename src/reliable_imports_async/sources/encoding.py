@@ -15,6 +15,7 @@ _MARKS = (  # UTF-32 first: its mark begins with the one of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _ASCII = bytes(range(128))
+_OF_NO_FILE = frozenset({"unicode-escape", "raw-unicode-escape", "punycode", "idna", "undefined"})
 
 
 def marked_encoding(sample: bytes) -> str | None:
@@ -32,6 +33,8 @@ def known_encoding(name: str) -> str:
         "a".encode(name)  # refuses codecs that are no encodings of text
         codecs.getincrementaldecoder(name)
         found = codecs.lookup(name).name
+        if found in _OF_NO_FILE:
+            raise LookupError(name)
     except (LookupError, ValueError):
         raise SourceError(
             f"There is no encoding {name!r}.", hint="use e.g. 'utf-8', 'cp1252' or 'utf-16'."
@@ -77,11 +80,12 @@ class AsUtf8:
     def _converted(self, data: bytes) -> bytes:
         try:
             text = self._decoder.decode(data, final=self._ended)
-        except UnicodeDecodeError as error:
-            if self._ended:  # the last character is cut
+        except UnicodeError as error:  # some codecs raise no more than that
+            if self._ended and isinstance(error, UnicodeDecodeError):  # the last character is cut
                 return b"\xff" + error.object[error.start :]
+            reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
             raise SourceError(
-                f"The file cannot be read as {self._encoding}: {error.reason}.",
+                f"The file cannot be read as {self._encoding}: {reason}.",
                 hint="pass encoding= with the encoding it was written in.",
                 cli_hint="name the encoding that it was written in with --encoding.",
                 web_hint="name the encoding that it was written in (`encoding`), or use UTF-8.",

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+from anyio.lowlevel import cancel_shielded_checkpoint
 from pydantic_core import to_json
 
 from .. import exact_json
@@ -21,6 +22,7 @@ _SQL = statements("items")
 _SETTLE = _SQL["settle"]
 _SETTLE_WITH_LOGS = _SQL["settle_with_logs"]
 _SETTLE_AT_ONCE = re.sub(r"\$(\d)", r"{\1}", _SQL["settle_at_once"]).format
+READ_AT_ONCE = 524_288  # characters of records; then everything else that waits has its turn
 FENCE_LOST = "RI001"
 """The SQLSTATE of a settling statement whose item is not pending any more in this try."""
 
@@ -39,7 +41,7 @@ async def read_pending(
 ) -> list[ImportBatchItem[Any]]:
     """The next due items with numbers from `first` to `last`, at most `limit`."""
     rows = await conn.fetch(_SQL["read_pending"], batch_id, first, last, limit)
-    return _pending(rows, batch_id, root_batch_id)
+    return await _pending(rows, batch_id, root_batch_id)
 
 
 async def read_undue(
@@ -47,26 +49,33 @@ async def read_undue(
 ) -> list[ImportBatchItem[Any]]:
     """The items with numbers from `first` to `last` that are to be tried again later."""
     rows = await conn.fetch(_SQL["read_undue"], batch_id, first, last)
-    return _pending(rows, batch_id, root_batch_id)
+    return await _pending(rows, batch_id, root_batch_id)
 
 
-def _pending(
+async def _pending(
     rows: Sequence[asyncpg.Record], batch_id: UUID, root_batch_id: UUID
 ) -> list[ImportBatchItem[Any]]:
-    return [
-        ImportBatchItem.quickly(
-            batch_id=batch_id,
-            item_number=number,
-            source_data=(data := exact_json.read(text)),
-            data=data,
-            attempts=attempts,
-            root_batch_id=root_batch_id,
-            root_item_number=root or number,
-            source_line=line,
-            item_key=key,
+    pending: list[ImportBatchItem[Any]] = []
+    size = 0
+    for number, attempts, text, line, key, root in rows:
+        size += len(text)
+        if size > READ_AT_ONCE:
+            size = len(text)
+            await cancel_shielded_checkpoint()
+        pending.append(
+            ImportBatchItem.quickly(
+                batch_id=batch_id,
+                item_number=number,
+                source_data=(data := exact_json.read(text)),
+                data=data,
+                attempts=attempts,
+                root_batch_id=root_batch_id,
+                root_item_number=root or number,
+                source_line=line,
+                item_key=key,
+            )
         )
-        for number, attempts, text, line, key, root in rows
-    ]
+    return pending
 
 
 async def settle(

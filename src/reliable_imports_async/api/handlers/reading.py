@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from ...errors import ItemNotFound
 from ..answers import detailed, listed
-from ..calls import Call, reply
+from ..calls import Call, large_reply, reply
 from ..payloads import LARGEST_NUMBER, BatchQuery, ItemQuery, LogQuery
 
 
@@ -63,7 +63,7 @@ async def list_items(call: Call) -> Response:
     more = len(found) > size
     page = [item.as_dict() for item in found[:size]]
     await _hide_others(call, page)
-    return reply({"items": page, "next": page[-1]["item_number"] if more else None})
+    return await large_reply({"items": page, "next": page[-1]["item_number"] if more else None})
 
 
 async def get_item(call: Call) -> Response:
@@ -75,7 +75,7 @@ async def get_item(call: Call) -> Response:
             raise ItemNotFound(call.batch_id, number)
         page = [(await call.manager.get_item(call.batch_id, number)).as_dict()]
         await _hide_others(call, page)
-        return reply(page[0])
+        return await large_reply(page[0])
 
 
 async def _hide_others(call: Call, page: list[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from ...models import FailureGroup
 from ...sources import read_file
 from ..answers import path_of, summarised
 from ..bodies import json_body
-from ..calls import Call, reply
+from ..calls import Call, large_reply, reply
 from ..payloads import LARGEST_NUMBER
 from ..repair_payloads import CorrectionQuery, EditItem, FailuresQuery
 from ..uploads import received
@@ -61,7 +61,7 @@ async def edit_item(call: Call) -> Response:
     await call.manager.update_item_source(
         batch.id, number, record, reason=body.reason, actor=call.user_id, force=body.force
     )
-    return reply((await call.manager.get_item(batch.id, number)).as_dict())
+    return await large_reply((await call.manager.get_item(batch.id, number)).as_dict())
 
 
 async def list_edits(call: Call) -> Response:
@@ -71,7 +71,7 @@ async def list_edits(call: Call) -> Response:
         number = _number(call)
         await call.manager.get_item(batch.id, number)
         history = await call.manager.item_history(batch.id, number)
-    return reply({"edits": [edit.as_dict() for edit in history]})
+    return await large_reply({"edits": [edit.as_dict() for edit in history]})
 
 
 async def reprocess_file(call: Call) -> Response:
