@@ -17,7 +17,7 @@ from reliable_imports_async import errors
 
 PACKAGE = Path(reliable_imports_async.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-MODULE_LINES = 400
+MODULE_LINES = 600
 FUNCTION_LINES = 50
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -95,7 +95,7 @@ def _tree(cls: type, depth: int = 0) -> Iterator[str]:
         base.__name__ for base in cls.__bases__ if not base.__module__.startswith(PACKAGE.name)
     ]
     also = f" ({', '.join(others)})" if depth and others else ""
-    yield f"{'  ' * depth}{'*+-'[depth]} {cls.__name__}{also}"
+    yield f"{'  ' * depth}{'*+-*'[depth]} {cls.__name__}{also}"
     for child in cls.__subclasses__():
         if child.__module__ == errors.__name__:
             yield from _tree(child, depth + 1)
