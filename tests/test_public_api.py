@@ -95,7 +95,7 @@ def _tree(cls: type, depth: int = 0) -> Iterator[str]:
         base.__name__ for base in cls.__bases__ if not base.__module__.startswith(PACKAGE.name)
     ]
     also = f" ({', '.join(others)})" if depth and others else ""
-    yield f"{'  ' * depth}{'*+-'[depth]} {cls.__name__}{also}"
+    yield f"{'  ' * depth}{'*+-*'[depth]} {cls.__name__}{also}"
     for child in cls.__subclasses__():
         if child.__module__ == errors.__name__:
             yield from _tree(child, depth + 1)

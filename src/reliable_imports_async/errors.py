@@ -49,9 +49,9 @@
     - Rejected
     - ItemKeyRefused (ValueError)
     - ItemRefused (ValueError)
-      - ValueRefused
-      - KeyIsNull
-      - NotWritten
+      * ValueRefused
+      * KeyIsNull
+      * NotWritten
   + BatchNotCompleted
 
 Signals that a processor raises on purpose (`Retry`) are not errors; they live in `outcomes`.
