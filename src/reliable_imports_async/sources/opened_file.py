@@ -157,8 +157,10 @@ class OpenedFile:
     def _found_json_layout(self, text: bytes, kind: str) -> str:
         if self._options.columns or self._options.delimiter:
             raise SourceError(
-                f"columns= and delimiter= are for CSV; this file is {kind}.",
+                f"Names of columns, and a delimiter, are for CSV; this file is {kind}.",
                 hint='leave them out, or pass format="csv".',
+                cli_hint="leave them out, or pass --format csv.",
+                web_hint="leave them out, or pass format=csv.",
             )
         if self._options.format == "jsonl":
             return "lines"
