@@ -551,10 +551,10 @@ async def test_gzip_limits_can_be_changed():
         ({"encoding": "base64"}, "There is no encoding 'base64'."),
         ({"delimiter": ";;"}, "';;' cannot separate fields."),
         ({"delimiter": '"'}, "'\"' cannot separate fields."),
-        ({"columns": []}, "columns= is no list of names."),
-        ({"columns": "ab"}, "columns= is no list of names."),
-        ({"columns": ["a", "a"]}, "columns= has twice 'a'."),
-        ({"columns": ["a", " "]}, "columns= has no name in column 2."),
+        ({"columns": []}, "The columns are not a list of names."),
+        ({"columns": "ab"}, "The columns are not a list of names."),
+        ({"columns": ["a", "a"]}, "The list of columns has twice 'a'."),
+        ({"columns": ["a", " "]}, "The list of columns has no name in column 2."),
     ],
 )
 def test_options_that_cannot_work(options, message):

@@ -9,6 +9,10 @@ from .source import Read
 
 MAGIC = b"\x1f\x8b"
 BLOCK = 64 * 1024
+_UNPACKED = {
+    "cli_hint": "if the file is to be trusted, unpack it first and import what comes out.",
+    "web_hint": "if the file is to be trusted, send it unpacked.",
+}
 RATIO_JUDGED_FROM = 1_048_576  # small files may well compress better than the limit
 
 
@@ -81,11 +85,13 @@ class Gunzip:
             raise SourceError(
                 f"The gzip data unfolds to more than {limits.total:,} bytes.",
                 hint="raise max_output_bytes if the file is to be trusted.",
+                **_UNPACKED,
             )
         if self._given > max(RATIO_JUDGED_FROM, consumed * limits.ratio):
             raise SourceError(
                 f"The gzip data unfolds to more than {limits.ratio:g} times its size.",
                 hint="raise max_ratio if the file is to be trusted.",
+                **_UNPACKED,
             )
 
     def _next_member(self) -> bool:
