@@ -6,6 +6,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from ...endpoints import answer
+from ...models import BatchStatus
 from ..answers import path_of, summarised
 from ..bodies import json_body
 from ..calls import Call, reply
@@ -52,6 +53,9 @@ async def reprocess_batch(call: Call) -> Response:
         min_success=body.min_success,
         actor=call.user_id,
     )
+    child = await call.manager.get_batch(child_id)
+    if child.status is BatchStatus.CANCELLED:  # nothing was left, and it was the latest one
+        return await _summary(call, child_id)
     answered = await _run(call, child_id, body.process)
     if body.canary is not None:
         answered.background = BackgroundTask(_go_on, call, child_id)
