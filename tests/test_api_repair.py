@@ -2,12 +2,13 @@
 
 import csv
 import io
+from uuid import UUID
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from reliable_imports_async import APIManager, BaseProcessor, BatchManager
+from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, BatchManager
 
 
 class TownsProcessor(BaseProcessor):
@@ -216,3 +217,35 @@ async def test_a_guessed_encoding_is_in_the_answer(client):
     sent = await client.post(upload, content="land\nÖlüß\n".encode("cp1252"))
     assert sent.json()["source_encoding"] == "cp1252"
     assert "Ölüß" in sent.json()["notes"][0]
+
+
+async def test_with_nothing_left_a_cancelled_reprocessing_is_answered(client, conn):
+    batch = await created(client, ["B"])
+    path = f"/api/batches/{batch['batch_id']}"
+    child = (await client.post(f"{path}/reprocess", json={"process": "wait"})).json()
+    await conn.execute(  # its last item has just completed when it is cancelled
+        "UPDATE reliable_imports.import_batches SET status = 'cancelled' WHERE id = $1",
+        child["batch_id"],
+    )
+    await conn.execute(
+        "UPDATE reliable_imports.import_batch_items SET status = 'completed' WHERE batch_id = $1",
+        child["batch_id"],
+    )
+    again = await client.post(f"{path}/reprocess", json={"process": "wait"})
+    assert (again.status_code, again.json()["batch_id"]) == (200, child["batch_id"])
+    assert again.json()["status"] == "cancelled"
+
+
+async def test_a_replayed_request_runs_no_hook_again(manager, client):
+    told = []
+
+    def after_create_batch(self, batch_id, request_data, ctx):
+        told.append((batch_id, request_data.batch_type, ctx.request is not None))
+
+    hooks = {"after_create_batch": after_create_batch}
+    manager.registry.register_endpoint(type("TownsEndpoint", (BaseEndpoint,), hooks))
+    body = {"batch_type": "towns", "items": [{"land": "A"}], "process": "wait"}
+    for _ in range(2):
+        answered = await client.post("/api/batches", json=body, headers={"Idempotency-Key": "k"})
+        assert answered.json()["status"] == "completed"
+    assert told == [(UUID(answered.json()["batch_id"]), "towns", True)]

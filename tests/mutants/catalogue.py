@@ -128,6 +128,14 @@ MUTANTS = (
         "            if await ranges.any_unfinished(conn, batch_id):\n                return batch\n",
         "",
         ("tests/test_ending.py::test_a_finish_waits_for_a_range_that_is_still_leased",),
+        also=(
+            Edit(
+                "sql/batches.sql",
+                "   AND NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r "
+                "WHERE r.batch_id = b.id AND r.state <> 'done');\n\n-- name: mark_start_failed",
+                ";\n\n-- name: mark_start_failed",
+            ),
+        ),
     ),
     Mutant(
         "batch finished inside the range's transaction",
@@ -158,9 +166,33 @@ MUTANTS = (
     Mutant(
         "reprocessing without its mark",
         "sql/reprocessing.sql",
-        "       SET reprocessed_by = $2\n      FROM eligible e\n",
-        "       SET reprocessed_by = NULL\n      FROM eligible e\n",
-        ("tests/test_lineage.py",),
+        "       SET reprocessed_by = $2\n      FROM reliable_imports.import_eligible_items e\n",
+        "       SET reprocessed_by = NULL\n      FROM reliable_imports.import_eligible_items e\n",
+        ("tests/test_lineage.py", "tests/test_one_open_try.py"),
+    ),
+    Mutant(
+        "a second open try of a record",
+        "sql/reprocessing.sql",
+        "     WHERE t.batch_id = excluded.replaces\n",
+        "     WHERE true\n",
+        ("tests/test_one_open_try.py::test_the_key_refuses_a_second_try_even_without_the_lock",),
+        times=4,
+    ),
+    Mutant(
+        "a late failure mark of a hook",
+        "sql/batches.sql",
+        "   SET status = 'failed', error = $2\n"
+        " WHERE id = $1 AND started_at IS NULL AND status IN ('pending', 'failed');",
+        "   SET status = 'failed', error = $2\n"
+        " WHERE id = $1 AND finished_at IS NULL AND status IN ('pending', 'processing', 'failed');",
+        ("tests/test_batch_status.py",),
+    ),
+    Mutant(
+        "a hook that dies with its process",
+        "sql/outbox.sql",
+        "   SET claimed_by = $3, claimed_until = clock_timestamp() + make_interval(secs => $4),\n",
+        "   SET claimed_by = $3, claimed_until = 'infinity',\n",
+        ("tests/test_outbox.py::test_a_real_kill_in_the_hook",),
     ),
     Mutant(
         "a pass begun by everybody who asks",
