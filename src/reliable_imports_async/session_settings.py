@@ -1,0 +1,44 @@
+"""What sessions are set to: how their transactions begin, and when the server ends them."""
+
+from dataclasses import dataclass
+
+from .guarded import Connection
+from .sql import statements
+
+_SQL = statements("sessions")
+
+SESSION, TRANSACTION = False, True  # how long set_config holds
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """How transactions begin that do not say so themselves: what the database or role is set to.
+
+    Attributes:
+        search_path: Where it puts something before PostgreSQL's own functions; else None.
+    """
+
+    isolation: str = "read committed"
+    read_only: str = "off"
+    deferrable: str = "off"
+    search_path: str | None = None
+
+
+ORDINARY = Defaults()
+
+
+async def read_defaults(conn: Connection) -> tuple[Defaults, int]:
+    """How transactions begin by default, and the process id of the server's side."""
+    row = await conn.fetchrow(_SQL["defaults"])
+    assert row is not None  # noqa: S101 - it has no FROM
+    *defaults, backend = row
+    return Defaults(*defaults), backend
+
+
+def limits_of(item_timeout: float) -> tuple[str, ...]:
+    """Longer than `item_timeout`, so that the library decides first wherever it can.
+
+    A machine that vanished is noticed by the keepalives, within a minute instead of two hours.
+    """
+    limit = f"{int((item_timeout + 5) * 1000)}ms"
+    return limit, limit, limit, "2000ms", "30", "10", "3"
