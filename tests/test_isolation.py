@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from reliable_imports_async import BaseProcessor, BatchManager, read_file
+from reliable_imports_async import BaseProcessor, BatchManager, Settings, read_file
 from reliable_imports_async.errors import SameFile
 
 from .trying import LEDGER, insert, only_item, processor, records, run, written
@@ -176,11 +176,11 @@ async def test_an_item_that_conflicts_for_ever_fails_in_the_end(manager, monkeyp
         runs.append(item.attempt)
         await ctx.execute(CONFLICT)
 
-    summary = await run(manager, process_item, 1, max_attempts=1)
+    summary = await run(manager, process_item, 1)
     item = await only_item(manager, summary)
     assert (item.failure.kind, item.failure.sqlstate) == ("conflict", "40001")
-    assert item.attempts == 3
-    assert runs == [1, 1, 2, 2, 3, 3]
+    assert item.attempts == 2
+    assert runs == [1, 1, 2, 2]
 
 
 async def test_counters_that_everybody_updates_are_right_under_serializable(dsn, conn):
@@ -287,3 +287,20 @@ async def test_a_database_without_a_schema_for_tables_can_be_migrated(empty_dsn)
     async with BatchManager(empty_dsn) as manager:
         manager.registry.register(processor(insert))
         await manager.create_batch("tried", records(1), enqueue=True)
+
+
+async def test_a_commit_that_is_never_answered_in_time_is_a_lost_connection(dsn, conn):
+    """Each time it is rolled back, as asking under the lock tells."""
+    await conn.execute(LEDGER)
+    await conn.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_sleep(30); RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON ledger DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    settings = Settings(commit_timeout=0.2)
+    async with BatchManager(dsn, settings=settings, concurrency=2) as manager:
+        async with asyncio.timeout(60):
+            item = await only_item(manager, await run(manager, insert))
+    assert item.failure.kind == "connection_lost"
+    assert await written(conn) == []

@@ -312,7 +312,10 @@ async def test_deadlocking_items_are_repeated_and_complete(manager, conn):
     assert [(await manager.get_item(summary.batch_id, n)).attempts for n in (1, 2)] == [1, 1]
 
 
-async def test_an_endless_conflict_fails_after_six_tries(manager, conn):
+async def test_an_endless_conflict_fails_after_six_tries_and_as_many_later(
+    manager, conn, monkeypatch
+):
+    monkeypatch.setattr("reliable_imports_async.execution.CONFLICT_RETRIES", 1)
     tries = []
 
     async def process_item(item, ctx):
@@ -322,8 +325,8 @@ async def test_an_endless_conflict_fails_after_six_tries(manager, conn):
 
     item = await only_item(manager, await run(manager, process_item))
 
-    assert (item.failure.kind, item.attempts) == (FailureKind.CONFLICT, 1)
-    assert tries == [1] * 6
+    assert (item.failure.kind, item.attempts) == (FailureKind.CONFLICT, 2)
+    assert tries == [1] * 6 + [2] * 6
     assert await written(conn) == []
 
 

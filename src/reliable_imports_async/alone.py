@@ -7,10 +7,14 @@ import anyio
 
 
 class Gate:
-    """Lets the slots of one drain run items together, or one slot an item alone."""
+    """Lets the slots of one drain run items together, or one slot an item alone.
+
+    Attributes:
+        running: How many slots run items together.
+    """
 
     def __init__(self) -> None:
-        self._running = 0
+        self.running = 0
         self._turn = anyio.Lock()
         self._opened: anyio.Event | None = None  # set when the item that runs alone has ended
         self._quiet: anyio.Event | None = None  # set when nothing runs beside it any more
@@ -19,12 +23,12 @@ class Gate:
         """Begin to run items beside those of others, once nobody wants to be alone."""
         while self._opened is not None:
             await self._opened.wait()
-        self._running += 1
+        self.running += 1
 
     def leave(self) -> None:
         """These items have ended."""
-        self._running -= 1
-        if not self._running and self._quiet is not None:
+        self.running -= 1
+        if not self.running and self._quiet is not None:
             self._quiet.set()
 
     @asynccontextmanager
@@ -33,7 +37,7 @@ class Gate:
         async with self._turn:
             opened = self._opened = anyio.Event()
             try:
-                while self._running:
+                while self.running:
                     self._quiet = anyio.Event()
                     await self._quiet.wait()
                 yield

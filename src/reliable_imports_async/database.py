@@ -23,6 +23,7 @@ from .guarded import Connection, PooledConnection, drop, is_lost
 from .own_connection import OwnConnection
 from .safe_text import Redact, password_of, redact_patterns, redactor
 from .server_refusals import explained
+from .session_settings import ORDINARY, SESSION, TRANSACTION, lifting, limits_of, read_defaults
 from .settings import Settings
 from .sql import statements
 from .transaction_control import Trace
@@ -35,23 +36,6 @@ OLDEST_SERVER = 140_000
 
 _SQL = statements("sessions")
 _BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """How transactions begin that do not say so themselves: what the database or role is set to.
-
-    Attributes:
-        search_path: Where it puts something before PostgreSQL's own functions; else None.
-    """
-
-    isolation: str = "read committed"
-    read_only: str = "off"
-    deferrable: str = "off"
-    search_path: str | None = None
-
-
-ORDINARY = Defaults()
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +214,7 @@ class Database:
             server_settings={"application_name": "reliable_imports_async"},
         )
         if self._lift:  # such as a limit on idle sessions: it only listens
-            await conn.execute(self._lift, _SESSION)
+            await conn.execute(self._lift, SESSION)
         return conn
 
     @asynccontextmanager
@@ -254,7 +238,7 @@ class Database:
             raise DatabaseUnavailable("the given pool", self.redact(str(exc))) from None
         if self._lift and not self.pooled:
             try:
-                await conn.execute(self._lift, _SESSION)
+                await conn.execute(self._lift, SESSION)
             except BaseException:
                 drop(conn)
                 await self.give_back(conn)
@@ -305,21 +289,18 @@ class Database:
             return
         if self._given is not None:
             limits = await conn.fetchval(_SQL["limits"])
-            self._before[conn] = [(_SQL["set_limits"], *limits, _SESSION)]
+            self._before[conn] = [(_SQL["set_limits"], *limits, SESSION)]
         if self.defaults != ORDINARY:
             if self._given is not None:
                 self._before[conn].append((_SQL["set_defaults"], *astuple(self.defaults)))
-            await conn.execute(_SQL["set_defaults"], *astuple(self._of_items()))
-        await conn.execute(_SQL["set_limits"], *_limits(item_timeout), _SESSION)
+            of_items = replace(self.defaults, read_only=ORDINARY.read_only)  # outcomes are written
+            await conn.execute(_SQL["set_defaults"], *astuple(of_items))
+        await conn.execute(_SQL["set_limits"], *limits_of(item_timeout), SESSION)
 
     async def configure_transaction(self, conn: Connection, item_timeout: float) -> None:
         """The same for one transaction, where a pooler is in between."""
         if self.pooled:
-            await conn.execute(_SQL["set_limits"], *_limits(item_timeout), _TRANSACTION)
-
-    def _of_items(self) -> Defaults:
-        """How items' transactions begin: as the user wants it, but their outcomes are written."""
-        return replace(self.defaults, read_only=ORDINARY.read_only)
+            await conn.execute(_SQL["set_limits"], *limits_of(item_timeout), TRANSACTION)
 
     def transaction(self, conn: PooledConnection) -> "asyncpg.transaction.Transaction":
         """A transaction for an item, as the user's begin by default."""
@@ -344,7 +325,7 @@ class Database:
         Elsewhere it is done for each connection that is taken.
         """
         if self._lift and self.pooled:
-            await conn.execute(self._lift, _TRANSACTION)
+            await conn.execute(self._lift, TRANSACTION)
 
     async def _url(self) -> str:
         secret = self._settings.database_url
@@ -384,7 +365,7 @@ class Database:
     async def _set_up(self, conn: "asyncpg.Connection[Any]") -> None:
         """Make transactions of ours begin as they need it, whatever the database is set to."""
         assert isinstance(conn, OwnConnection)  # noqa: S101 - of the pool's own class
-        self.defaults, backend = await _defaults(conn)
+        self.defaults, backend = await read_defaults(conn)
         if self.defaults == ORDINARY:
             return
         conn.states_isolation = conn.get_server_pid() != backend  # a pooler keeps no session
@@ -409,10 +390,8 @@ class Database:
         if self.pooled:
             await _refuse_statement_cache(conn)
         elif self._given is not None:
-            self.defaults, _ = await _defaults(conn)
-        limited = await conn.fetch(_LIMITED, list(_LIFTED))
-        lifted = [f"set_config('{row['name']}', '{_LIFTED[row['name']]}', $1)" for row in limited]
-        self._lift = f"SELECT {', '.join(lifted)}" if lifted else ""
+            self.defaults, _ = await read_defaults(conn)
+        self._lift = await lifting(conn)
 
     def _require_pool(self) -> "asyncpg.Pool[Any]":
         if self._pool is None:
@@ -451,35 +430,6 @@ _NAMED_STATEMENTS = (
     "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name LIKE '\\_\\_asyncpg%')"
 )
 _READ_ONLY = "SELECT pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool"
-_LIMITED = """
-SELECT name FROM pg_catalog.pg_settings
- WHERE name = ANY ($1::pg_catalog.text[]) AND setting <> '0'
-"""
-_LIFTED = {  # what a database or a role may limit, and what our own sessions have instead
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "transaction_timeout": "0",
-    "idle_in_transaction_session_timeout": "10min",  # what a frozen process holds gets free
-    "idle_session_timeout": "0",
-}
-_SESSION, _TRANSACTION = False, True  # how long set_config holds
-
-
-async def _defaults(conn: Connection) -> tuple[Defaults, int]:
-    """How transactions begin by default, and the process id of the server's side."""
-    row = await conn.fetchrow(_SQL["defaults"])
-    assert row is not None  # noqa: S101 - it has no FROM
-    *defaults, backend = row
-    return Defaults(*defaults), backend
-
-
-def _limits(item_timeout: float) -> tuple[str, ...]:
-    """Longer than `item_timeout`, so that the library decides first wherever it can.
-
-    A machine that vanished is noticed by the keepalives, within a minute instead of two hours.
-    """
-    limit = f"{int((item_timeout + 5) * 1000)}ms"
-    return limit, limit, limit, "2000ms", "30", "10", "3"
 
 
 def _place(url: str) -> str:

@@ -59,7 +59,7 @@ CONNECTION_HINT = (
     "pg_terminate_backend. The server's log names the reason."
 )
 CONFLICT_RETRIES = 5
-LONGEST_CONFLICT_WAIT = 10.0
+LONGEST_CONFLICT_WAIT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ class Executor:
 
     def _after_conflicts(self, item: ImportBatchItem[Any], failure: Failure) -> Undone:
         """A stored retry, for which no other item runs here; failed after too many of them."""
-        if item.attempts >= self.processor.max_attempts + CONFLICT_RETRIES:
+        if item.attempts >= CONFLICT_RETRIES and item.item_number in self.conflicted:
             return Failed(failure)
         self.conflicted.add(item.item_number)
         longest = min(LONGEST_CONFLICT_WAIT, 0.25 * 2.0**item.attempts)
@@ -291,8 +291,8 @@ class Executor:
                 await self.database.configure_transaction(conn, self.item_timeout)
             outcome = await self.calls.one(item, ctx, session.limit)
             guarded.close()
-            self.database.note_trace(conn, guarded.trace)
-            self.database.refuse_trace(guarded.trace)
+            if guarded.trace or guarded.calls:
+                session.note(guarded)
             if not conn.is_in_transaction():
                 raise TransactionEnded
             if self.ordering.version != prepared.ordered:

@@ -55,6 +55,7 @@ class GuardedConnection:
             could be meant.
         sets: Whether a setting was changed, if only for the transaction.
         trace: What is left behind beyond the transaction.
+        calls: Whether a function was called, in whose text anything may stand.
         errors: The errors raised so far.
         savepoints: How many were made so far.
         used: Whether anything was done with it.
@@ -62,6 +63,7 @@ class GuardedConnection:
 
     __slots__ = (
         "_connection",
+        "calls",
         "changed_transaction",
         "errors",
         "names_savepoints",
@@ -76,6 +78,7 @@ class GuardedConnection:
         self.changed_transaction = False
         self.names_savepoints = False
         self.sets = False
+        self.calls = False
         self.trace = Trace.NONE
         self.used = False
         self.errors: Sequence[BaseException] = ()
@@ -215,17 +218,19 @@ class GuardedConnection:
         return self._connection
 
     def _usable(self, sql: str) -> Connection:
-        found = _permitted(sql)
+        found = examined(sql)
         if found is not HARMLESS:
             self._note(found)
         return self._open()
 
     def _note(self, found: Examined) -> None:
-        """Keep in mind what a statement may have done besides."""
+        """Keep in mind what a statement may have done besides; refuse what ends a transaction."""
+        _permit(found)
         self.changed_transaction = self.changed_transaction or found.changes
         self.names_savepoints = self.names_savepoints or found.savepoints
         self.sets = self.sets or found.sets
         self.trace = max(self.trace, found.trace)
+        self.calls = self.calls or found.calls
 
     def _remember(self, exc: BaseException, args: tuple[Any, ...]) -> None:
         self.errors = (*self.errors, exc)
@@ -340,7 +345,8 @@ class ReadingConnection:
 
     @asynccontextmanager
     async def _transaction(self, sql: str) -> AsyncIterator[Connection]:
-        found = _permitted(sql)
+        found = examined(sql)
+        _permit(found)
         if found.changes or found.savepoints:
             raise _only_reading()
         if self._reserve is None:
@@ -372,12 +378,10 @@ async def _undone(connection: Connection) -> AsyncIterator[None]:
         await transaction.rollback()
 
 
-def _permitted(sql: str) -> Examined:
-    """What a text means; refused if it would end the transaction."""
-    found = examined(sql)
+def _permit(found: Examined) -> None:
+    """Refuse a text that would end the transaction."""
     if found.refused is not None:
         raise TransactionControlRefused(found.refused)
-    return found
 
 
 def _only_reading() -> ProcessorError:

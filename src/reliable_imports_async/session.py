@@ -9,7 +9,7 @@ import asyncpg
 
 from .database import Database
 from .errors import PoolerUnsupported, TransactionEnded
-from .guarded import Connection, PooledConnection, drop, is_lost
+from .guarded import Connection, GuardedConnection, PooledConnection, drop, is_lost
 from .judgement import describe, is_outage
 from .outcomes import Failure, FailureKind
 from .processors import BaseProcessor
@@ -95,12 +95,8 @@ class Session:
             await self.discard()
         if self.lost:
             await self.discard()
-        elif self._connection is not None and (
-            self._database.has_trace(self._connection) or self._reported() != self._clean
-        ):
-            # What an item has left in the session is not for the next one.
-            self._database.note_trace(self._connection, Trace.POSSIBLE)
-            await self.close()
+        elif self._connection is not None and self._database.has_trace(self._connection):
+            await self.close()  # what an item has left in the session is not for the next one
         connection = self._connection or await self._take()
         if connection.is_in_transaction() is not (self._transaction is not None):
             # A trace of a cancelled BEGIN, or of a transaction that somebody else has ended:
@@ -158,6 +154,21 @@ class Session:
         """Roll back; later, with whatever comes next, where something does."""
         self._undone = self._transaction is not None and self.more()
         return self._undone or await self.rollback()
+
+    def note(self, guarded: GuardedConnection) -> None:
+        """Remember what an item has left behind, so that the next one begins in a clean session.
+
+        Raises:
+            PoolerUnsupported: The session is a transaction pooler's, and stays as it is.
+        """
+        if self._connection is None:
+            return
+        trace = guarded.trace
+        if guarded.calls and self._reported() != self._clean:
+            trace = max(trace, Trace.POSSIBLE)
+        if trace:
+            self._database.note_trace(self._connection, trace)
+            self._database.refuse_trace(trace)
 
     async def rollback(self) -> bool:
         """Roll back whatever happens to the caller; False when the connection did not answer."""
@@ -250,6 +261,8 @@ class Session:
     def _reported(self) -> Sequence[str]:
         """What was changed also by a function shows in these; asking costs no round trip."""
         settings = self._settings
+        if settings is None:
+            return ()
         try:
             return settings.search_path, settings.is_superuser
         except AttributeError:  # before PostgreSQL 18

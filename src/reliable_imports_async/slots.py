@@ -118,7 +118,14 @@ class Slots:
         works = first
         count = 0
         while works:
-            await self._run_beside(works, session)
+            if self._executor.conflicted:
+                await self._run_beside(works, session)
+            else:
+                self._gate.running += 1
+                try:
+                    await self._run_together(works, session)
+                finally:
+                    self._gate.leave()
             count += len(works)
             if count >= QUANTUM_ITEMS or self._control.examiner_waits:
                 count = 0

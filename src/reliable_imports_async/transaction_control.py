@@ -70,6 +70,7 @@ _ROUTINE = re.compile(r"CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE)\b", re.IGN
 # Functions by which a query reaches beyond its transaction; a quoted name is one as well.
 _SET_CONFIG = re.compile(r"set_config", re.IGNORECASE)
 _SET_LOCALLY = re.compile(r"set_config\s*\([^()]*,\s*(?:true|'t')\s*\)", re.IGNORECASE)
+_CALL = re.compile(r"\bcall\b|\b(?:select|from|perform)\s+[\w.\"]+\s*\(", re.IGNORECASE)
 _OF_THE_TRANSACTION = re.compile(r"transaction_(?:isolation|read_only|deferrable)", re.IGNORECASE)
 _REACHING = re.compile(
     r"pg_(?:try_)?advisory_(?:un)?lock|dblink_connect|pg_settings|\bu&\"", re.IGNORECASE
@@ -95,6 +96,7 @@ class Examined(NamedTuple):
         savepoints: Whether it handles savepoints by name; those of others are among them.
         sets: Whether it changes a setting or makes a temporary table, if only for its transaction.
         trace: What it may leave behind.
+        calls: Whether it calls a function or procedure, in whose text anything may stand.
     """
 
     refused: str | None = None
@@ -102,9 +104,11 @@ class Examined(NamedTuple):
     savepoints: bool = False
     sets: bool = False
     trace: Trace = Trace.NONE
+    calls: bool = False
 
 
 HARMLESS = Examined()
+_CALLING = Examined(calls=True)
 
 
 def examined(sql: str) -> Examined:
@@ -114,7 +118,7 @@ def examined(sql: str) -> Examined:
 
 def _examine(sql: str) -> Examined:
     if not _PREFILTER.search(sql):
-        return HARMLESS
+        return _CALLING if _CALL.search(sql) else HARMLESS
     # Which of the two holds is a setting that may change at any time: what either forbids is.
     readings = _READINGS if "\\" in sql else _READINGS[:1]
     statements = [one for lexer in readings for one in _statements(sql, lexer)]
@@ -130,6 +134,7 @@ def _examine(sql: str) -> Examined:
         savepoints=any(_SAVEPOINTS.match(one) for one in statements),
         sets=configures > 0 or lasting or unseen or any(_SETS.match(one) for one in statements),
         trace=Trace.SESSION if lasting else Trace.POSSIBLE if unseen else Trace.NONE,
+        calls=_CALL.search(sql) is not None,
     )
 
 
