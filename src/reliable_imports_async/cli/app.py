@@ -114,7 +114,7 @@ def _start(
         ),
     ] = False,
 ) -> None:
-    """Bring records into PostgreSQL without losing or doubling any of them."""
+    """Import CSV and JSON into PostgreSQL so that every row is imported exactly once."""
 
 
 def _as_typer_command(command: Command, output: Output) -> Callable[..., None]:

@@ -136,16 +136,17 @@ def _counts(summary: BatchSummary) -> Text:
 def _standing(summary: BatchSummary) -> Text | None:
     """What is outstanding in the whole lineage, where the batch's own counts do not tell."""
     left, of_child = summary.outstanding_items, summary.parent_batch_id is not None
-    root = f" of the root batch {tail(summary.root_batch_id)}" if of_child else ""
+    place = f" in the import {tail(summary.root_batch_id)}" if of_child else ""
     if left == 0:
         if not of_child and not summary.failed_items:
             return None
         return Text(
-            f"Nothing is outstanding{root}: later batches completed every failure.", "green"
+            f"Nothing is outstanding{place}: later batches completed every failure.", "green"
         )
     if not of_child and left == summary.failed_items:
         return None
-    return Text(f"{counted(left, 'record')}{root} outstanding", "red")
+    verb = "is" if left == 1 else "are"
+    return Text(f"{counted(left, 'record')} {verb} outstanding{place}", "red")
 
 
 def _origin(summary: BatchSummary) -> Text:
