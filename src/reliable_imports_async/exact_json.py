@@ -16,6 +16,7 @@ from pydantic_core import from_json, to_json
 # Behind what can stand in front of a value. Text inside a string may match too: that costs time,
 # nothing else.
 _FRACTION = re.compile(r"[:\[,]\s?-?\d++[.eE]")
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 _MARK = f"number {secrets.token_hex(16)} "  # no text of anybody has it
 
 
@@ -70,6 +71,8 @@ def write(value: object, **options: Any) -> bytes:
 
 def write_readable(value: object, *, indent: int | None = None) -> str:
     """The same as people read it: spaces between values, or one on each line."""
+    if not holds_exact(value):
+        return json.dumps(value, ensure_ascii=False, indent=indent)
     return _unmarked(json.dumps(_marked(value), ensure_ascii=False, indent=indent))
 
 
@@ -94,10 +97,9 @@ def with_digits_of(new: Any, old: Any) -> Any:
 def holds_exact(value: object) -> bool:
     """Whether any number in a value remembers its digits."""
     kind = type(value)
-    if kind is dict:
-        return any(map(holds_exact, value.values()))  # type: ignore[attr-defined]  # it is a dict
-    if kind is list or kind is tuple:
-        return any(map(holds_exact, value))  # type: ignore[call-overload]  # it is a list
+    if kind is dict or kind is list or kind is tuple:
+        inner: Any = value.values() if isinstance(value, dict) else value
+        return not _PLAIN.issuperset(map(type, inner)) and any(map(holds_exact, inner))
     return kind is ExactFloat or (isinstance(value, Mapping) and holds_exact(dict(value)))
 
 

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Literal
 from uuid import UUID
 
+from anyio import to_thread
+
 from . import exact_json
 from .cells import control_names, harmless, shown
 from .database import Database
@@ -56,12 +58,12 @@ class FailureExport:
             raise BatchNotFound(self._batch_id)
         if format == "jsonl":
             async for page in self._pages(batch):
-                yield b"".join(_line(batch.id, record) for record in page)
+                yield await to_thread.run_sync(_lines, batch.id, page)
             return
         columns = await self._columns(batch)
         yield (codecs.BOM_UTF8 if mark else b"") + _header(columns)
         async for page in self._pages(batch):
-            yield _rows(batch.id, columns, page)
+            yield await to_thread.run_sync(_rows, batch.id, columns, page)
 
     async def _columns(self, batch: ImportBatch) -> tuple[str, ...]:
         """Those of the source in their order, then whatever else the records use."""
@@ -128,6 +130,10 @@ def _csv(rows: Iterable[list[str]]) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
+
+
+def _lines(batch_id: UUID, page: list[FailedRecord]) -> bytes:
+    return b"".join(_line(batch_id, record) for record in page)
 
 
 def _line(batch_id: UUID, record: FailedRecord) -> bytes:

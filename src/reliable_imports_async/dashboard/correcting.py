@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from anyio import to_thread
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
@@ -79,7 +80,7 @@ async def _form(
         by_field=by_field,
         fields=record if by_field else {},
         may=await visit.may(row),
-        record=text if text is not None else json_text(record or {}),
+        record=text if text is not None else await to_thread.run_sync(json_text, record or {}),
         wrong=wrong_in(item),
         error=error,
         refused=refused is not None,
