@@ -70,6 +70,12 @@ REFUSED = [
     "START TRANSACTION",
     "PREPARE TRANSACTION 'two'",
     "-- a comment\nROLLBACK AND CHAIN",
+    "/* one /* in another */ still */ COMMIT",
+    "SELECT $tag$ ; $tag$; COMMIT; BEGIN",
+    "SELECT E'\\''; COMMIT; --'",
+    ";;\f\tEnd/**/Work",
+    "DISCARD ALL",
+    "COMMIT PREPARED 'two'",
 ]
 DOORS = [
     lambda ctx, sql: ctx.execute(sql),
@@ -80,6 +86,9 @@ DOORS = [
     lambda ctx, sql: ctx.connection.execute(sql),
     lambda ctx, sql: ctx.connection.prepare(sql),
     lambda ctx, sql: ctx.connection.cursor(sql),
+    lambda ctx, sql: ctx.connection.fetchmany(sql, [()]),
+    lambda ctx, sql: ctx.connection.copy_from_query(sql, output="/dev/null"),
+    lambda ctx, sql: ctx.connection.copy_to_table("ledger", source=b"", where=f"true; {sql}"),
 ]
 
 
