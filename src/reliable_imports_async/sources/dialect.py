@@ -40,7 +40,9 @@ def known_columns(columns: Sequence[str]) -> tuple[str, ...]:
         SourceError: there are none, or one is empty or occurs twice.
     """
     if isinstance(columns, str) or not columns or not all(isinstance(n, str) for n in columns):
-        raise SourceError("The columns are not a list of names.", hint='pass e.g. ["name", "price"].')
+        raise SourceError(
+            "The columns are not a list of names.", hint='pass e.g. ["name", "price"].'
+        )
     _require_names(list(columns), "The list of columns")
     return tuple(columns)
 
