@@ -12,7 +12,8 @@ import anyio
 from .control import Control, HeldRange
 from .execution import Executor
 from .interval import Interval
-from .item_queue import Queue, Work
+from .item_queue import Queue
+from .lanes import Work
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Deferred
 from .prepared import Prepared
