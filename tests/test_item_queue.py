@@ -5,7 +5,8 @@ import uuid
 import anyio
 import pytest
 
-from reliable_imports_async.item_queue import Belt, Queue, Work
+from reliable_imports_async.item_queue import Belt, Queue
+from reliable_imports_async.lanes import Work
 from reliable_imports_async.models import ImportBatchItem
 
 

@@ -42,7 +42,7 @@ class HeldRange:
     deferred: set[int] = field(default_factory=set)  # items that wait for the next pass
     progressed: anyio.Event = field(default_factory=anyio.Event)
     ordered: int = 0  # the version of the keys by which it was claimed
-    seen: int = 0  # what was closed by then, see `item_queue.Lanes`
+    seen: int = 0  # what was closed by then, see `lanes.Lanes`
     incomplete: bool = False  # items of it are left to whoever claims it next
     behind: set[int] = field(default_factory=set)  # items behind one that is due later
 

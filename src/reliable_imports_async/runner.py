@@ -12,7 +12,8 @@ from . import unchanged
 from .control import BEAT_SECONDS, Control, HeldRange
 from .deferral import next_pass
 from .execution import Executor
-from .item_queue import LEFT, PAGE_ITEMS, Queue, Work
+from .item_queue import PAGE_ITEMS, Queue
+from .lanes import LEFT, Work
 from .models import ImportBatch
 from .session import Outage
 from .slots import Slots

@@ -15,8 +15,9 @@ from .alone import Gate
 from .control import Control, HeldRange
 from .execution import Executor
 from .interval import Interval
-from .item_queue import Queue, Work
+from .item_queue import Queue
 from .judgement import is_server_state
+from .lanes import Work
 from .models import ImportBatch, ImportBatchItem, ItemStatus
 from .outcomes import Deferred, Failure, FailureKind
 from .prepared import Prepared

@@ -9,8 +9,8 @@ import anyio
 from . import unchanged
 from .control import BEAT_SECONDS, Control, HeldRange
 from .execution import Executor
-from .item_queue import Work
 from .judgement import crash_failure
+from .lanes import Work
 from .models import ImportBatch, ImportBatchItem
 from .session import Session
 from .slots import Slots
