@@ -27,6 +27,7 @@ SECRET = "only-for-the-team"
 
 EVERYBODY, SIGNED_IN = "everybody", "signed in"
 API = {  # what a caller has to be allowed to do
+    ("GET", "/"): EVERYBODY,
     ("POST", "/api/batches"): "create",
     ("POST", "/api/batches/upload"): "create",
     ("GET", "/api/batches"): SIGNED_IN,
@@ -38,9 +39,9 @@ API = {  # what a caller has to be allowed to do
     ("POST", "/api/batches/{batch_id:uuid}/resume"): "resume",
     ("POST", "/api/batches/{batch_id:uuid}/cancel"): "cancel",
     ("GET", "/api/batches/{batch_id:uuid}/items"): "view",
-    ("GET", "/api/batches/{batch_id:uuid}/items/{item_number:int}"): "view",
-    ("PATCH", "/api/batches/{batch_id:uuid}/items/{item_number:int}"): "edit",
-    ("GET", "/api/batches/{batch_id:uuid}/items/{item_number:int}/edits"): "view",
+    ("GET", "/api/batches/{batch_id:uuid}/items/{item_number:number}"): "view",
+    ("PATCH", "/api/batches/{batch_id:uuid}/items/{item_number:number}"): "edit",
+    ("GET", "/api/batches/{batch_id:uuid}/items/{item_number:number}/edits"): "view",
     ("GET", "/api/batches/{batch_id:uuid}/failures"): "view",
     ("GET", "/api/batches/{batch_id:uuid}/logs"): "view",
     ("GET", "/api/batches/{batch_id:uuid}/failures.csv"): "view",
@@ -68,10 +69,10 @@ DASHBOARD = {
     ("POST", "/upload"): "create",
     ("GET", "/batches/{batch_id:uuid}"): "view",
     ("GET", "/batches/{batch_id:uuid}/items"): "view",
-    ("GET", "/batches/{batch_id:uuid}/items/{item_number:int}"): "view",
+    ("GET", "/batches/{batch_id:uuid}/items/{item_number:number}"): "view",
     ("GET", "/batches/{batch_id:uuid}/logs"): "view",
-    ("GET", "/batches/{batch_id:uuid}/items/{item_number:int}/edit"): "edit",
-    ("POST", "/batches/{batch_id:uuid}/items/{item_number:int}/edit"): "edit",
+    ("GET", "/batches/{batch_id:uuid}/items/{item_number:number}/edit"): "edit",
+    ("POST", "/batches/{batch_id:uuid}/items/{item_number:number}/edit"): "edit",
     ("GET", "/batches/{batch_id:uuid}/corrected"): "edit reprocess",
     ("POST", "/batches/{batch_id:uuid}/corrected"): "edit reprocess",
     ("GET", "/batches/{batch_id:uuid}/download"): "view",
@@ -90,7 +91,7 @@ ACTION = {
 }
 BODIES = {
     "/api/batches": {"batch_type": "team", "items": [{"fail": 1}]},
-    "/api/batches/{batch_id:uuid}/items/{item_number:int}": {"source_data": {"a": 1}},
+    "/api/batches/{batch_id:uuid}/items/{item_number:number}": {"source_data": {"a": 1}},
     "/api/batches/{batch_id:uuid}/process": {},
 }
 FILE = {"file": ("a.csv", b"a,_item\n1,1\n")}
@@ -157,7 +158,7 @@ def token_in(page):
 
 def filled(path, batch_id, action="pause"):
     for name, value in {
-        "{batch_id:uuid}": batch_id, "{item_number:int}": 1, "{name}": "dashboard.css", "{name:path}": "team",
+        "{batch_id:uuid}": batch_id, "{item_number:number}": 1, "{name}": "dashboard.css", "{name:path}": "team",
         "{action}": action, "{path:path}": "", "/docs/dashboard.css": "/docs/start.js",
     }.items():  # fmt: skip
         path = path.replace(name, str(value))

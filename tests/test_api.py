@@ -186,7 +186,7 @@ async def test_a_body_that_cannot_be_a_batch_is_refused(client, content, status,
 
 
 async def test_metadata_may_hold_anything_that_json_may(client):
-    body = b'{"batch_type": "plain", "items": [], "metadata": {"a": "x\\u0000y"}, "process": false}'
+    body = b'{"batch_type": "plain", "items": [{}], "metadata": {"a": "x\\u0000y"}, "process": false}'
     batch = (await client.post("/api/batches", content=body, headers=JSON)).json()
     assert "x" in (await client.get(batch["links"]["self"])).json()["metadata"]["a"]
 
@@ -527,7 +527,7 @@ async def test_hooks_change_refuse_and_log(manager):
         assert problem_of(await client.post("/api/batches", json=body), 422)["detail"] == (
             "at most 3 at once"
         )
-        body = {"batch_type": "customer_data", "items": []}
+        body = {"batch_type": "customer_data", "items": [{}]}
         problem_of(await client.post("/api/batches", json=body, headers={"x-teapot": "1"}), 418)
         problem_of(await client.post("/api/batches", json=body, headers={"x-role": "guest"}), 403)
         own = batch["links"]["self"]

@@ -101,7 +101,7 @@ async def test_nobody_comes_in_unasked(dsn, caplog, way):
             ):
                 assert (await outside.get(prefix + path)).status_code == 401, path
             created = await outside.post(
-                f"{prefix}/api/batches", json={"batch_type": "tried", "items": []}
+                f"{prefix}/api/batches", json={"batch_type": "tried", "items": [{}]}
             )
             assert created.status_code == 401
             assert "allow_anonymous=True" in created.json()["detail"]
@@ -122,7 +122,7 @@ async def test_anonymous_access_is_given_on_request(dsn, caplog, where):
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as outside:
-            body = {"batch_type": "tried", "items": []}
+            body = {"batch_type": "tried", "items": [{}]}
             created = await outside.post(
                 "/imports/api/batches", json=body, headers={"x-user": "ann"}
             )
@@ -156,7 +156,7 @@ async def test_the_outer_applications_user_is_taken_over(dsn, caplog, framework)
                 headers = {"x-user": user} if user else {}
                 return await outside.request(method, path, headers=headers, **more)
 
-            body = {"batch_type": "tried", "items": []}
+            body = {"batch_type": "tried", "items": [{}]}
             made = await asked("ann", "POST", "/api/batches", json=body)
             assert (made.status_code, made.json()["created_by"]) == (202, "ann")
             own = made.headers["location"].removeprefix("/imports")
@@ -400,7 +400,7 @@ async def test_what_may_change_something_comes_from_no_other_site(manager, heade
     api = APIManager(manager, worker=False)
     async with api.running(allow_anonymous=True), browser(api) as opened:
         opened.headers.update(HERE | headers)
-        body = {"batch_type": "tried", "items": []}
+        body = {"batch_type": "tried", "items": [{}]}
         answers = [
             await opened.post("/api/batches", json=body),
             await opened.post("/api/batches/upload?batch_type=tried", content=b"a\n1\n"),
@@ -435,7 +435,7 @@ async def test_a_json_body_needs_its_content_type(manager, kind):
             ("POST", f"/api/batches/{batch_id}/reprocess"),
             ("PATCH", f"/api/batches/{batch_id}/items/1"),
         ):
-            body = b'{"batch_type": "tried", "items": []}'
+            body = b'{"batch_type": "tried", "items": [{}]}'
             answer = await opened.request(method, path, content=body, headers=headers)
             assert answer.status_code == 415, path
         assert (await opened.post(f"/api/batches/{batch_id}/pause")).status_code == 200
