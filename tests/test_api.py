@@ -186,7 +186,9 @@ async def test_a_body_that_cannot_be_a_batch_is_refused(client, content, status,
 
 
 async def test_metadata_may_hold_anything_that_json_may(client):
-    body = b'{"batch_type": "plain", "items": [{}], "metadata": {"a": "x\\u0000y"}, "process": false}'
+    body = (
+        b'{"batch_type": "plain", "items": [{}], "metadata": {"a": "x\\u0000y"}, "process": false}'
+    )
     batch = (await client.post("/api/batches", content=body, headers=JSON)).json()
     assert "x" in (await client.get(batch["links"]["self"])).json()["metadata"]["a"]
 

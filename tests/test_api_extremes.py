@@ -77,7 +77,7 @@ async def served(manager: BatchManager):
     api = APIManager(manager, worker=False)
     transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
     async with (
-        api.running(),
+        api.running(allow_anonymous=True),
         httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client,
     ):
         batch_id = await manager.create_batch("things", [{"n": 1}, {"bad": "\u202e"}, {"bad": 2}])

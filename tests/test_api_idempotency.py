@@ -41,7 +41,7 @@ async def served(request, manager: BatchManager):
     api = APIManager(manager)
     transport = httpx.ASGITransport(api.app)
     async with (
-        api.running(),
+        api.running(allow_anonymous=True),
         httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client,
     ):
         yield client, endpoint

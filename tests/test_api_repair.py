@@ -192,7 +192,10 @@ async def test_reprocessing_nothing_says_so(client, conn):
 async def test_the_root_leads_somewhere_useful(manager, dashboard, place):
     api = APIManager(manager, worker=False, dashboard=dashboard)
     transport = httpx.ASGITransport(api.app)
-    async with api.running(), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+    async with (
+        api.running(allow_anonymous=True),
+        httpx.AsyncClient(transport=transport, base_url="http://t") as client,
+    ):
         answer = await client.get("/")
         assert (answer.status_code, answer.headers["location"]) == (307, place)
         assert (await client.get(place)).status_code == 200

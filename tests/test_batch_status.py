@@ -57,7 +57,7 @@ async def happens(conn, event: str, batch_id) -> None:
             await batches.mark_start_failed(conn, batch_id, "no")
         case "finish":
             summary = await summaries.get(conn, batch_id)
-            await batches.mark_finished(conn, summary, BatchStatus.PARTIAL, "{}", notify=False)
+            await batches.mark_finished(conn, summary, BatchStatus.PARTIAL, "{}")
         case "finish hook failed":
             await batches.mark_finish_failed(conn, batch_id, "no")
         case "join":

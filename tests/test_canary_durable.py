@@ -37,7 +37,7 @@ async def failed(dsn, conn):
         api = APIManager(manager, worker=False)
         transport = httpx.ASGITransport(api.app)
         async with (
-            api.running(),
+            api.running(allow_anonymous=True),
             httpx.AsyncClient(transport=transport, base_url="http://test") as client,
         ):
             yield root, client

@@ -131,7 +131,7 @@ async def test_the_command_line_asks_for_force(bare: Command, dsn, batch_id, mon
 async def client(manager: BatchManager):
     api = APIManager(manager, worker=False)
     async with (
-        api.running(),
+        api.running(allow_anonymous=True),
         httpx.AsyncClient(transport=httpx.ASGITransport(api.app), base_url="http://test") as made,
     ):
         yield made

@@ -122,7 +122,7 @@ async def failed(manager: BatchManager, conn):
     api = APIManager(manager, worker=False)
     transport = httpx.ASGITransport(api.app)
     async with (
-        api.running(),
+        api.running(allow_anonymous=True),
         httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
         content = b'{"batch_type": "exact", "process": false, "items": [%b]}' % RECORD.encode()

@@ -114,7 +114,7 @@ async def by_a_worker(manager, batch_id, heard):
 
 async def by_an_api_without_a_worker(manager, batch_id, heard):
     api = APIManager(manager, worker=False)
-    async with api.running():
+    async with api.running(allow_anonymous=True):
         await heard.until(1)
 
 
