@@ -128,7 +128,7 @@ async def test_what_failed_is_downloaded_and_noted(site, manager, batch_id):  # 
     assert re.fullmatch(r"failures-person-\w{8}\.csv", download.suggested_filename)
     text = await asyncio.to_thread(open, await download.path())
     with text:
-        assert text.readline().startswith("age,name,_batch,_item")
+        assert text.readline().startswith("\ufeff_batch,age,name,_item")
     await page.wait_for_selector("dialog", state="detached")
     messages = [line.message async for line in manager.get_logs(batch_id)]
     assert "dashboard: failures downloaded as csv" in messages

@@ -121,6 +121,7 @@ async def test_following_the_quick_start_word_for_word_imports_every_record(dsn,
         name: value for name, value in os.environ.items() if not name.startswith("RELIABLE_")
     } | {"RELIABLE_IMPORTS_DATABASE_URL": dsn}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment["COLUMNS"] = "120"  # of the terminal in which the outputs were printed
     for kind, content in re.findall(r"```(console|diff)\n(.*?)```", page, re.DOTALL):
         if kind == "diff":
             change(tmp_path / "shop.py", content)

@@ -16,11 +16,9 @@ from .trying import LEDGER, insert, only_item, processor, records, run, written
 DEFAULTS = {
     "repeatable read": {"default_transaction_isolation": "repeatable read"},
     "serializable": {"default_transaction_isolation": "serializable"},
-    "read only": {"default_transaction_read_only": "on"},
     "deferrable": {
         "default_transaction_isolation": "serializable",
         "default_transaction_deferrable": "on",
-        "default_transaction_read_only": "on",
     },
 }
 

@@ -10,13 +10,13 @@ from uuid_utils.compat import uuid7
 from . import exact_json
 from .cells import changes, found_control_names, original
 from .database import Database
-from .errors import BatchNotFound, ReprocessRefused, SourceError
+from .errors import ReprocessRefused, SourceError
 from .guarded import Connection
 from .models import ImportBatch
 from .records import MAX_DEPTH, MAX_RECORD_BYTES, Limits, StoredRecord, from_value
-from .reprocessing import ended, insert_child, lineage_transaction
+from .reprocessing import insert_child, lineage_transaction, locked
 from .sources import Source
-from .store import batches, lineage
+from .store import lineage
 from .store.lineage import EligibleItem
 from .triage import CorrectedFile, RefusedRow
 from .wording import counted
@@ -106,11 +106,7 @@ async def create_corrected(
         rows = _Reader(opened.info.columns, batch_id)
         tally = Tally()
         async with lineage_transaction(database) as conn:
-            batch = await batches.get(conn, batch_id)
-            if batch is None:
-                raise BatchNotFound(batch_id)
-            await lineage.lock_root(conn, batch.root_batch_id)
-            batch = await ended(conn, batch_id)
+            batch = await locked(conn, batch_id)
             async for records in opened.chunks(wide):
                 for page in rows.pages(records, tally):
                     await _take(conn, batch, child_id, page, limits, tally)
@@ -120,16 +116,10 @@ async def create_corrected(
                     + "; ".join(str(row) for row in tally.refused[:REFUSED_SHOWN]),
                     hint="export the failures again: the file must hold outstanding failures.",
                 )
-            how = {"corrected": opened.info.name, **tally.details()}
+            file, how = opened.info, {"corrected": opened.info.name, **tally.details()}
+            count, none = tally.accepted, dict[str, Any]()
             await insert_child(
-                conn,
-                batch,
-                child_id,
-                tally.accepted,
-                how,
-                actor=actor,
-                options={},
-                file=opened.info,
+                conn, batch, child_id, count, how, actor=actor, options=none, file=file
             )
     return CorrectedFile(
         batch_id=child_id,

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -178,8 +178,8 @@ class Database:
         if self.pooled and trace >= Trace.SESSION:
             raise PoolerUnsupported(
                 "A statement changed the session, which a transaction pooler lends to others next.",
-                hint="use what ends with the transaction: SET LOCAL, set_config(…, true), "
-                "pg_advisory_xact_lock, ON COMMIT DROP.",
+                hint="use what ends with the transaction: SET LOCAL, pg_advisory_xact_lock, "
+                "ON COMMIT DROP.",
             )
 
     def has_trace(self, conn: PooledConnection) -> bool:
@@ -293,8 +293,7 @@ class Database:
         if self.defaults != ORDINARY:
             if self._given is not None:
                 self._before[conn].append((_SQL["set_defaults"], *astuple(self.defaults)))
-            of_items = replace(self.defaults, read_only=ORDINARY.read_only)  # outcomes are written
-            await conn.execute(_SQL["set_defaults"], *astuple(of_items))
+            await conn.execute(_SQL["set_defaults"], *astuple(self.defaults))
         await conn.execute(_SQL["set_limits"], *limits_of(item_timeout), SESSION)
 
     async def configure_transaction(self, conn: Connection, item_timeout: float) -> None:

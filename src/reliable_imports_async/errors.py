@@ -176,8 +176,7 @@ class DatabaseReadOnly(DatabaseUnavailable):
     def __init__(self, reason: str) -> None:
         super(DatabaseUnavailable, self).__init__(
             f"The database takes no writes: {reason}.",
-            hint="connect to the primary server (in a URL with several hosts: "
-            "target_session_attrs=read-write), or set default_transaction_read_only = off for "
+            hint="connect to the primary server, or set default_transaction_read_only to off for "
             "the database or the role.",
         )
         self.where = "the database"
@@ -492,7 +491,7 @@ class EncodingInDoubt(SourceError):
             hint=f"name the right one, e.g. read_file(file, encoding={example!r}), or save the "
             "file as UTF-8.",
             cli_hint=f"name the right one, e.g. --encoding {example}, or save the file as UTF-8.",
-            web_hint=f"name the right encoding, e.g. encoding={example}, or save the file as "
+            web_hint=f"set `encoding` to the right one, such as {example}, or save the file as "
             "UTF-8 (in Excel: CSV UTF-8).",
         )
         self.candidates = tuple(candidates)
@@ -510,7 +509,7 @@ class NothingInSource(SourceError):
             f"There are no records in {name or 'the file'}: it is empty, or has only a header.",
             hint="check where it comes from; pass allow_empty=True where that is as it should be.",
             cli_hint="check where it comes from; pass --allow-empty where that is as it should be.",
-            web_hint="check where it comes from; pass allow_empty=true where that is as it "
+            web_hint="check where it comes from; set `allow_empty` to true where that is as it "
             "should be.",
         )
 
@@ -618,7 +617,11 @@ class NotWritten(ItemRefused):
     """A statement succeeded without writing a row for the item."""
 
     def __init__(self, table: str, written: int = 0, rows: int = 1) -> None:
-        count = "no row was written" if rows == 1 else f"{written} of {rows} rows were written"
+        count = (
+            "no row was written"
+            if rows == 1
+            else f"only {written} of {counted(rows, 'row')} were written"
+        )
         super().__init__(
             f"The upsert into {table} succeeded, but {count}.",
             hint=f"a trigger or a rule of {table} suppressed it (RETURN NULL in a BEFORE trigger), "

@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json
 
 # Behind what can stand in front of a value. Text inside a string may match too: that costs time,
 # nothing else.
-_FRACTION = re.compile(r"[:\[,]\s?-?\d++[.eE]")
+_FRACTION = re.compile(r"(?:\A|[:\[,])\s?-?\d++[.eE]")
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _MARK = f"number {secrets.token_hex(16)} "  # no text of anybody has it
 

@@ -119,8 +119,8 @@ class Processing:
             batch = await self._batch(batch_id)
         summary = await self._summary(batch_id)
         if batch.finished_at is not None:
-            await self._outbox.deliver(batch, wait=turn.patience is None)
             turn.rest = await self._rest_of(batch)
+            await self._outbox.deliver(batch, wait=turn.patience is None)
         if turn.patience is None:  # a worker sweeps by itself; here nobody else may
             await self._outbox.sweep_if_possible()
         return summary

@@ -95,11 +95,7 @@ async def create_child(
     """
     child_id = child_id or uuid7()
     async with lineage_transaction(database) as conn:
-        batch = await batches.get(conn, batch_id)
-        if batch is None:
-            raise BatchNotFound(batch_id)
-        await lineage.lock_root(conn, batch.root_batch_id)
-        batch = await ended(conn, batch_id)
+        batch = await locked(conn, batch_id)
         if not selection.failed_items_only and (same := await _open_run(conn, batch, selection)):
             return same
         if rest_of is not None and not await lineage.decide_canary(conn, rest_of, child_id):
@@ -125,12 +121,17 @@ async def _noted_rest(conn: Connection, canary_id: UUID) -> UUID | None:
     return None if noted is None else UUID(noted)
 
 
-async def ended(conn: Connection, batch_id: UUID) -> ImportBatch:
-    """The batch as it is under the root's lock.
+async def locked(conn: Connection, batch_id: UUID) -> ImportBatch:
+    """The batch as it is under the root's lock, which is taken here.
 
     Raises:
+        BatchNotFound: There is no such batch.
         WrongBatchStatus: It has not come to an end yet.
     """
+    batch = await batches.get(conn, batch_id)
+    if batch is None:
+        raise BatchNotFound(batch_id)
+    await lineage.lock_root(conn, batch.root_batch_id)
     batch = await batches.get(conn, batch_id)
     if batch is None:
         raise BatchNotFound(batch_id)

@@ -30,7 +30,6 @@ class Defaults:
     """
 
     isolation: str = "read committed"
-    read_only: str = "off"
     deferrable: str = "off"
     search_path: str | None = None
 

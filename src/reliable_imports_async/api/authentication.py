@@ -125,7 +125,8 @@ class Signer:
             raise ConfigurationError(
                 f"RELIABLE_IMPORTS_API_SECRET is shorter than {SHORTEST_SECRET} characters: "
                 "it could be guessed.",
-                hint='python -c "import secrets; print(secrets.token_urlsafe(32))" makes a secret.',
+                hint=f"set it to a random text of at least {SHORTEST_SECRET} characters, such as "
+                "`openssl rand -hex 32` prints.",
             )
         key = secret or secrets.token_urlsafe(KEY_BYTES)
         self._forms = URLSafeTimedSerializer(key, salt="form")

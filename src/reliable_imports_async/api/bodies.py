@@ -23,6 +23,7 @@ from .. import exact_json
 from ..records import Limits, StoredRecord, from_parsed, unreadable
 from ..sources.json_extent import value_end
 from ..sources.texts import JsonRecords
+from ..wording import counted
 from .payloads import CreateBatch
 from .problems import InvalidRequest
 
@@ -218,7 +219,7 @@ class _Reader:
         more = self._skip() != b"]"
         while more:
             if len(records) == self._most_items:
-                detail = f"More than {self._most_items} items; upload a file instead."
+                detail = f"More than {counted(self._most_items, 'item')}; upload a file instead."
                 raise HTTPException(413, detail)
             self._skip()
             records.append(self._record())

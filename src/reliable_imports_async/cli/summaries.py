@@ -210,10 +210,10 @@ def _reasons(skip_reasons: Sequence[tuple[str, int]]) -> Table:
 
 def _cause(group: FailureGroup) -> Text:
     text = Text.assemble((plain(group.title), "bold"), (f"   group {group.group}", "dim"))
-    if group.values:
-        text.append(f"\n{_values(group.values)}")
-    else:
+    if group.sqlstate is None or not group.values:
         text.append(f"\n{one_line(group.message, MESSAGE_LENGTH)}")
+    if group.values:
+        text.append(f"\n{_values(group)}")
     if group.hint:
         text.append(f"\nHint: {one_line(group.hint, MESSAGE_LENGTH)}", "cyan")
     if group.sample_items:
@@ -232,12 +232,13 @@ def _seen(first: datetime, last: datetime, before: int | None) -> str:
     return words + (f"; seen before in {counted(before, 'batch')}" if before else "")
 
 
-def _values(values: tuple[tuple[str, int], ...]) -> str:
-    """``Key (dest): SJU 486, BQN 93``, or the values as they are when their keys differ."""
-    split = [(one_line(value, 60).partition("="), count) for value, count in values]
+def _values(group: FailureGroup) -> str:
+    """``Key (dest): SJU 486, BQN 93``, or the values with their keys when these differ."""
+    split = [(one_line(value, 60).partition("="), count) for value, count in group.values]
     keys = {key for (key, _, _), _ in split}
     if len(keys) == 1:
-        return f"Key ({keys.pop()}): " + ", ".join(
+        label = "Values" if group.sqlstate is None else f"Key ({keys.pop()})"
+        return f"{label}: " + ", ".join(
             f"{value} {number(count)}" for (_, _, value), count in split
         )
     return ", ".join(f"{''.join(parts)} {number(count)}" for parts, count in split)

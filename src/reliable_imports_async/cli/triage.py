@@ -11,7 +11,7 @@ import typer
 from .. import exact_json
 from ..exporting import ExportFormat
 from ..manager import BatchManager
-from ..models import BatchSummary, ImportBatchItem
+from ..models import BatchSummary, FailureGroup, ImportBatchItem
 from ..sources import Source, read_file
 from ..wording import counted
 from .failures import UsageRefused
@@ -112,7 +112,17 @@ async def failures(
             await _export(cli, summary.root_batch_id, chunks, export, yes=yes)
             return
         family = await manager.lineage(batch_id) if not summary.outstanding_items else ()
-    shown = [one for one in groups if group in {None, one.group}]
+    _show(cli, [one for one in groups if group in {None, one.group}], group, summary, family)
+
+
+def _show(
+    cli: Invocation,
+    shown: Sequence[FailureGroup],
+    group: str | None,
+    summary: BatchSummary,
+    family: Sequence[BatchSummary],
+) -> None:
+    """What is outstanding; or why nothing is."""
     if cli.output.json:
         for one in shown:
             cli.output.record(one.as_dict())

@@ -32,7 +32,6 @@ $$;
 -- How transactions begin here unless they say so themselves; the search_path where something in it comes before PostgreSQL's
 -- own functions, such as a clock for tests; and the server's process id, which a pooler hides.
 SELECT pg_catalog.current_setting('default_transaction_isolation') AS isolation,
-       pg_catalog.current_setting('default_transaction_read_only') AS read_only,
        pg_catalog.current_setting('default_transaction_deferrable') AS deferrable,
        CASE WHEN pg_catalog.current_setting('search_path') ~ ',\s*"?pg_catalog"?\s*(,|$)'
             THEN pg_catalog.current_setting('search_path') END AS search_path,
@@ -41,14 +40,13 @@ SELECT pg_catalog.current_setting('default_transaction_isolation') AS isolation,
 -- name: set_defaults
 -- The same, to be changed for this session.
 SELECT pg_catalog.set_config('default_transaction_isolation', $1, false),
-       pg_catalog.set_config('default_transaction_read_only', $2, false),
-       pg_catalog.set_config('default_transaction_deferrable', $3, false),
-       pg_catalog.set_config('search_path', coalesce($4, pg_catalog.current_setting('search_path')), false);
+       pg_catalog.set_config('default_transaction_deferrable', $2, false),
+       pg_catalog.set_config('search_path', coalesce($3, pg_catalog.current_setting('search_path')), false);
 
 -- name: ordinary_defaults
--- What the library's own statements need: each sees what has committed before it, and may write; functions are PostgreSQL's.
+-- What the library's own statements need: each sees what has committed before it; functions are PostgreSQL's. A read-only default stays:
+-- somebody wants nothing to be written.
 SELECT pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
-       pg_catalog.set_config('default_transaction_read_only', 'off', false),
        pg_catalog.set_config('default_transaction_deferrable', 'off', false),
        pg_catalog.set_config('search_path', pg_catalog.regexp_replace(
            pg_catalog.current_setting('search_path'), ',\s*"?pg_catalog"?\s*(?=,|$)', ''), false);

@@ -10,6 +10,7 @@ import asyncpg
 from ..errors import BatchNotFound, EditRefused, ReprocessRefused
 from ..guarded import Connection
 from ..sql import statements
+from ..wording import counted
 
 _SQL = statements("reprocessing")
 
@@ -217,7 +218,7 @@ def _written(row: asyncpg.Record | None) -> int:
     assert row is not None  # noqa: S101 - the statement counts
     if row["taken"] != row["written"]:
         raise ReprocessRefused(
-            f"{row['taken'] - row['written']} records have another try already.",
+            f"{counted(row['taken'] - row['written'], 'record')} already in another reprocessing.",
             hint="nothing was changed; call again.",
         )
     return int(row["written"])
