@@ -178,8 +178,8 @@ class Database:
         if self.pooled and trace >= Trace.SESSION:
             raise PoolerUnsupported(
                 "A statement changed the session, which a transaction pooler lends to others next.",
-                hint="use what ends with the transaction: SET LOCAL, set_config(…, true), "
-                "pg_advisory_xact_lock, ON COMMIT DROP.",
+                hint="use what ends with the transaction: SET LOCAL, pg_advisory_xact_lock, "
+                "ON COMMIT DROP.",
             )
 
     def has_trace(self, conn: PooledConnection) -> bool:

@@ -176,8 +176,8 @@ class DatabaseReadOnly(DatabaseUnavailable):
     def __init__(self, reason: str) -> None:
         super(DatabaseUnavailable, self).__init__(
             f"The database takes no writes: {reason}.",
-            hint="connect to the primary server (in a URL with several hosts: "
-            "target_session_attrs=read-write), or set default_transaction_read_only = off for "
+            hint="connect to the primary server (in a URL with several hosts, set "
+            "target_session_attrs to read-write), or set default_transaction_read_only to off for "
             "the database or the role.",
         )
         self.where = "the database"
@@ -492,8 +492,8 @@ class EncodingInDoubt(SourceError):
             hint=f"name the right one, e.g. read_file(file, encoding={example!r}), or save the "
             "file as UTF-8.",
             cli_hint=f"name the right one, e.g. --encoding {example}, or save the file as UTF-8.",
-            web_hint=f"name the right encoding, e.g. encoding={example}, or save the file as "
-            "UTF-8 (in Excel: CSV UTF-8).",
+            web_hint=f"set `encoding` to the right one, e.g. {example}, or save the file as UTF-8 "
+            "(in Excel: CSV UTF-8).",
         )
         self.candidates = tuple(candidates)
 
@@ -510,7 +510,7 @@ class NothingInSource(SourceError):
             f"There are no records in {name or 'the file'}: it is empty, or has only a header.",
             hint="check where it comes from; pass allow_empty=True where that is as it should be.",
             cli_hint="check where it comes from; pass --allow-empty where that is as it should be.",
-            web_hint="check where it comes from; pass allow_empty=true where that is as it "
+            web_hint="check where it comes from; set `allow_empty` to true where that is as it "
             "should be.",
         )
 

@@ -92,7 +92,7 @@ def _delay(signal: BaseException, item: ImportBatchItem[Any]) -> float:
     if broken or isinstance(after, bool) or not isinstance(after, int | float | Decimal):
         raise ProcessorResultError(
             f"Retry(after={after!r:.100}) is not a number of seconds.",
-            hint="write Retry('reason', after=30), or leave it out.",
+            hint="`after` of a Retry has to be a number of seconds, or left out.",
         )
     return float(min(max(0, after), LONGEST_DELAY))
 

@@ -125,7 +125,7 @@ class Signer:
             raise ConfigurationError(
                 f"RELIABLE_IMPORTS_API_SECRET is shorter than {SHORTEST_SECRET} characters: "
                 "it could be guessed.",
-                hint='python -c "import secrets; print(secrets.token_urlsafe(32))" makes a secret.',
+                hint="`openssl rand -base64 32` makes a secret.",
             )
         key = secret or secrets.token_urlsafe(KEY_BYTES)
         self._forms = URLSafeTimedSerializer(key, salt="form")
