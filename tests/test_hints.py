@@ -139,7 +139,7 @@ def test_a_hint_speaks_the_language_of_its_place(advice: Advice) -> None:
 
 
 @pytest.mark.parametrize(
-    "hint", [*(hint for _, hint in hints._MESSAGES + hints._FIELDS), hints._EMPTY]
+    "hint", [*(hint for _, hint in hints._MESSAGES + hints._FIELDS), hints._EMPTY, hints._MISSING]
 )
 def test_what_is_stored_with_a_failure_fits_every_place(hint: str) -> None:
     assert not PYTHON.search(hint), hint

@@ -320,14 +320,16 @@ def test_a_cut_text_keeps_its_limit_in_bytes(limit: int) -> None:
         ("INSERT INTO goods (sku, made) VALUES ($1, $2)", ("a", "2026-01-01"), "declare a model"),
         ("INSERT INTO goods (sku, at) VALUES ($1, $2)", ("a", "2026-01-01"), "declare a model"),
         ("INSERT INTO goods (sku, paid) VALUES ($1, $2)", ("a", "1.50"), None),
+        ("INSERT INTO goods (sku, parent) VALUES ($1, $2)", ("a", "b"), "refers to is not there"),
     ],
-    ids=["percent", "tuple", "int", "date", "timestamp", "numeric"],
+    ids=["percent", "tuple", "int", "date", "timestamp", "numeric", "reference"],
 )
 async def test_a_beginners_mistake_is_stored_with_its_remedy(
     manager: BatchManager, conn, sql: str, args: tuple[object, ...], hint: str | None
 ) -> None:
     await conn.execute(
-        "CREATE TABLE goods (sku text, price int, made date, at timestamptz, paid numeric)"
+        "CREATE TABLE goods (sku text PRIMARY KEY, price int, made date, at timestamptz, "
+        "paid numeric, parent text REFERENCES goods)"
     )
 
     async def process_item(item, ctx):
@@ -360,9 +362,11 @@ async def test_a_beginners_mistake_is_stored_with_its_remedy(
         (UUID, "123", "3fa85f64"),
         (str, 123, "coerce_numbers_to_str"),
         (list[int], "1;2", "JSON"),
-        (int, "", "empty"),
-        (date, None, "empty"),
-        (str, None, "empty"),
+        (int, "", "null_values"),
+        (int | None, "", "null_values"),
+        (date, None, "no value"),
+        (str, None, "no value"),
+        (Decimal, "NaN", "NaN and infinity"),
         (Annotated[str, StringConstraints(min_length=1)], "", None),
         (Annotated[int, Field(gt=5)], 3, None),
     ],
@@ -383,7 +387,7 @@ def test_a_value_that_a_model_refuses_is_stored_with_its_remedy(
 
 def test_a_missing_field_and_the_second_of_two_have_a_remedy() -> None:
     model = create_model("Record", short=(Annotated[int, Field(gt=5)], ...), paid=(Decimal, ...))
-    for record, hint in ({"short": 1, "paid": "1,5"}, "1234.56"), ({"short": 9}, "empty"):
+    for record, hint in ({"short": 1, "paid": "1,5"}, "1234.56"), ({"short": 9}, "no value"):
         with pytest.raises(ValidationError) as refused:
             model.model_validate(record)
         assert hint in (describe(refused.value, kind=FailureKind.VALIDATION).hint or "")

@@ -13,6 +13,11 @@ _MESSAGES = (
         "use the model's value.",
     ),
     (
+        r"^23503 insert or update",
+        "the row that the record refers to is not there: import it first; if it is in the same "
+        "file, reprocess this batch once it has ended.",
+    ),
+    (
         r"current transaction is aborted",
         "the processor caught an earlier SQL error and went on: it has to run that statement "
         "inside a savepoint (`ctx.savepoint`).",
@@ -62,6 +67,11 @@ _FIELDS = (
         "it Decimal in the processor's model.",
     ),
     (
+        r"finite",
+        "NaN and infinity are not numbers here: correct the records, or make the field a float, or "
+        "a Decimal that allows them, in the processor's model.",
+    ),
+    (
         r"bool",
         "yes or no must be one of true, false, yes, no, on, off, t, f, y, n, 1 and 0. Correct the "
         "records, or add a validator for other words to the processor's model.",
@@ -82,11 +92,14 @@ _FIELDS = (
         "JSON, or add a validator that reads the text to the processor's model.",
     ),
 )
-_EMPTY = (
-    "the value is missing or empty: fill it in, or give the field a default (or allow None) in the "
-    "processor's model."
+_MISSING = (
+    "the record has no value there: fill it in, or let the processor's model do without (a "
+    "default, or a type that allows None)."
 )
-_NOTHING = ("None", "''")
+_EMPTY = (
+    "the value is an empty text: fill it in, or let the field allow None and list the empty text "
+    "in the processor's null_values."
+)
 
 
 def for_message(text: str) -> str | None:
@@ -102,5 +115,6 @@ def for_fields(fields: Sequence[dict[str, Any]]) -> str | None:
 def _for_field(one: dict[str, Any]) -> str | None:
     """A rule of the user's own model, such as string_too_short, explains itself."""
     found = next((hint for name, hint in _FIELDS if re.match(name, one["type"])), None)
-    empty = one["type"] == "missing" or (found and one["input"] in _NOTHING)
-    return _EMPTY if empty else found
+    if one["type"] == "missing" or (found and one["input"] == "None"):
+        return _MISSING
+    return _EMPTY if found and one["input"] == "''" else found
