@@ -34,6 +34,7 @@ from reliable_imports_async.judgement import (
     parse_failure,
 )
 from reliable_imports_async.safe_text import password_of, redact_patterns, redactor, storable
+from reliable_imports_async.time_limit import ItemTimeout
 
 from .trying import only_item, run
 
@@ -391,6 +392,27 @@ def test_a_missing_field_and_the_second_of_two_have_a_remedy() -> None:
         with pytest.raises(ValidationError) as refused:
             model.model_validate(record)
         assert hint in (describe(refused.value, kind=FailureKind.VALIDATION).hint or "")
+
+
+@pytest.mark.parametrize(
+    ("exc", "hint"),
+    [
+        (asyncpg.SerializationError("could not serialize access"), "fewer items at once"),
+        (asyncpg.DeadlockDetectedError("deadlock detected"), "fewer items at once"),
+        (asyncpg.LockNotAvailableError("canceling statement due to lock timeout"), "pg_locks"),
+        (
+            asyncpg.QueryCanceledError("canceling statement due to statement timeout"),
+            "raise statement_timeout",
+        ),
+        (asyncpg.QueryCanceledError("canceling statement due to user request"), None),
+        (ItemTimeout(0.5), "item_timeout"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_waiting_in_vain_is_stored_with_its_remedy(exc: Exception, hint: str | None) -> None:
+    described = describe(exc, kind=FailureKind.EXCEPTION).hint
+    assert (hint is None) is (described is None)
+    assert (hint or "") in (described or "")
 
 
 async def test_a_swallowed_error_is_stored_with_its_remedy(manager: BatchManager) -> None:

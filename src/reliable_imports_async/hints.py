@@ -18,6 +18,26 @@ _MESSAGES = (
         "file, reprocess this batch once it has ended.",
     ),
     (
+        r"^(40001|40P01) ",
+        "other transactions wanted the same rows again and again: reprocess it, with fewer items "
+        "at once if that goes on.",
+    ),
+    (
+        r"^55P03 ",
+        "another session holds a lock: reprocess it when that session has ended (pg_stat_activity "
+        "and pg_locks show it), or raise lock_timeout.",
+    ),
+    (
+        r"^57014 .*statement timeout",
+        "make the statement faster, or raise statement_timeout where it is set (database, role or "
+        "processor).",
+    ),
+    (
+        r"took longer than item_timeout",
+        "look for what the item waited for (a lock, another system, a slow statement), or raise "
+        "the processor's item_timeout.",
+    ),
+    (
         r"current transaction is aborted",
         "the processor caught an earlier SQL error and went on: it has to run that statement "
         "inside a savepoint (`ctx.savepoint`).",
