@@ -304,6 +304,22 @@ async def test_people_see_items_and_logs(cli: Command, shop, orders, monkeypatch
     assert (await cli("item", "latest", 2**31)).code == 2
 
 
+@pytest.mark.parametrize(
+    ("count", "shown"), [("1\u200b2", r"1\u200b2"), ("1\u00a0234", r"1\u00a0234"), ("1,5", "1,5")]
+)
+async def test_an_item_shows_the_value_at_fault_and_what_cannot_be_seen(
+    cli: Command, shop, tmp_path: Path, count: str, shown: str
+) -> None:
+    file = tmp_path / "odd.jsonl"
+    file.write_text(json.dumps({"sku": "a", "count": count}, ensure_ascii=False) + "\n", "utf-8")
+    await cli("import", file, "-t", "orders", "-q")
+    item = unpadded((await cli("item", "latest", 1)).out)
+    assert f'"count": "{shown}"' in item
+    assert item.count("Input should be a valid integer") == 1
+    value = shown.replace("\\u00a0", "\\xa0")  # as Python writes it
+    assert f"unable to parse string as an integer; it is '{value}'" in " ".join(item.split())
+
+
 async def test_types_need_no_database(bare: Command, monkeypatch) -> None:
     shown = await bare("types")
     assert shown.code == 0

@@ -67,6 +67,25 @@ async def test_export_correct_and_bring_back(cli, shop, failed, tmp_path) -> Non
     assert (await cli("reprocess", "latest", "--from-file", file, "--item", "1")).code == 2
 
 
+async def test_a_file_that_cannot_be_written_is_not_a_database_that_is_away(
+    cli, failed, tmp_path
+) -> None:
+    places = [tmp_path / "absent" / "bad.csv", tmp_path, Path("/dev/full")]
+    for place in places:
+        result = await cli("failures", "latest", "--export", place)
+        assert result.code == 2, result.err
+        assert f"{place} cannot be written: " in result.err.replace("\n", "")
+        assert "check the folder" in result.err
+
+
+async def test_a_misspelt_variable_is_noted(cli, failed, monkeypatch) -> None:
+    assert "no setting" not in (await cli("list")).err
+    monkeypatch.setenv("RELIABLE_IMPORTS_CONCURENCY", "5")
+    noted = unpadded((await cli("list")).err)
+    assert "There is no setting RELIABLE_IMPORTS_CONCURENCY; the variable has no effect." in noted
+    assert "Perhaps meant: RELIABLE_IMPORTS_CONCURRENCY." in noted
+
+
 async def test_edit_an_item_and_run_it(cli, shop, failed) -> None:
     assert (await cli("edit", "latest", "4")).code == 2
     edited = await cli("edit", "latest", "4", "--set", "sku=b", "--reason", "it was meant")

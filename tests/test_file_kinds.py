@@ -475,6 +475,7 @@ def test_a_column_that_is_missing_is_refused_with_the_likeliest(columns, shown):
     assert "Person requires" in caught.value.message
     assert "--columns" in caught.value.cli_hint
     assert "columns=" not in caught.value.web_hint + caught.value.cli_hint
+    assert "--columns id,name with a name for each of the 2 fields" in caught.value.cli_hint
 
 
 def test_columns_that_nothing_takes_are_told():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import reliable_imports_async
-from reliable_imports_async import errors, judgement
+from reliable_imports_async import errors, hints
 
 PACKAGE = Path(reliable_imports_async.__file__).parent
 PYTHON = re.compile(
@@ -138,7 +138,9 @@ def test_a_hint_speaks_the_language_of_its_place(advice: Advice) -> None:
     assert not COMMAND.search(advice.on_the_web), advice.on_the_web
 
 
-@pytest.mark.parametrize("hint", [hint for _, hint in judgement._HINTS])
+@pytest.mark.parametrize(
+    "hint", [*(hint for _, hint in hints._MESSAGES + hints._FIELDS), hints._EMPTY, hints._MISSING]
+)
 def test_what_is_stored_with_a_failure_fits_every_place(hint: str) -> None:
     assert not PYTHON.search(hint), hint
     assert not COMMAND.search(hint), hint

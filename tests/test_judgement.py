@@ -5,11 +5,23 @@ import logging
 import re
 import traceback
 from collections.abc import AsyncIterator, Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated
 from urllib.parse import quote
+from uuid import UUID
 
 import asyncpg
 import pytest
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 
 from reliable_imports_async import BaseProcessor, BatchManager, FailureKind, Settings
 from reliable_imports_async.errors import DatabaseUnavailable, TransactionEnded
@@ -22,6 +34,7 @@ from reliable_imports_async.judgement import (
     parse_failure,
 )
 from reliable_imports_async.safe_text import password_of, redact_patterns, redactor, storable
+from reliable_imports_async.time_limit import ItemTimeout
 
 from .trying import only_item, run
 
@@ -308,14 +321,16 @@ def test_a_cut_text_keeps_its_limit_in_bytes(limit: int) -> None:
         ("INSERT INTO goods (sku, made) VALUES ($1, $2)", ("a", "2026-01-01"), "declare a model"),
         ("INSERT INTO goods (sku, at) VALUES ($1, $2)", ("a", "2026-01-01"), "declare a model"),
         ("INSERT INTO goods (sku, paid) VALUES ($1, $2)", ("a", "1.50"), None),
+        ("INSERT INTO goods (sku, parent) VALUES ($1, $2)", ("a", "b"), "refers to is not there"),
     ],
-    ids=["percent", "tuple", "int", "date", "timestamp", "numeric"],
+    ids=["percent", "tuple", "int", "date", "timestamp", "numeric", "reference"],
 )
 async def test_a_beginners_mistake_is_stored_with_its_remedy(
     manager: BatchManager, conn, sql: str, args: tuple[object, ...], hint: str | None
 ) -> None:
     await conn.execute(
-        "CREATE TABLE goods (sku text, price int, made date, at timestamptz, paid numeric)"
+        "CREATE TABLE goods (sku text PRIMARY KEY, price int, made date, at timestamptz, "
+        "paid numeric, parent text REFERENCES goods)"
     )
 
     async def process_item(item, ctx):
@@ -327,6 +342,77 @@ async def test_a_beginners_mistake_is_stored_with_its_remedy(
         return
     assert failure is not None
     assert re.search(hint, failure.hint or ""), (failure.message, failure.hint)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "hint"),
+    [
+        (date, "03/04/2025", "2025-04-03"),
+        (date, "3.4.2025", "2025-04-03"),
+        (datetime, "03.04.2025 14:30", "2025-04-03T14:30:00"),
+        (AwareDatetime, "2025-04-03T14:30:00", "with one"),
+        (time, "half past two", "14:30:00"),
+        (timedelta, "2 hours", "PT1H30M"),
+        (Decimal, "1.234,56", r"1234\.56"),
+        (Decimal, "1 234.56", r"1234\.56"),
+        (Decimal, "\u20ac 5", "currency"),
+        (float, "1,5", r"1234\.56"),
+        (int, "12\u200b5", "invisible"),
+        (int, 2.5, "Decimal"),
+        (bool, "ja", "true, false"),
+        (UUID, "123", "3fa85f64"),
+        (str, 123, "coerce_numbers_to_str"),
+        (list[int], "1;2", "JSON"),
+        (int, "", "null_values"),
+        (int | None, "", "null_values"),
+        (date, None, "no value"),
+        (str, None, "no value"),
+        (Decimal, "NaN", "NaN and infinity"),
+        (Annotated[str, StringConstraints(min_length=1)], "", None),
+        (Annotated[int, Field(gt=5)], 3, None),
+    ],
+    ids=str,
+)
+def test_a_value_that_a_model_refuses_is_stored_with_its_remedy(
+    kind: object, value: object, hint: str | None
+) -> None:
+    model = create_model("Record", wanted=(kind, ...), optional=(int, 1))
+    with pytest.raises(ValidationError) as refused:
+        model.model_validate({"wanted": value})
+    failure = describe(refused.value, kind=FailureKind.VALIDATION)
+    if hint is None:
+        assert failure.hint is None
+    else:
+        assert re.search(hint, failure.hint or ""), (failure.message, failure.hint)
+
+
+def test_a_missing_field_and_the_second_of_two_have_a_remedy() -> None:
+    model = create_model("Record", short=(Annotated[int, Field(gt=5)], ...), paid=(Decimal, ...))
+    for record, hint in ({"short": 1, "paid": "1,5"}, "1234.56"), ({"short": 9}, "no value"):
+        with pytest.raises(ValidationError) as refused:
+            model.model_validate(record)
+        assert hint in (describe(refused.value, kind=FailureKind.VALIDATION).hint or "")
+
+
+@pytest.mark.parametrize(
+    ("exc", "hint"),
+    [
+        (asyncpg.SerializationError("could not serialize access"), "fewer items at once"),
+        (asyncpg.DeadlockDetectedError("deadlock detected"), "fewer items at once"),
+        (asyncpg.LockNotAvailableError("canceling statement due to lock timeout"), "pg_locks"),
+        (
+            asyncpg.QueryCanceledError("canceling statement due to statement timeout"),
+            "raise statement_timeout",
+        ),
+        (asyncpg.QueryCanceledError("canceling statement due to user request"), None),
+        (ItemTimeout(0.5), "item_timeout"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_waiting_in_vain_is_stored_with_its_remedy(exc: Exception, hint: str | None) -> None:
+    described = describe(exc, kind=FailureKind.EXCEPTION).hint
+    assert (hint is None) is (described is None)
+    assert (hint or "") in (described or "")
 
 
 async def test_a_swallowed_error_is_stored_with_its_remedy(manager: BatchManager) -> None:

@@ -149,6 +149,42 @@ def test_an_import_error_names_its_file(package: Callable[..., str], source, pat
     assert caught.value.__cause__ is not None
 
 
+@pytest.mark.parametrize(
+    ("source", "line", "hint"),
+    [
+        ("x = 1\n1 / 0", "line 2", "correct the code"),
+        ("import sys\nsys.exit(0)", "line 2", "correct the code"),
+        ("\n\nimport nothing_like_this", "line 3", "install nothing_like_this"),
+        ("def broken(:", "line 1", "correct the code"),
+    ],
+    ids=["raise", "exit", "import", "syntax"],
+)
+def test_an_import_error_names_its_line_and_what_to_do(
+    package: Callable[..., str], source: str, line: str, hint: str
+) -> None:
+    name = package(bad=source)
+    with pytest.raises(DiscoveryError) as caught:
+        Registry().discover(name)
+    assert line in caught.value.message
+    assert hint in caught.value.hint
+    with pytest.raises(DiscoveryError) as absent:
+        Registry().discover(f"{name}.absent")
+    assert "name the package" in absent.value.hint
+
+
+@pytest.mark.parametrize("statement", ["raise TypeError('odd')", "1 / 0", "import sys; sys.exit()"])
+def test_a_processor_whose_init_raises_is_named_with_the_line(
+    package: Callable[..., str], statement: str
+) -> None:
+    source = PROCESSOR.format(name="OrderProcessor")
+    name = package(one=f"{source}\n    def __init__(self):\n        {statement}\n")
+    with pytest.raises(
+        NotAProcessor, match=r"OrderProcessor .*cannot be made: .*line \d"
+    ) as caught:
+        Registry().discover(name)
+    assert "__init__" in caught.value.hint
+
+
 def test_a_package_that_does_not_exist_is_refused() -> None:
     with pytest.raises(DiscoveryError, match=r"Module no\.such\.package .*ModuleNotFoundError"):
         Registry().discover("no.such.package")

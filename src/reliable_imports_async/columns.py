@@ -15,6 +15,7 @@ from typing_extensions import is_typeddict
 from .errors import ColumnsRefused
 from .processors import BaseProcessor, model_of
 from .sources import SourceInfo
+from .wording import counted
 
 SHOWN = 30
 CLOSE = 0.6  # of the letters of two names that are taken for the same
@@ -117,13 +118,15 @@ def _hints(shape: Shape, missing: Sequence[Wanted], info: SourceInfo) -> dict[st
     if missing and (line := _header_line(missing, info.head)):
         above = f"line {line} of the file looks like the header line: delete the lines above it"
         return {"hint": f"{above}."}
-    names = [one.names[0] for one in shape.fields if one.required]
+    count = len(info.columns or ())
+    names = [one.names[0] for one in shape.fields][:count]
+    each = f"with a name for each of the {counted(count, 'field')} of a record"
     rename = "rename the columns in the first line of the file"
     return {
         "hint": f"{rename}, or give the fields an alias (pydantic's validation_alias); if the "
-        f"first line is a record already, pass columns={names!r} with a name for each field.",
+        f"first line is a record already, pass columns={names!r} {each}.",
         "cli_hint": f"{rename}; if that line is a record already, pass --columns "
-        f"{','.join(names)} with a name for each field.",
+        f"{','.join(names)} {each}.",
         "web_hint": f"{rename}; it must hold the names of the columns.",
     }
 

@@ -176,7 +176,8 @@ class DatabaseReadOnly(DatabaseUnavailable):
     def __init__(self, reason: str) -> None:
         super(DatabaseUnavailable, self).__init__(
             f"The database takes no writes: {reason}.",
-            hint="connect to the primary server, or set default_transaction_read_only to off for "
+            hint="connect to the primary server (in a URL with several hosts, set "
+            "target_session_attrs to read-write), or set default_transaction_read_only to off for "
             "the database or the role.",
         )
         self.where = "the database"

@@ -29,6 +29,7 @@ from .errors import (
     ReliableImportsError,
     TransactionEnded,
 )
+from .hints import for_fields, for_message
 from .outcomes import Defer, Failure, FailureKind
 from .safe_text import (
     LONGEST_SECRET,
@@ -310,7 +311,7 @@ def _describe(exc: BaseException, kind: FailureKind, redact: Redact) -> Failure:
         table=named("table_name"),
         column=named("column_name"),
         detail=named("detail", DETAIL_BYTES),
-        hint=_hint(main, message, redact) or named("hint", DETAIL_BYTES),
+        hint=_hint(main, message, redact) or for_fields(fields) or named("hint", DETAIL_BYTES),
         traceback=_traceback(places, redact),
         fields=fields,
     )
@@ -416,38 +417,13 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
 
 
-_HINTS = (
-    (r'syntax error at or near "%"', "placeholders are $1, $2, …, not %s."),
-    (
-        r"invalid input for query argument \$\d+: .*(?:str|expected a date|toordinal|isoformat)",
-        "the column is not text: the processor has to convert the value, or declare a model and "
-        "use the model's value.",
-    ),
-    (
-        r"current transaction is aborted",
-        "the processor caught an earlier SQL error and went on: it has to run that statement "
-        "inside a savepoint (`ctx.savepoint`).",
-    ),
-    (
-        r"another operation is in progress",
-        "the processor has to wait for each statement before the next, and must not start tasks.",
-    ),
-    (
-        r"42501 .*\b(?:reliable_imports|settle_item|import_[a-z_]+)\b",
-        "another role was in force when the item's outcome was stored: RESET ROLE at the end of "
-        "process_item, or grant that role what the library's own role may do in reliable_imports.",
-    ),
-)
-
-
 def _hint(exc: BaseException, message: str, redact: Redact) -> str | None:
     notes = getattr(exc, "__notes__", None)
     if notes:
         return redacted(str(notes[0]), redact, DETAIL_BYTES)
     if isinstance(exc, ReliableImportsError) and exc.web_hint:
         return exc.web_hint  # read in every place: in the words that fit all of them
-    told = f"{_sqlstate(exc) or ''} {message}"
-    return next((hint for pattern, hint in _HINTS if re.search(pattern, told, re.DOTALL)), None)
+    return for_message(f"{_sqlstate(exc) or ''} {message}")
 
 
 Places = tuple[tuple[CodeType, int], ...]

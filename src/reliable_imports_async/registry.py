@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import pkgutil
 import re
+import traceback
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, TypeGuard
@@ -151,11 +152,21 @@ class Registry:
             raise NotAProcessor(f"{_where(processor)} is abstract and cannot be registered.")
         try:
             return processor()
-        except TypeError as exc:
-            raise NotAProcessor(
-                f"{_where(processor)} cannot be made without arguments: {exc}",
-                hint="register an instance: registry.register(YourProcessor(…)).",
-            ) from exc
+        except (Exception, SystemExit) as exc:
+            raise _not_made(processor, exc) from exc
+
+
+def _not_made(processor: type[Any], exc: BaseException) -> NotAProcessor:
+    try:
+        inspect.signature(processor).bind()
+    except (TypeError, ValueError):
+        return NotAProcessor(
+            f"{_where(processor)} cannot be made without arguments: {exc}",
+            hint="register an instance: registry.register(YourProcessor(…)).",
+        )
+    return NotAProcessor(
+        f"{_where(processor)} cannot be made: {_raised(exc)}", hint="correct its __init__."
+    )
 
 
 def _is_an_endpoint(given: object) -> TypeGuard[type[BaseEndpoint] | BaseEndpoint]:
@@ -196,12 +207,29 @@ def _modules(package: str | ModuleType) -> Iterator[ModuleType]:
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as exc:
-        raise DiscoveryError(
-            f"{_place(name)} cannot be imported: {type(exc).__name__}: {exc}",
-            hint="correct the import, or name the package that holds your processors; "
-            "it must be importable from here (is the working directory on sys.path?).",
-        ) from exc
+    except (Exception, SystemExit) as exc:
+        message = f"{_place(name)} cannot be imported: {_raised(exc)}"
+        raise DiscoveryError(message, hint=_import_hint(name, exc)) from exc
+
+
+def _import_hint(name: str, exc: BaseException) -> str:
+    absent = exc.name if isinstance(exc, ModuleNotFoundError) and exc.name else ""
+    if f"{name}.".startswith(f"{absent}.") and absent:
+        return (
+            "name the package that holds your processors; it must be importable from here (is "
+            "the working directory on sys.path?)."
+        )
+    return f"install {absent}, or correct the import." if absent else "correct the code there."
+
+
+def _raised(exc: BaseException) -> str:
+    """An exception with the line of the user's code that raised it."""
+    ours = ("<frozen", __file__, str(importlib.__file__))
+    frames = [
+        one for one in traceback.extract_tb(exc.__traceback__) if not one.filename.startswith(ours)
+    ]
+    at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(exc).__name__}: {exc}{at}"
 
 
 def _refuse(name: str) -> None:

@@ -1,5 +1,7 @@
 """Settings, from arguments or from environment variables that start with RELIABLE_IMPORTS_."""
 
+import difflib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator
@@ -7,12 +9,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .models import LogLevel
 
+PREFIX = "RELIABLE_IMPORTS_"
+
 
 class Settings(BaseSettings):
     """How a manager behaves. Each field is read from RELIABLE_IMPORTS_<FIELD NAME>."""
 
     model_config = SettingsConfigDict(
-        env_prefix="RELIABLE_IMPORTS_",
+        env_prefix=PREFIX,
         frozen=True,
         extra="forbid",
         env_ignore_empty=True,
@@ -156,3 +160,17 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+
+_NO_SETTINGS = ("TRACEBACK", "TEST_DATABASE_URL")  # variables that others read
+
+
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables with our prefix that nothing reads, each with the one that is probably meant."""
+    known = [PREFIX + name for name in (*map(str.upper, Settings.model_fields), *_NO_SETTINGS)]
+    unknown = (name for name in map(str.upper, environment) if name.startswith(PREFIX))
+    return {
+        name: next(iter(difflib.get_close_matches(name, known, 1)), None)
+        for name in sorted(unknown)
+        if name not in known
+    }

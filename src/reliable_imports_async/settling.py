@@ -92,7 +92,7 @@ def _delay(signal: BaseException, item: ImportBatchItem[Any]) -> float:
     if broken or isinstance(after, bool) or not isinstance(after, int | float | Decimal):
         raise ProcessorResultError(
             f"Retry(after={after!r:.100}) is not a number of seconds.",
-            hint="the processor has to name the seconds to wait as a number, or none.",
+            hint="`after` of a Retry has to be a number of seconds, or left out.",
         )
     return float(min(max(0, after), LONGEST_DELAY))
 

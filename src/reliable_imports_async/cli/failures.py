@@ -111,6 +111,12 @@ def _as_library_error(exc: BaseException) -> ReliableImportsError:
         return _usage_error(exc)
     if isinstance(exc, ValidationError) and exc.title == "Settings":
         return UsageRefused(_settings_message(exc), hint="correct the environment variable.")
+    return _unforeseen(exc)
+
+
+def _unforeseen(exc: BaseException) -> ReliableImportsError:
+    if isinstance(exc, OSError) and exc.filename is not None:
+        return UsageRefused(f"{exc.filename} cannot be used: {exc.strerror or exc}.")
     described = f"{type(exc).__name__}: {exc}"
     if is_outage(exc):
         hint = "check that the server runs, then repeat the command; what was committed stays."

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from ..errors import ConfigurationError
 from ..manager import BatchManager
 from ..safe_text import password_of, redactor
-from ..settings import Settings
+from ..settings import Settings, unknown_variables
 from .failures import Stopped, UsageRefused
 from .output import Output
 
@@ -43,6 +43,7 @@ class Invocation:
             concurrency: Items at once.
             discover: False leaves the processors alone: a broken one must not hide what it did.
         """
+        self._note_unknown_variables()
         url = url or self._url_from_file()
         settings = Settings.from_environment(
             database_url=None if url is None else SecretStr(url),
@@ -87,6 +88,11 @@ class Invocation:
             )
         if not typer.confirm(question, err=True):
             raise Stopped("Nothing was changed.")
+
+    def _note_unknown_variables(self) -> None:
+        for name, meant in unknown_variables(os.environ).items():
+            perhaps = f" Perhaps meant: {meant}." if meant else ""
+            self.output.note(f"There is no setting {name}; the variable has no effect.{perhaps}")
 
     def _packages(self) -> tuple[str, ...] | None:
         if self._processors is None:

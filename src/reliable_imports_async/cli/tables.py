@@ -14,6 +14,7 @@ from rich.text import Text
 from .. import exact_json
 from ..models import BatchSummary, ImportBatchItem, ItemStatus, LogEntry, LogLevel
 from ..outcomes import Failure
+from ..safe_text import visible
 from ..triage import ItemEdit
 from ..wording import counted
 from .summaries import STATUS_STYLES
@@ -184,10 +185,12 @@ def _failure(failure: Failure) -> Iterator[RenderableType]:
         (title, "bold"),
         (f"   group {failure.group}", "dim"),
     )
-    yield _indented(Text(plain(failure.message)))
+    if not failure.fields:
+        yield _indented(Text(plain(failure.message)))
     for field in failure.fields:
-        place = field.get("loc", "")
-        yield _indented(Text.assemble((plain(place), "bold"), f": {plain(field.get('msg', ''))}"))
+        place, given = plain(field.get("loc", "")), field.get("input")
+        found = "" if given is None else f"; it is {visible(plain(given))}"
+        yield _indented(Text.assemble((place, "bold"), f": {plain(field.get('msg', ''))}{found}"))
     for label, text in (("Detail", failure.detail), ("Hint", failure.hint)):
         if text and text not in failure.message:
             yield _indented(_labelled(label, text))

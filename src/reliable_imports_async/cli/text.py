@@ -1,5 +1,6 @@
 """Words and numbers as people read them, and foreign text that cannot drive a terminal."""
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -102,9 +103,10 @@ def json_text(value: object, redact: Redact = str) -> str:
 
 
 def pretty_json(value: object) -> str:
-    """JSON over several lines, to be read."""
+    """JSON over several lines, to be read; what cannot be seen stands there as its escape."""
     text = exact_json.write_readable(exact_json.read(json_text(value)), indent=2)
-    return plain(text)
+    shown = (one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
+    return plain("".join(shown))
 
 
 def _sign(found: re.Match[str]) -> str:

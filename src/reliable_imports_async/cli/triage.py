@@ -1,6 +1,7 @@
 """failures, edit, reprocess: from failed records to imported ones."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -261,13 +262,31 @@ async def _export(
         async for chunk in chunks:
             cli.output.write(chunk)
         return
-    if Path(target).exists() and not yes:  # noqa: ASYNC240 - one look, nobody waits for us
+    if Path(target).is_file() and not yes:  # noqa: ASYNC240 - one look, nobody waits for us
         raise UsageRefused(f"{target} exists.", hint="pass --yes to overwrite it.")
-    async with await anyio.open_file(target, "wb") as file:
+    with _writing(target):
+        file = await anyio.open_file(target, "wb")
+    try:
         async for chunk in chunks:
-            await file.write(chunk)
+            with _writing(target):
+                await file.write(chunk)
+    finally:
+        with _writing(target):
+            await file.aclose()
     step = f"reliable-imports reprocess {tail(batch_id)} --from-file {target}{cli.repeated}"
     cli.output.note(f"{target} is written. Correct the records in it, then: {step}")
+
+
+@contextmanager
+def _writing(target: str) -> Iterator[None]:
+    """Tell a file that cannot be written from a database that cannot be reached."""
+    try:
+        yield
+    except OSError as exc:
+        raise UsageRefused(
+            f"{target} cannot be written: {exc.strerror or exc}.",
+            hint="check the folder, its rights and the space on its disk, or name another file.",
+        ) from exc
 
 
 def _kind(target: str, wanted: str | None) -> ExportFormat:
