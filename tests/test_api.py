@@ -173,8 +173,16 @@ async def test_items_are_stored_as_they_were_written(client):
         (b'{"batch_type": "plain", "items": null}', 422, "items"),
         (b'{"batch_type": "plain", "items": [], "proces": false}', 422, "proces"),
         (b'{"batch_type": "plain", "items": [], "process": "later"}', 422, "process"),
-        (b'{"batch_type": "plain", "items": [], "metadata": 1}', 422, "metadata"),
-        (b'{"batch_type": "plain", "items": [], "metadata": {"a": "\\ud800"}}', 422, "metadata"),
+        (
+            b'{"batch_type": "plain", "items": [], "allow_empty": true, "metadata": 1}',
+            422,
+            "metadata",
+        ),
+        (
+            b'{"batch_type": "plain", "items": [], "allow_empty": true, "metadata": {"a": "\\ud800"}}',
+            422,
+            "metadata",
+        ),
         (b'{"batch_type": "\\u0000", "items": []}', 422, "batch_type"),
         (b'{"batch_type": "other", "items": []}', 422, "No processor is registered"),
     ],
@@ -186,7 +194,9 @@ async def test_a_body_that_cannot_be_a_batch_is_refused(client, content, status,
 
 
 async def test_metadata_may_hold_anything_that_json_may(client):
-    body = b'{"batch_type": "plain", "items": [], "metadata": {"a": "x\\u0000y"}, "process": false}'
+    body = (
+        b'{"batch_type": "plain", "items": [{}], "metadata": {"a": "x\\u0000y"}, "process": false}'
+    )
     batch = (await client.post("/api/batches", content=body, headers=JSON)).json()
     assert "x" in (await client.get(batch["links"]["self"])).json()["metadata"]["a"]
 
@@ -378,6 +388,10 @@ async def test_what_is_not_there_is_404(client, method, path):
 async def test_another_method_is_405(client):
     answer = await client.put("/api/batches")
     problem_of(answer, 405)
+    several = await client.request(
+        "OPTIONS", "/api/batches/00000000-0000-7000-8000-000000000000/items/1"
+    )
+    assert several.headers["allow"] == "GET, HEAD, PATCH"
     assert "POST" in answer.headers["allow"] or "GET" in answer.headers["allow"]
 
 
@@ -527,7 +541,7 @@ async def test_hooks_change_refuse_and_log(manager):
         assert problem_of(await client.post("/api/batches", json=body), 422)["detail"] == (
             "at most 3 at once"
         )
-        body = {"batch_type": "customer_data", "items": []}
+        body = {"batch_type": "customer_data", "items": [{}]}
         problem_of(await client.post("/api/batches", json=body, headers={"x-teapot": "1"}), 418)
         problem_of(await client.post("/api/batches", json=body, headers={"x-role": "guest"}), 403)
         own = batch["links"]["self"]

@@ -452,7 +452,7 @@ async def test_a_session_does_not_change_anything_through_the_api(guarded, manag
 
 
 async def test_every_page_but_the_entrance_is_closed(guarded):
-    number = {"batch_id:uuid": "00000000-0000-7000-8000-000000000000", "item_number:int": "1"}
+    number = {"batch_id:uuid": "00000000-0000-7000-8000-000000000000", "item_number:number": "1"}
     for page in PAGES:
         if page.public:
             continue

@@ -44,6 +44,9 @@ class HostileProcessor(BaseProcessor[HostileModel]):
         written = {"note": HARM, HARM: LONG[:20_000]}
         return {"target_table": HARM, "target_id": HARM, "processed_data": written}
 
+    async def check(self, ctx):
+        raise ValueError(f"{HARM} {LONG}")
+
 
 TABLE = (
     "CREATE TABLE allowed (k text PRIMARY KEY); CREATE TABLE hostile (k text REFERENCES allowed)"
@@ -68,14 +71,13 @@ async def hostile(manager, conn):
     await conn.execute(TABLE)
     manager.registry.register(HostileProcessor)
     name = HostileProcessor.batch_type
-    created = await manager.create_batch(
-        name, RECORDS, metadata={HARM: HARM, "long": LONG}, created_by=HARM,
-        expect={"count": 99, "sum": {HARM: 5}},
-    )  # fmt: skip
+    metadata = {HARM: HARM, "long": LONG}
+    created = await manager.create_batch(name, RECORDS, metadata=metadata, created_by=HARM)
     await manager.process_batch(created)
     await manager.update_item_source(created, 1, {"name": HARM, "age": 0}, reason=HARM, actor=HARM)
     child = (await manager.reprocess_batch(created, actor=HARM)).batch_id
-    content = f'"{HARM.replace(chr(34), chr(34) * 2)}",age\n{LONG[:2_000]},\x00\n'.encode()
+    column = HARM.replace('"', '""')
+    content = f'"{column}",name\n{LONG[:2_000]},\x00\n'.encode()
     file = read_file(io.BytesIO(content), name=f"{HARM}.csv")
     waiting = await manager.create_batch(name, file, created_by=HARM)
     paused = await manager.create_batch(name, [{}])

@@ -71,6 +71,7 @@ CASES = [
     (Ordered, {"low": "1", "high": "2"}, {"low": "3", "high": "2"}, "low is above high"),
     (None, {"a": "1"}, {"a": "2"}, None),
     (None, {"a": "1"}, {"a": "1", "b": "2"}, "b: there is no such field"),
+    (None, {"a": "1"}, {"b": "2"}, None),  # nothing names the fields: this one is another record
     (dict[str, int], {"a": "1"}, {"a": "1", "b": "2"}, None),
 ]
 
@@ -131,7 +132,7 @@ async def test_the_command_line_asks_for_force(bare: Command, dsn, batch_id, mon
 async def client(manager: BatchManager):
     api = APIManager(manager, worker=False)
     async with (
-        api.running(),
+        api.running(allow_anonymous=True),
         httpx.AsyncClient(transport=httpx.ASGITransport(api.app), base_url="http://test") as made,
     ):
         yield made
