@@ -173,8 +173,16 @@ async def test_items_are_stored_as_they_were_written(client):
         (b'{"batch_type": "plain", "items": null}', 422, "items"),
         (b'{"batch_type": "plain", "items": [], "proces": false}', 422, "proces"),
         (b'{"batch_type": "plain", "items": [], "process": "later"}', 422, "process"),
-        (b'{"batch_type": "plain", "items": [], "metadata": 1}', 422, "metadata"),
-        (b'{"batch_type": "plain", "items": [], "metadata": {"a": "\\ud800"}}', 422, "metadata"),
+        (
+            b'{"batch_type": "plain", "items": [], "allow_empty": true, "metadata": 1}',
+            422,
+            "metadata",
+        ),
+        (
+            b'{"batch_type": "plain", "items": [], "allow_empty": true, "metadata": {"a": "\\ud800"}}',
+            422,
+            "metadata",
+        ),
         (b'{"batch_type": "\\u0000", "items": []}', 422, "batch_type"),
         (b'{"batch_type": "other", "items": []}', 422, "No processor is registered"),
     ],
@@ -380,6 +388,10 @@ async def test_what_is_not_there_is_404(client, method, path):
 async def test_another_method_is_405(client):
     answer = await client.put("/api/batches")
     problem_of(answer, 405)
+    several = await client.request(
+        "OPTIONS", "/api/batches/00000000-0000-7000-8000-000000000000/items/1"
+    )
+    assert several.headers["allow"] == "GET, HEAD, PATCH"
     assert "POST" in answer.headers["allow"] or "GET" in answer.headers["allow"]
 
 

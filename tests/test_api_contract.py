@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -24,6 +25,7 @@ from reliable_imports_async.api.payloads import CreateBatch
 
 FEW = 8
 EXAMPLES = int(os.environ.get("EXAMPLES", FEW))
+SEED = ("--seed", "1") if EXAMPLES == FEW else ()
 
 
 def _name(operation):
@@ -101,3 +103,19 @@ def test_it_answers_as_described(schema_of_the_api, operation, mode):
         case.call_and_validate(excluded_checks=excluded)
 
     look()
+
+
+@pytest.mark.timeout(60 + 60 * EXAMPLES)
+async def test_all_phases_find_nothing(served, tmp_path):
+    """Examples, every boundary of every parameter, generated requests, and chains of operations."""
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("schemathesis")), "run", f"{served}/openapi.json",
+        "--phases", "examples,coverage,fuzzing,stateful", "--max-examples", str(EXAMPLES),
+        "--generation-database", "none", "--suppress-health-check", "all",
+        "--exclude-checks", "positive_data_acceptance,negative_data_rejection", *SEED,
+        cwd=tmp_path,  # where it would leave a report
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    print(output.decode())

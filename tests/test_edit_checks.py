@@ -71,6 +71,7 @@ CASES = [
     (Ordered, {"low": "1", "high": "2"}, {"low": "3", "high": "2"}, "low is above high"),
     (None, {"a": "1"}, {"a": "2"}, None),
     (None, {"a": "1"}, {"a": "1", "b": "2"}, "b: there is no such field"),
+    (None, {"a": "1"}, {"b": "2"}, None),  # nothing names the fields: this one is another record
     (dict[str, int], {"a": "1"}, {"a": "1", "b": "2"}, None),
 ]
 

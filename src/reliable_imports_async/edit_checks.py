@@ -36,8 +36,12 @@ def check_edit(
     before = item.source_data if isinstance(item.source_data, Mapping) else {}
     changed = {name for name in new_data if name not in before or before[name] != new_data[name]}
     changed |= before.keys() - new_data.keys()
-    known = {*before, *(columns or ())} | (_fields(processor) if processor else set())
-    anything = processor is not None and _takes_any_field(processor)
+    named = {*(columns or ())} | (_fields(processor) if processor else set())
+    known = {*before} | named
+    # Where nothing names the fields, who gives one up may mean another: the record is a new one.
+    anything = (not named and bool(before.keys() - new_data.keys())) or (
+        processor is not None and _takes_any_field(processor)
+    )
     problems = []
     if known and not anything:
         unknown = sorted(new_data.keys() - known)

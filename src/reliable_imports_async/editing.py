@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
+from anyio import to_thread
+
 from . import exact_json
 from .database import Database
 from .errors import BatchNotFound, EditRefused, ItemNotFound
@@ -35,7 +37,7 @@ async def edit_item(
         BatchNotFound, ItemNotFound: There is no such item.
         EditRefused: It has not failed, is being reprocessed, or the new record cannot be stored.
     """
-    text = _storable(new_data, item_number, limits)
+    text = await to_thread.run_sync(_storable, new_data, item_number, limits)
     async with database.connection() as conn, conn.transaction(isolation="read_committed"):
         known = await lineage.share_root(conn, batch_id, ROOT_SECONDS)
         if known and await edits.lock_failed(conn, batch_id, item_number=item_number):

@@ -463,7 +463,7 @@ class EditNotAccepted(ConflictError):
     """
 
     def __init__(self, item_number: int, problems: Sequence[str]) -> None:
-        shown = "; ".join(problems[:10])
+        shown = "; ".join(one[:500] for one in problems[:10])
         super().__init__(
             f"The new record of item {item_number} is not accepted: {shown}.",
             hint="nothing was changed; correct it, or pass force=True to save it all the same.",

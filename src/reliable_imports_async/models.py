@@ -132,6 +132,7 @@ class ImportBatchItem(Generic[T]):
         processed_data: What else the processor reported.
         skip_reason: Why it was skipped.
         reprocessed_by: The batch that tries this record again.
+        is_large: Whether reading the record takes so long that it is done in a thread.
     """
 
     batch_id: UUID
@@ -156,6 +157,7 @@ class ImportBatchItem(Generic[T]):
     reprocessed_by: UUID | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    is_large: bool = field(default=False, repr=False, compare=False)
 
     @classmethod
     def quickly(cls, **fields: Any) -> Self:
@@ -183,7 +185,9 @@ class ImportBatchItem(Generic[T]):
 
     def as_dict(self) -> dict[str, Any]:
         """What is stored, with JSON-ready values; `raw` as base64 in ``raw_base64``."""
-        plain = json_ready(self, "data", "prepared", "final_pass", "source_data", "processed_data")
+        plain = json_ready(
+            self, "data", "prepared", "final_pass", "is_large", "source_data", "processed_data"
+        )
         plain["raw_base64"] = plain.pop("raw")
         # Both come from JSON, and may be large.
         plain |= {"source_data": self.source_data, "processed_data": self.processed_data}

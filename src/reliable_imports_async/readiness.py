@@ -3,11 +3,17 @@
 import inspect
 from typing import Any
 
+from anyio import to_thread
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
 from .context import ImportContext
 from .errors import Rejected
 from .models import ImportBatchItem
 from .outcomes import FailureKind
 from .processors import BaseProcessor, null_values_of
+
+MOST_ERRORS = 100
 
 
 class NotReady(Exception):
@@ -35,7 +41,11 @@ async def make_ready(
     """
     kind = FailureKind.VALIDATION
     try:
-        item = with_data(processor, item) if read is None else read
+        if read is None:
+            read = (
+                await _read_aside(processor, item) if item.is_large else with_data(processor, item)
+            )
+        item = read
         ctx.item = item
         if processor.overrides("validate_item"):
             await _validate(processor, item, ctx)
@@ -45,6 +55,36 @@ async def make_ready(
     except Exception as exc:
         raise NotReady(exc, kind) from exc
     return item
+
+
+async def _read_aside(
+    processor: BaseProcessor[Any], item: ImportBatchItem[Any]
+) -> ImportBatchItem[Any]:
+    def read() -> ImportBatchItem[Any]:
+        try:
+            return with_data(processor, item)
+        except ValidationError as exc:
+            raise shortened(exc) from None
+
+    return await to_thread.run_sync(read)
+
+
+def shortened(exc: ValidationError) -> ValidationError:
+    """A refusal with so many of its errors as anybody will read; there may be 300,000."""
+    if exc.error_count() <= MOST_ERRORS:
+        return exc
+    first = exc.errors(include_url=False)[:MOST_ERRORS]
+    return ValidationError.from_exception_data(
+        exc.title,
+        [
+            InitErrorDetails(
+                type=PydanticCustomError(one["type"], "{said}", {"said": one["msg"]}),
+                loc=one["loc"],
+                input=one["input"],
+            )
+            for one in first
+        ],
+    )
 
 
 def with_data(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> ImportBatchItem[Any]:

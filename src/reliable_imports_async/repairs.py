@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from anyio import to_thread
 from typing_extensions import Unpack
 from uuid_utils.compat import uuid7
 
@@ -284,7 +285,8 @@ class BatchRepairs(BatchQueries):
             if item.status is ItemStatus.FAILED and item.reprocessed_by is None:
                 known = batch.batch_type in self.registry.batch_types
                 processor = self.registry.get(batch.batch_type) if known else None
-                check_edit(item, new_data, batch.source_columns, processor)
+                columns = batch.source_columns
+                await to_thread.run_sync(check_edit, item, new_data, columns, processor)
         await edit_item(
             self._database,
             batch_id,

@@ -14,7 +14,7 @@ LONGEST_REMEMBERED = 8_192  # characters; a longer text is likely to have its va
 
 # Where a statement may begin: at the start, behind a semicolon, a comment or a line's end.
 _PREFILTER = re.compile(
-    r"(?:\A|;|\*/|[\r\n])\s*(?:commit|end|abort|rollback|begin|start|prepare|discard|savepoint"
+    r"(?:(?:\A|;|\*/)\s*|[\r\n][^\S\r\n]*)(?:commit|end|abort|rollback|begin|start|prepare|discard|savepoint"
     r"|release|set|reset|listen|unlisten|load|deallocate|declare|do)\b"
     r"|\b(?:temp|temporary)\b|set_config|advisory|pg_temp|pg_settings|dblink_connect"
     r"|transaction_|u&\"",
@@ -22,15 +22,15 @@ _PREFILTER = re.compile(
 )
 _WORD = r"[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*"
 _TAG = r"\$(?:[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*)?\$"
-_STANDARD = r"'[^']*(?:''[^']*)*'"
-_ESCAPED = r"'[^'\\]*(?:(?:''|\\.)[^'\\]*)*'"
+_STANDARD = r"'[^']*+(?:''[^']*+)*+(?:'|\Z)"
+_ESCAPED = r"'[^'\\]*+(?:(?:''|\\.)[^'\\]*+)*+(?:'|\\?\Z)"  # without an end, it is all that follows
 
 
 def _lexer(string: str) -> re.Pattern[str]:
     """What a text consists of, where a plain string looks like `string`."""
     return re.compile(
         rf"(?P<comment>--[^\r\n]*|/\*)|[eE](?P<escaped>{_ESCAPED})|[bBxX](?P<bits>{_STANDARD})"
-        rf"|[uU]&(?P<unicode>{_STANDARD})|(?P<string>{string})|(?P<name>\"(?:[^\"]|\"\")*\")"
+        rf"|[uU]&(?P<unicode>{_STANDARD})|(?P<string>{string})|(?P<name>\"(?:[^\"]|\"\")*+(?:\"|\Z))"
         rf"|(?P<word>{_WORD})|(?P<tag>{_TAG})|(?P<end>;)|(?P<blank>[ \t\r\n\f\v]+)|(?P<other>.)",
         re.DOTALL,
     )
@@ -153,6 +153,7 @@ def _statements(sql: str, lexer: re.Pattern[str]) -> list[str]:
     statements: list[str] = []
     words: list[str] = []
     depth = 0  # in the body of a routine, whose statements are none of this text's
+    opened = 0  # parentheses
     position = 0
     while (token := lexer.match(sql, position)) is not None:
         position = token.end()
@@ -165,12 +166,13 @@ def _statements(sql: str, lexer: re.Pattern[str]) -> list[str]:
                 words.append("''")
             case "word":
                 words.append(token.group())
-                depth = _depth(words, depth)
+                depth = _depth(words, depth, opened)
             case "end" if depth == 0:
                 statements.append(" ".join(words))
-                words = []
+                words, opened = [], 0
             case "other":
                 words.append(token.group())
+                opened += {"(": 1, ")": -1}.get(token.group(), 0)
             case "name":  # only this one is looked for
                 words.append("pg_temp" if token.group() == '"pg_temp"' else '""')
             case "string" | "escaped" | "bits" | "unicode":
@@ -189,12 +191,11 @@ def _behind(sql: str, position: int) -> int:
     return len(sql) if depth else position
 
 
-def _depth(words: list[str], depth: int) -> int:
+def _depth(words: list[str], depth: int, opened: int) -> int:
     """How deep in BEGIN ATOMIC … END of a routine's body the last word is."""
     word = words[-1].upper()
     if depth:
         return depth + (word == "CASE") - (word == "END")
     if word != "ATOMIC" or len(words) < 2 or words[-2].upper() != "BEGIN":
         return 0
-    opened = words.count("(") > words.count(")")
-    return int(not opened and _ROUTINE.match(" ".join(words[:4])) is not None)
+    return int(opened <= 0 and _ROUTINE.match(" ".join(words[:4])) is not None)

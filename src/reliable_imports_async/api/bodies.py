@@ -10,16 +10,15 @@ import hashlib
 import json
 import re
 from codecs import getincrementaldecoder
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from anyio import to_thread
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from .. import exact_json
+from ..aside import aside
 from ..records import Limits, StoredRecord, from_parsed, unreadable
 from ..sources.json_extent import value_end
 from ..sources.texts import JsonRecords
@@ -28,9 +27,8 @@ from .payloads import CreateBatch
 from .problems import InvalidRequest
 
 Model = TypeVar("Model", bound=BaseModel)
-Result = TypeVar("Result")
 
-IN_LOOP_BYTES = 16_384  # what is read without leaving the event loop
+BLANKS = 16_384  # skipped at once
 BESIDE_BYTES = 1_048_576  # of a new batch's body, beside its items
 MOST_MEMBERS = 100
 MOST_CONTAINERS = 1_000_000  # objects and arrays in items that a hook or `strict` looks at
@@ -66,7 +64,7 @@ class Creation:
             HTTPException: 413, when they hold too many objects.
         """
         size = sum(len(one.text or one.raw or b"") for one in self.records)
-        self.data.items = await _aside(size, lambda: _values(self.records))
+        self.data.items = await aside(size, lambda: _values(self.records))
 
     async def source(self, *, touched: bool) -> JsonRecords:
         """The records to store: as they are written, but for those that a hook has changed.
@@ -77,7 +75,7 @@ class Creation:
         if not touched:
             return JsonRecords(self.records)
         size = sum(len(one.text or one.raw or b"") for one in self.records)
-        return JsonRecords(await _aside(size, self._changed))
+        return JsonRecords(await aside(size, self._changed))
 
     def _changed(self) -> list[StoredRecord | Any]:
         known = [*self.records, *[None] * len(self.data.items or [])]
@@ -94,7 +92,7 @@ async def json_body(request: Request, model: type[Model]) -> Model:
     """
     _require_json(request)
     body = await request.body() or b"{}"
-    return await _aside(len(body), lambda: _model(body, model))
+    return await aside(len(body), lambda: _model(body, model))
 
 
 async def creation_body(request: Request, limits: Limits, most_items: int) -> Creation:
@@ -112,12 +110,7 @@ async def creation_body(request: Request, limits: Limits, most_items: int) -> Cr
     """
     _require_json(request)
     body = await request.body()
-    return await _aside(len(body), lambda: _Reader(body, limits, most_items).creation())
-
-
-async def _aside(size: int, work: Callable[[], Result]) -> Result:
-    """Do some work in a thread, unless it is so little that the thread would cost more."""
-    return work() if size <= IN_LOOP_BYTES else await to_thread.run_sync(work)
+    return await aside(len(body), lambda: _Reader(body, limits, most_items).creation())
 
 
 def _require_json(request: Request) -> None:
@@ -255,7 +248,7 @@ class _Reader:
 
     def _skip(self) -> bytes:
         """Go to the next byte that is not white space; nothing at the end."""
-        while match := _SPACE.match(self._body, self._at, self._at + IN_LOOP_BYTES):
+        while match := _SPACE.match(self._body, self._at, self._at + BLANKS):
             if match.end() == self._at:
                 break
             self._at = match.end()

@@ -48,6 +48,11 @@ HEADERS: Mapping[str, list[dict[str, Any]]] = {
     ],
 }
 FILE = {"type": "string", "format": "binary"}
+TEXT = {"type": "string"}
+# Of a stream of events its readers expect the description of one.
+CONTENTS = {
+    "text/event-stream": {"description": "Events with an `id`, an `event` and JSON `data`."}
+}
 
 Mode = Literal["validation", "serialization"]
 
@@ -185,10 +190,8 @@ def _responses(one: Operation, schemas: _Schemas, *, secured: bool) -> dict[str,
         found[str(status)] = {"description": "Done." if status < 400 else "Not now."}
         if status == 204:
             continue
-        content = (
-            {"schema": schemas.of(model.__name__)} if model else {"schema": {"type": "string"}}
-        )
-        found[str(status)]["content"] = {one.media_type: content}
+        schema = schemas.of(model.__name__) if model else CONTENTS.get(one.media_type, TEXT)
+        found[str(status)]["content"] = {one.media_type: {"schema": schema}}
     refusals = {*one.problems, *((401,) if secured and not one.public else ()), 503}
     for status in sorted(refusals - set(one.answers)):
         found[str(status)] = _problem(PROBLEMS[status], schemas)

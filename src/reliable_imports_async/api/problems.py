@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from ..errors import (
     ConfigurationError,
@@ -84,7 +85,16 @@ class InvalidRequest(Exception):
 async def on_http_exception(request: Request, exc: Exception) -> Response:
     """Answer what Starlette or a hook refused."""
     assert isinstance(exc, HTTPException)  # noqa: S101 - registered for nothing else
+    if exc.status_code == 405:
+        exc.headers = {**(exc.headers or {}), "Allow": ", ".join(_methods(request))}
     return problem(request, exc.status_code, str(exc.detail), headers=exc.headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of a path; each of them has a route of its own, and knows only itself."""
+    routes = [one for one in request.app.routes if isinstance(one, Route)]
+    found = [one.methods or () for one in routes if one.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for methods in found for method in methods})
 
 
 async def on_invalid_request(request: Request, exc: Exception) -> Response:

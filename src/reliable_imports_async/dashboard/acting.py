@@ -45,7 +45,7 @@ async def ask(visit: Visit) -> Response:
     async with visit.call.reading():
         row = await visit.call.batch(action.permission)
         summary = await visit.manager.batch_overview(row.id, causes=group is not None)
-    return render(
+    return await render(
         visit,
         "confirm.html",
         batch=row,
@@ -148,7 +148,7 @@ async def dry_run(visit: Visit) -> Response:
             f"The dry run took longer than {DRY_RUN_SECONDS:.0f} s and was stopped. Start the "
             "import, or try a smaller file.",
         )
-    return render(visit, "dry_run.html", batch=row, result=found, may=await visit.may(row))
+    return await render(visit, "dry_run.html", batch=row, result=found, may=await visit.may(row))
 
 
 def _reason(form: FormData) -> str | None:

@@ -1,5 +1,6 @@
 """Editing the record of a failed item, and trying it again."""
 
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
@@ -70,8 +71,8 @@ async def _form(
     if item.status != ItemStatus.FAILED or item.reprocessed_by is not None:
         raise Refused(409, "Only a failed item that is not being reprocessed can be edited.")
     record = in_order(item.source_data if refused is None else refused, row.source_columns)
-    by_field = text is None and _as_fields(record)
-    return render(
+    by_field = text is None and await to_thread.run_sync(_as_fields, record)
+    return await render(
         visit,
         "edit.html",
         code=200 if error is None else 422,
@@ -80,8 +81,8 @@ async def _form(
         by_field=by_field,
         fields=record if by_field else {},
         may=await visit.may(row),
-        record=text if text is not None else await to_thread.run_sync(json_text, record or {}),
-        wrong=wrong_in(item),
+        record=text if text is not None else partial(json_text, record or {}),
+        wrong=partial(wrong_in, item),
         error=error,
         refused=refused is not None,
     )

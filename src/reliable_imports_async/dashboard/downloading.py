@@ -18,7 +18,7 @@ async def ask(visit: Visit) -> Response:
     async with visit.call.reading():
         row = await visit.call.batch("view")
         summary = await visit.manager.batch_overview(row.id, causes=group is not None)
-    return render(
+    return await render(
         visit,
         "download.html",
         batch=row,

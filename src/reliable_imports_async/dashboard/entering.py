@@ -44,7 +44,7 @@ async def sign_in_page(visit: Visit) -> Response:
     """Ask for an API key."""
     if not visit.signs_in or visit.call.user_id is not None:
         return visit.to("")
-    return render(visit, "sign_in.html", wanted=visit.given("next") or "", wrong=False)
+    return await render(visit, "sign_in.html", wanted=visit.given("next") or "", wrong=False)
 
 
 async def sign_in(visit: Visit) -> Response:
@@ -54,7 +54,7 @@ async def sign_in(visit: Visit) -> Response:
     key = str(form.get("key", "")).strip()
     user = await visit.sign_in(key)
     if user is None:
-        return render(visit, "sign_in.html", code=401, wanted=wanted, wrong=True)
+        return await render(visit, "sign_in.html", code=401, wanted=wanted, wrong=True)
     visit.new_session = await visit.begin_session(user, key)
     return RedirectResponse(_own(visit, wanted), 303, {"Cache-Control": "no-store"})
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,7 @@ async def batches(visit: Visit) -> Response:
     async with visit.call.reading():
         found = await _page_of_batches(visit, status=status, before=before, limit=BATCHES + 1)
         minutes = () if before else await visit.manager.throughput(visible=visible)
-    return render(
+    return await render(
         visit,
         "batches.html",
         batches=found[:BATCHES],
@@ -85,7 +86,7 @@ async def batch(visit: Visit) -> Response:
         groups = summary.groups[:GROUPS]
         family = await _family(visit, row)
         first_items = await _first_items(visit, row)
-        return render(
+        return await render(
             visit,
             "batch.html",
             batch=row,
@@ -98,7 +99,7 @@ async def batch(visit: Visit) -> Response:
             more_groups=len(summary.groups) - len(groups),
             source=await visit.manager.source_details(row.id),
             first_items=first_items,
-            first_rows=as_rows(first_items, row.source_columns),
+            first_rows=partial(as_rows, first_items, row.source_columns),
             logs=await visit.manager.latest_logs(row.id, limit=12),
             canary=_canary(row, summary),
             nothing_to_do=visit.given("nothing") is not None,
@@ -169,7 +170,7 @@ async def items(visit: Visit) -> Response:
         summary = await visit.manager.batch_overview(row.id, causes=group is not None)
         shown = found[:ITEMS]
         messages = await visit.call.without_hidden([one.message for one in shown])
-    return render(
+    return await render(
         visit,
         "items.html",
         batch=row,
@@ -196,16 +197,16 @@ async def item(visit: Visit) -> Response:
         lines = [line async for line in visit.manager.get_logs(row.id, item_number=number)]
         history = await visit.manager.item_history(row.id, number)
         (reason,) = await visit.call.without_hidden([found.skip_reason])
-    return render(
+    return await render(
         visit,
         "item.html",
         batch=row,
         may=await visit.may(row),
         skip_reason=reason,
         item=found,
-        record=in_order(found.source_data, row.source_columns),
-        raw=(found.raw or b"").decode("utf-8", "backslashreplace"),
-        wrong=wrong_in(found),
+        record=partial(in_order, found.source_data, row.source_columns),
+        raw=partial((found.raw or b"").decode, "utf-8", "backslashreplace"),
+        wrong=partial(wrong_in, found),
         lines=lines[:LOGS],
         history=history,
     )
@@ -218,7 +219,7 @@ async def logs(visit: Visit) -> Response:
         before = visit.number("before")
         found = await visit.manager.latest_logs(row.id, before=before, limit=LOGS + 1)
     following = found[LOGS - 1].log_id if len(found) > LOGS else None
-    return render(
+    return await render(
         visit, "logs.html", batch=row, lines=found[:LOGS], next=following, first=before is None
     )
 
@@ -232,7 +233,7 @@ async def batch_types(visit: Visit) -> Response:
             listed = visit.manager.list_batches(batch_type=name, visible=visible, limit=1)
             latest = [one async for one in listed]
             types.append((name, _description(visit, name), _fields(visit, name), latest))
-    return render(visit, "types.html", types=types)
+    return await render(visit, "types.html", types=types)
 
 
 def _fields(visit: Visit, name: str) -> list[str] | None:
@@ -261,7 +262,7 @@ async def batch_type(visit: Visit) -> Response:
         (field, _kind(about), field in required, about.get("description", ""))
         for field, about in (schema or {}).get("properties", {}).items()
     ]
-    return render(
+    return await render(
         visit,
         "type.html",
         name=name,

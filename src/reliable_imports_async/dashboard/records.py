@@ -1,7 +1,7 @@
 """Records as pages show them: fields in the order of the file, what is wrong marked on them."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def wrong_fields(failure: Failure | None, record: Any) -> dict[str, list[str]]:
 
 
 def _by_field(errors: Iterable[Mapping[str, Any]], record: Any) -> dict[str, list[str]]:
-    names = sorted(record, key=len, reverse=True) if isinstance(record, dict) else []
+    names: Collection[str] = record if isinstance(record, dict) else ()
     wrong: dict[str, list[str]] = {}
     for one in errors:
         place, text = str(one.get("loc", "")), str(one.get("msg", ""))
@@ -66,9 +66,10 @@ def _by_field(errors: Iterable[Mapping[str, Any]], record: Any) -> dict[str, lis
     return wrong
 
 
-def _field_at(place: str, names: Iterable[str]) -> str | None:
-    """The field of the record in which a place lies; of names, the longest come first."""
-    return next((one for one in names if place == one or place.startswith(f"{one}.")), None)
+def _field_at(place: str, names: Collection[str]) -> str | None:
+    """The field of the record in which a place lies; of several, the one with the longest name."""
+    ends = [len(place), *(n for n in range(len(place) - 1, -1, -1) if place[n] == ".")]
+    return next((place[:end] for end in ends if place[:end] in names), None)
 
 
 def _named(column: str | None, detail: str | None) -> list[str]:

@@ -1,10 +1,11 @@
 """Templates made into answers, with the headers that keep what they show harmless."""
 
 import http
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlencode
 
+from anyio import to_thread
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
@@ -53,8 +54,17 @@ def query(**values: Any) -> str:
     return f"?{urlencode(given)}" if given else ""
 
 
-def render(visit: Visit, template: str, *, code: int = 200, **values: Any) -> Response:
-    """A page."""
+async def render(visit: Visit, template: str, *, code: int = 200, **values: Any) -> Response:
+    """A page; made in a thread, as what it shows may be large.
+
+    Of a value that is a `partial` its result is shown.
+    """
+    return await to_thread.run_sync(lambda: rendered(visit, template, code, values))
+
+
+def rendered(visit: Visit, template: str, code: int, values: dict[str, Any]) -> Response:
+    """A page, made here and now."""
+    made = {name: one() if isinstance(one, partial) else one for name, one in values.items()}
     text = (
         environment()
         .get_template(template)
@@ -64,7 +74,7 @@ def render(visit: Visit, template: str, *, code: int = 200, **values: Any) -> Re
             user=visit.call.user_id,
             secured=visit.signs_in,
             token=visit.token(),
-            **{"may_create": visit.may_create, **values},
+            **{"may_create": visit.may_create, **made},
         )
     )
     # A lone surrogate in a query or a header has no bytes.
@@ -76,4 +86,5 @@ def error_page(visit: Visit | None, status: int, text: str, hint: str = "") -> R
     if visit is None:
         return HTMLResponse("Something went wrong.", status, HEADERS)
     title = http.HTTPStatus(status).phrase
-    return render(visit, "error.html", code=status, title=title, text=text, hint=hint)
+    values = {"title": title, "text": text, "hint": hint}
+    return rendered(visit, "error.html", status, values)

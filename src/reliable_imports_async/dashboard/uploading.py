@@ -31,7 +31,7 @@ async def _upload_form(
     visit: Visit, batch_type: str | None, error: ReliableImportsError | None, status: int
 ) -> Response:
     names = visit.manager.registry.batch_types
-    return render(
+    return await render(
         visit,
         "upload.html",
         code=status,
@@ -84,7 +84,9 @@ async def corrected_page(visit: Visit) -> Response:
     """Ask for a corrected file of failures."""
     row = await visit.call.batch("reprocess")
     await visit.call.permit(row, "edit")
-    return render(visit, "corrected.html", batch=row, error=None, result=None, encodings=ENCODINGS)
+    return await render(
+        visit, "corrected.html", batch=row, error=None, result=None, encodings=ENCODINGS
+    )
 
 
 async def corrected(visit: Visit) -> Response:
@@ -99,7 +101,7 @@ async def corrected(visit: Visit) -> Response:
                 row.id, _source(visit, form), actor=visit.call.user_id
             )
         except SourceError as exc:
-            return render(
+            return await render(
                 visit,
                 "corrected.html",
                 code=422,
@@ -115,7 +117,7 @@ async def corrected(visit: Visit) -> Response:
     await visit.manager.enqueue_batch(result.batch_id)
     if not result.refused_rows:
         return visit.to(f"/batches/{result.batch_id}")
-    return render(
+    return await render(
         visit, "corrected.html", batch=row, error=None, result=result, encodings=ENCODINGS
     )
 

@@ -46,7 +46,7 @@ _WIDER = {
 
 _CELL = re.compile(rb'[^ ,;\t\r\n"]+')
 _LINE = re.compile(rb"[^\r\n]+")
-_NOT_ASCII = re.compile(rb"[^\r\n\x80-\xff]*+[\x80-\xff][^\r\n]*+")
+_NOT_ASCII = re.compile(rb"(?<![^\r\n])[^\r\n\x80-\xff]*+[\x80-\xff][^\r\n]*+")
 _WORD = re.compile(r"[^\W\d_]+")
 _JOINS = "\u2019'\u00b7\\-\u2010\u2013.&/@\u00aa\u00b0\u00ba\u05f3\u05f4"  # of names
 _SYMBOL = r"(?:[^\w\s\x00-\x7f]|[\xb2\xb3\xb9\xbc-\xbe])"

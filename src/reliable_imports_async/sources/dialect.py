@@ -15,7 +15,7 @@ _SAMPLE_BYTES = 64 * 1024
 _SAMPLE_ROWS = 50
 _MARK = "\ufeff"  # written twice, or by a program that does not know it
 _QUOTED = re.compile(rb'"[^"]*+"')
-_RETURN = re.compile(rb"\r(?!\r*\n)")
+_RETURN = re.compile(rb"(?<!\r)\r++(?!\n)")
 _SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
@@ -53,7 +53,7 @@ def found_newline(sample: bytes) -> bytes:
         return b"\n"
     outside = _QUOTED.sub(b"", sample[:_SAMPLE_BYTES])
     newlines = outside.count(b"\n")
-    return b"\r" if len(_RETURN.findall(outside)) > newlines else b"\n"
+    return b"\r" if sum(map(len, _RETURN.findall(outside))) > newlines else b"\n"
 
 
 def refuse_separator_line(sample: bytes) -> None:

@@ -19,7 +19,7 @@ _SAMPLE_LINES = 20
 _USUAL_LISTS = frozenset(
     {"data", "entries", "hits", "items", "list", "objects", "records", "results", "rows", "value"}
 )
-_LIST = re.compile(rb'"((?:[^"\\]|\\.)*+)"\s*:\s*\[\s*\{')
+_LIST = re.compile(rb'(?<!\\)"((?:[^"\\]|\\.)*+)"\s*:\s*\[\s*\{')
 
 
 def known_format(name: str) -> str:

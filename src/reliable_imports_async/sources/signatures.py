@@ -56,9 +56,10 @@ _BINARY_ONLY = {b"ORC", b"PAR1", b"RIFF", b"LZIP", b"ARROW1", b"FEA1"}  # a head
 _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _TAR_AT, _TAR = 257, b"ustar"
 _MARKUP = re.compile(
-    rb"\s*(?:<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|table|!doctype|\?xml|svg)[\s>/]",
+    rb"\s*+(?:<!--(?:[^-]|-(?!->))*+-->\s*+)*+<(!doctype\s+html|html|head|body|table|!doctype|\?xml|svg)[\s>/]",
     re.DOTALL | re.IGNORECASE,
 )
+_HTML_TAG = re.compile(rb"<html[\s>]|<table[\s>]", re.IGNORECASE)
 _HTML = {b"html", b"head", b"body", b"table"}
 _CONTROLS = bytes(sorted({*range(32), 127} - set(b"\t\n\v\f\r\x1a\x1b")))
 FEW_CONTROLS, CONTROL_SHARE = 16, 0.05
@@ -106,9 +107,7 @@ def refuse_markup(text: bytes) -> None:
     if b"urn:schemas-microsoft-com:office:spreadsheet" in text:
         raise _refused("an Excel workbook (XML Spreadsheet 2003)", _WORKBOOK)
     name = match[1].lower()
-    if name.split()[-1] in _HTML or re.search(
-        rb"<html[\s>]|<table[\s>]", text[:4096], re.IGNORECASE
-    ):
+    if name.split()[-1] in _HTML or _HTML_TAG.search(text[:4096]):
         hint = "a page that asks to sign in, or an error page, is often saved so; download the "
         raise _refused("an HTML page", f"{hint}data itself as CSV or JSON")
     raise _refused("an XML file", "convert its records to CSV or JSON Lines")

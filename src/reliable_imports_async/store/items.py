@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from pydantic_core import to_json
 
 from .. import exact_json
+from ..aside import LARGE, aside
 from ..context import LogLine
 from ..guarded import Connection
 from ..models import ImportBatchItem, ItemStatus
@@ -62,12 +64,18 @@ async def _pending(
         if size > READ_AT_ONCE:
             size = len(text)
             await cancel_shielded_checkpoint()
+        large = len(text) > LARGE
+        if large:
+            data = await aside(len(text), partial(exact_json.read, text))
+        else:
+            data = exact_json.read(text)
         pending.append(
             ImportBatchItem.quickly(
                 batch_id=batch_id,
                 item_number=number,
-                source_data=(data := exact_json.read(text)),
+                source_data=data,
                 data=data,
+                is_large=large,
                 attempts=attempts,
                 root_batch_id=root_batch_id,
                 root_item_number=root or number,
@@ -204,7 +212,7 @@ def stored_status(row: asyncpg.Record | None) -> StoredStatus:
 async def get(conn: Connection, batch_id: UUID, number: int) -> ImportBatchItem[Any] | None:
     """One item with everything stored about it."""
     row = await conn.fetchrow(_SQL["get_item"], batch_id, number)
-    return None if row is None else _item(row)
+    return None if row is None else (await _items([row]))[0]
 
 
 async def page(
@@ -223,7 +231,12 @@ async def page(
         rows = await conn.fetch(_SQL["list_items_by_status"], batch_id, status, after, limit)
     else:
         rows = await conn.fetch(_SQL["list_items"], batch_id, status, group, after, limit)
-    return [_item(row) for row in rows]
+    return await _items(rows)
+
+
+async def _items(rows: Sequence[asyncpg.Record]) -> list[ImportBatchItem[Any]]:
+    size = sum(len(row["source_data"] or "") + len(row["processed_data"] or "") for row in rows)
+    return await aside(size, lambda: [_item(row) for row in rows])
 
 
 async def delete_chunk(conn: Connection, batch_ids: Sequence[UUID], limit: int) -> int:

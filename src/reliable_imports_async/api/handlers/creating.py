@@ -1,5 +1,6 @@
 """New batches, from a JSON body or from an uploaded file."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from ...aside import aside
 from ...endpoints import BaseEndpoint
 from ...errors import IdempotencyConflict
 from ...loading import Created, OnSameFile
@@ -188,7 +190,10 @@ async def _refuse_invalid(call: Call, creation: Creation) -> None:
         if record.reason is not None:
             errors.append({"location": where, "message": record.reason, "type": "unreadable"})
         else:
-            errors += _model_errors(processor, (creation.data.items or [])[index], where)
+            item = (creation.data.items or [])[index]
+            errors += await aside(
+                len(record.text or b""), partial(_model_errors, processor, item, where)
+            )
         if len(errors) >= MAX_ERRORS:
             break
         if index % CHECKED_AT_ONCE == CHECKED_AT_ONCE - 1:

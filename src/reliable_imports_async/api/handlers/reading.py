@@ -103,7 +103,7 @@ async def list_logs(call: Call) -> Response:
         ]
     more = len(found) > size
     page = [line.as_dict() for line in found[:size]]
-    return reply({"logs": page, "next": page[-1]["log_id"] if more else None})
+    return await large_reply({"logs": page, "next": page[-1]["log_id"] if more else None})
 
 
 async def list_batch_types(call: Call) -> Response:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from anyio import to_thread
 from starlette.responses import Response
 
 from ... import exact_json
@@ -57,7 +58,7 @@ async def edit_item(call: Call) -> Response:
     batch = await call.batch("edit")
     number = _number(call)
     stored = (await call.manager.get_item(batch.id, number)).source_data
-    record = exact_json.with_digits_of(body.source_data, stored)
+    record = await to_thread.run_sync(exact_json.with_digits_of, body.source_data, stored)
     await call.manager.update_item_source(
         batch.id, number, record, reason=body.reason, actor=call.user_id, force=body.force
     )
