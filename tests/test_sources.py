@@ -268,6 +268,12 @@ async def test_characters_that_utf_16_does_not_have_fail_alone():
     records = await read(b"\xff\xfe" + good + lone + "5,6\n7".encode("utf-16-le") + b"x")
     assert values(records)[0] == {"a": "1", "b": "2"}
     assert [record.text is None for record in records] == [False, True, False, True]
+    assert reasons(records) == [
+        None,
+        "line 3: a part of it is not valid utf-16",
+        None,
+        "line 5: a part of it is not valid utf-16",
+    ]
 
 
 async def test_nul_and_unlimited_fields():

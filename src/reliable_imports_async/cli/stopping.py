@@ -45,7 +45,8 @@ async def _listen(
             if scope.cancel_called:
                 output.notes.show_cursor()  # a progress bar had hidden it
                 output.note(
-                    "Quit immediately. Another run can take over when the lease has expired."
+                    "Quit immediately. What was running stays pending; a worker, or "
+                    "`reliable-imports process BATCH`, continues it when the lease has expired."
                 )
                 os._exit(STOPPED)
             if announcement:

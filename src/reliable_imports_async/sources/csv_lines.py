@@ -26,11 +26,13 @@ class Dialect:
         delimiter: The character between fields.
         encoding: The codec of its lines, one that extends ASCII.
         newline: What ends a physical line.
+        converted_from: The encoding of the file, where its text was converted to UTF-8 first.
     """
 
     delimiter: str
     encoding: str = UTF_8
     newline: bytes = b"\n"
+    converted_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +186,10 @@ class CsvReader:
         try:
             return (content.decode(self._dialect.encoding), ending), None
         except UnicodeDecodeError as error:
-            problem = (
-                f"line {self.lines.number}: byte {error.start} (0x{content[error.start]:02x}) is "
-                f"not valid {self._dialect.encoding}"
-            )
+            at = f"byte {error.start} (0x{content[error.start]:02x})"
+            if self._dialect.converted_from:  # its bytes were others
+                at = "a part of it"
+            wanted = self._dialect.converted_from or self._dialect.encoding
+            problem = f"line {self.lines.number}: {at} is not valid {wanted}"
             readable = content.decode(self._dialect.encoding, "surrogateescape")
             return (readable, ending), problem

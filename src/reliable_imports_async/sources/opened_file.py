@@ -177,7 +177,8 @@ class OpenedFile:
         width = len(self._options.columns) if self._options.columns else None
         delimiter = self._options.delimiter or ("\t" if kind == "tsv" else None)
         delimiter = delimiter or found_delimiter(text, encoding, newline, width)
-        return Dialect(delimiter, encoding, newline)
+        origin = self._encoding if self._converts else None
+        return Dialect(delimiter, encoding, newline, origin)
 
     def _found_columns(self) -> tuple[tuple[str, ...] | None, int]:
         """The names of the columns, and the physical lines that they take."""
