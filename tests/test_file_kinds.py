@@ -478,6 +478,15 @@ def test_a_column_that_is_missing_is_refused_with_the_likeliest(columns, shown):
     assert "--columns id,name with a name for each of the 2 fields" in caught.value.cli_hint
 
 
+@pytest.mark.parametrize("column", ['{"id": 1}', '[{"id": 1', ' {"id": 1'])
+def test_json_under_a_name_of_csv_is_recognised(column):
+    with pytest.raises(ColumnsRefused) as caught:
+        checked(Person, column, ' "name": "Ann"}')
+    assert "looks like JSON" in caught.value.hint
+    assert "--format jsonl" in caught.value.cli_hint
+    assert "`format`" in caught.value.web_hint
+
+
 def test_columns_that_nothing_takes_are_told():
     assert checked(Person, "id", "name", "phone") == []
     assert checked(Person, "id", "name", "Phone") == [

@@ -276,6 +276,11 @@ async def test_characters_that_utf_16_does_not_have_fail_alone():
     ]
 
 
+async def test_a_name_that_is_not_unicode_can_be_stored():
+    info, _ = await opened(read_file(io.BytesIO(b"a\n1\n"), name="bad\udcffname.csv"))
+    assert info.name == r"bad\udcffname.csv"
+
+
 async def test_nul_and_unlimited_fields():
     long = "x" * 200_000
     records = await read(f'a,b\n1,\0\n2,{long}\n"3","{long}"\n'.encode())

@@ -115,6 +115,13 @@ def _unused(names: str, shape: Shape, unused: Sequence[str], columns: Sequence[s
 
 def _hints(shape: Shape, missing: Sequence[Wanted], info: SourceInfo) -> dict[str, str]:
     """What to do about it, in the words of each place."""
+    if info.columns and info.columns[0].lstrip().startswith(("{", "[")):
+        json = "the file looks like JSON, and was read as CSV because of its name"
+        return {
+            "hint": f"{json}: pass format='jsonl' (a record on each line) or format='json'.",
+            "cli_hint": f"{json}: add --format jsonl (a record on each line) or --format json.",
+            "web_hint": f"{json}: set `format` to jsonl (a record on each line) or to json.",
+        }
     if missing and (line := _header_line(missing, info.head)):
         above = f"line {line} of the file looks like the header line: delete the lines above it"
         return {"hint": f"{above}."}

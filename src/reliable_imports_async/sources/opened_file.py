@@ -71,7 +71,7 @@ class OpenedFile:
             self._converts = self._encoding != UTF_8
             kind = "jsonl" if self._layout == "lines" else "json"
         self.info = SourceInfo(
-            name,
+            name and name.encode("utf-8", "backslashreplace").decode(),  # names are bytes on disk
             file.size,
             file.sha256,
             columns,
