@@ -105,6 +105,7 @@ def values_of(schema, name):
 
 
 def check(answer, what):
+    assert answer.status_code != 401, "nothing is tried where nobody may come in"
     assert answer.status_code < 500, (what, answer.status_code, answer.text[:300])
     if answer.status_code >= 400:
         kind = answer.headers["content-type"]
@@ -295,3 +296,12 @@ async def test_pages(served, page):
     for url in urls:
         answer = await client.get(url)
         assert answer.status_code < 500, (url[:200], answer.text[-500:])
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**31, 2**63, -(2**31) - 1, 10**30])
+async def test_numbers_of_items_that_cannot_be_are_unknown(served, number):
+    client, batch_id = served
+    body = {"item_numbers": [1, number]}
+    answer = await client.post(f"/api/batches/{batch_id}/reprocess", json=body)
+    assert answer.status_code == 409, answer.text
+    assert "has no items" in answer.json()["detail"]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from anyio import to_thread
+
 from .context import ImportContext
 from .database import Database
 from .declared import Upsert, declared_upsert
@@ -50,7 +52,10 @@ class Calls:
         if self._set_wise:
             return (await self.several([item], ctx, limit))[0]
         work = self._processor.process_item(item, ctx)
-        return as_outcome(await limit.run(work, self._item_timeout))
+        result = await limit.run(work, self._item_timeout)
+        if item.is_large:  # what it returns may be as large
+            return await to_thread.run_sync(as_outcome, result)
+        return as_outcome(result)
 
     async def several(
         self, items: Sequence[ImportBatchItem[Any]], ctx: ImportContext, limit: TimeLimit

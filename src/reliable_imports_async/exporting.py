@@ -61,7 +61,7 @@ class FailureExport:
                 yield await to_thread.run_sync(_lines, batch.id, page)
             return
         columns = await self._columns(batch)
-        yield (codecs.BOM_UTF8 if mark else b"") + _header(columns)
+        yield (codecs.BOM_UTF8 if mark else b"") + await to_thread.run_sync(_header, columns)
         async for page in self._pages(batch):
             yield await to_thread.run_sync(_rows, batch.id, columns, page)
 

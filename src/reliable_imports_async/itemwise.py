@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+from anyio import to_thread
+
 from .context import LogLine
 from .errors import TransactionEnded
 from .execution import Executor
@@ -91,7 +93,11 @@ class ItemWise:
             guarded = GuardedConnection(savepoints.conn)
             ctx._enter(guarded, item)  # noqa: SLF001
             try:  # and await it right here: a coroutine in between is paid for by every item
-                outcome = as_outcome(await limit.run(process(item, ctx), timeout))
+                result = await limit.run(process(item, ctx), timeout)
+                if item.is_large:  # what it returns may be as large
+                    outcome = await to_thread.run_sync(as_outcome, result)
+                else:
+                    outcome = as_outcome(result)
                 if not savepoints.conn.is_in_transaction():
                     raise TransactionEnded
                 if guarded.trace:

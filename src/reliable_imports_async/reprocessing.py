@@ -24,6 +24,7 @@ from .store.lineage import EligibleItem
 Transform = Callable[[Any], Mapping[str, Any]]
 
 PAGE = 500
+LARGEST_NUMBER = 2_147_483_647  # of an item
 # Of one batch, not of its reprocessings.
 OWN_OPTIONS = frozenset({"after_create", "canary", "expect", "forgiven", "request_sha256"})
 
@@ -198,7 +199,8 @@ async def _root_numbers(
 ) -> list[int] | None:
     if selection.item_numbers is None:
         return None
-    found = await lineage.root_numbers(conn, batch.id, selection.item_numbers)
+    possible = [one for one in selection.item_numbers if 0 < one <= LARGEST_NUMBER]
+    found = await lineage.root_numbers(conn, batch.id, possible)
     if unknown := sorted(set(selection.item_numbers) - set(found)):
         raise ReprocessRefused(f"Batch {batch.id} has no items {_listed(unknown)}.")
     return list(found.values())
