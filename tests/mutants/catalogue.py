@@ -102,7 +102,7 @@ MUTANTS = (
     Mutant(
         "no reset after a hook",
         "lifecycle.py",
-        "            self._database.note_trace(conn, guarded.left_behind)\n",
+        "            self._database.note_trace(work.conn, guarded.left_behind)\n",
         "",
         ("tests/test_traces.py", "-k", "Start or Complete or Check"),
     ),
