@@ -361,8 +361,8 @@ async def test_a_connection_in_use_is_given_back_while_the_manager_closes(dsn):
 
 
 async def test_code_that_blocks_the_event_loop_is_told_so(manager, caplog, monkeypatch):
-    monkeypatch.setattr("reliable_imports_async.control.BEAT_SECONDS", 0.01)
-    monkeypatch.setattr("reliable_imports_async.control.BLOCKED_SECONDS", 0.05)
+    monkeypatch.setattr("reliable_imports_async.block_watch.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("reliable_imports_async.block_watch.BLOCKED_SECONDS", 0.05)
 
     class BlockingProcessor(BaseProcessor):
         async def process_item(self, item, ctx):
@@ -373,3 +373,4 @@ async def test_code_that_blocks_the_event_loop_is_told_so(manager, caplog, monke
     said = [one.message for one in caplog.records if "event loop was blocked" in one.message]
     assert len(said) == 1
     assert "asyncio.to_thread" in said[0]
+    assert __file__ in said[0], "the line is named"

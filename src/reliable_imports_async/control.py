@@ -12,6 +12,7 @@ import asyncpg
 import stamina
 from pydantic_core import to_json
 
+from . import block_watch
 from .database import STATEMENT_SECONDS, Database
 from .guarded import Connection, PooledConnection
 from .judgement import is_outage
@@ -26,7 +27,6 @@ logger = logging.getLogger("reliable_imports_async")
 R = TypeVar("R")
 
 BEAT_SECONDS = 1.0
-BLOCKED_SECONDS = 1.0  # a heartbeat that is so late says that the event loop was blocked
 LONGEST_WAIT = 2.0
 
 
@@ -109,7 +109,6 @@ class Control:
         self._settings = settings
         self._held: dict[tuple[UUID, int], HeldRange] = {}
         self._watched: dict[UUID, int] = {}
-        self._blocked: set[UUID] = set()  # batches for which that was said
         self._stopped: set[UUID] = set()  # of the watched ones
         self._turn = anyio.Lock()
         self._kept: PooledConnection | None = None
@@ -162,16 +161,14 @@ class Control:
         self._watched[batch_id] = self._watched.get(batch_id, 0) + 1
         try:
             async with self._turn:
-                while True:
-                    began = monotonic()
-                    await anyio.sleep(BEAT_SECONDS)
-                    self._warn_of_block(batch_id, monotonic() - began - BEAT_SECONDS)
-                    await self._beat_once()
+                with block_watch.watching(_report_block):
+                    while True:
+                        await anyio.sleep(BEAT_SECONDS)
+                        await self._beat_once()
         finally:
             self._watched[batch_id] -= 1
             if not self._watched[batch_id]:
                 del self._watched[batch_id]
-                self._blocked.discard(batch_id)
                 self._stopped.discard(batch_id)
             if not self._watched:
                 with anyio.CancelScope(shield=True):
@@ -241,19 +238,6 @@ class Control:
                 return False
             raise
 
-    def _warn_of_block(self, batch_id: UUID, seconds: float) -> None:
-        """Say once for a batch that nothing else could run meanwhile, this heartbeat included."""
-        if seconds < BLOCKED_SECONDS or batch_id in self._blocked:
-            return
-        self._blocked.add(batch_id)
-        logger.warning(
-            "batch %s: the event loop was blocked for %.1f s: other items waited, and leases were "
-            "renewed late. Probably the processor calls something that does not await, such as "
-            "time.sleep or a synchronous client: use `await asyncio.to_thread(…)` or an async one.",
-            batch_id,
-            seconds,
-        )
-
     async def _beat_once(self) -> None:
         held = list(self._held.values())
         began = monotonic()
@@ -286,3 +270,12 @@ class Control:
         fence, not the lease, keeps that correct.
         """
         return (monotonic() if began is None else began) + max(self.lease, BEAT_SECONDS * 1.5)
+
+
+def _report_block(place: str, seconds: float) -> None:
+    logger.warning(
+        "the event loop was blocked for more than %.1f s at %s: other items wait, and leases are "
+        "renewed late. Use `await asyncio.to_thread(…)` there, or an async client.",
+        seconds,
+        place,
+    )

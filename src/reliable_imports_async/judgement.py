@@ -442,7 +442,7 @@ _NOT_THE_USERS = (
 
 
 @lru_cache(maxsize=1024)
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
     """Whether a file may be the user's: not this library's, a driver's or Python's own."""
     if file.startswith(_NOT_THE_USERS):
         return False
@@ -454,7 +454,7 @@ def _user_places(exc: BaseException) -> Places:
     places = tuple(
         (frame.f_code, line)
         for frame, line in traceback.walk_tb(exc.__traceback__)
-        if _is_users(frame.f_code.co_filename)
+        if is_users(frame.f_code.co_filename)
     )
     return places[-FRAMES:]
 
