@@ -263,11 +263,12 @@ class Slots:
     async def _verdict(self, work: Work, session: Session) -> Verdict:
         """Execute an item until its outcome is known, whatever happens to the server."""
         item, prepared = work.item, work.prepared
-        outages = Outages(work.doomed, lambda: self._settled)
+        outages: Outages | None = None
+        hopeless = work.doomed
         while True:
             try:
-                if outages.hopeless is not None:
-                    return await self._executor.give_up(item, outages.hopeless, session)
+                if hopeless is not None:
+                    return await self._executor.give_up(item, hopeless, session)
                 prepared = prepared or await self._executor.prepare(item, work.read)
                 work.read = None  # whatever the processor did to it
                 prepared.ordered = work.held.ordered
@@ -275,7 +276,9 @@ class Slots:
             except Outage as outage:
                 message = outage.failure.message
                 logger.warning("item %s waits: %s", item.item_number, message)
+                outages = outages or Outages(hopeless, lambda: self._settled)
                 outages.add(outage, healthy=await self._control.probe())
+                hopeless = outages.hopeless
                 if outages.stuck:
                     self._streak.halt(f"the server refuses everything, for now: {message[:300]}")
                 if not outage.lost:
