@@ -5,7 +5,6 @@ changes nothing but what somebody changed.
 """
 
 import json
-import re
 import secrets
 from collections.abc import Mapping
 from decimal import Decimal
@@ -13,9 +12,6 @@ from typing import Any, Self
 
 from pydantic_core import from_json, to_json
 
-# Behind what can stand in front of a value. Text inside a string may match too: that costs time,
-# nothing else.
-_FRACTION = re.compile(r"(?:\A|[:\[,])\s?-?\d++[.eE]")
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _MARK = f"number {secrets.token_hex(16)} "  # no text of anybody has it
 
@@ -46,7 +42,19 @@ def read(text: str) -> Any:
 
     A number that float would write differently becomes an `ExactFloat`.
     """
-    return _DECODER.decode(text) if _FRACTION.search(text) else from_json(text)
+    value = from_json(text)
+    return _DECODER.decode(text) if _holds_float(value) else value
+
+
+def _holds_float(value: object) -> bool:
+    kind = type(value)
+    if kind is not dict and kind is not list:
+        return kind is float
+    inner: Any = value.values() if isinstance(value, dict) else value
+    kinds = set(map(type, inner))
+    if float in kinds:
+        return True
+    return (dict in kinds or list in kinds) and any(map(_holds_float, inner))
 
 
 def read_unchecked(text: str) -> Any:

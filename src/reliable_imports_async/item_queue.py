@@ -129,6 +129,10 @@ class OrderedBelt(Belt):
 
     def _next(self, most: int, owner: object) -> list[Work]:
         lanes, works, taken = self._lanes, self._works, list[Work]()
+        if not lanes.used:
+            taken = [works.popleft() for _ in range(min(most, len(works)))]
+            self._passed(len(taken))
+            return taken
         freed, before = lanes.freed, len(works)
         while (freed or works) and len(taken) < most:
             work = (freed or works).popleft()
@@ -201,7 +205,7 @@ class Queue:
 
     def release(self, works: Sequence[Work]) -> None:
         """A slot is done with what it took: later items of the same keys may follow."""
-        if isinstance(self.ready, OrderedBelt):
+        if self.lanes.used and isinstance(self.ready, OrderedBelt):
             self.ready.release(works)
 
     def give_up(self, work: Work) -> None:

@@ -104,6 +104,7 @@ class Lanes:
         clock: Counts the closing of keys.
         parked: How many items wait here for an earlier one.
         freed: Parked ones that could go on.
+        used: Whether any item has had a key.
     """
 
     def __init__(self) -> None:
@@ -112,12 +113,14 @@ class Lanes:
         self.freed: deque[Work] = deque()
         self._lanes: dict[str, Lane] = {}
         self._closed: dict[str, Closed] = {}
+        self.used = False
 
     def enter(self, works: Sequence[Work]) -> list[Work]:
         """Give each item its place behind earlier ones; those that have one, without the others."""
         return [work for work in works if not work.keys or self._enter(work)]
 
     def _enter(self, work: Work) -> bool:
+        self.used = True
         blocked = work.held.claimed.blocked
         if (blocked and work.number in blocked) or (self._closed and self._is_closed(work)):
             work.place = LEFT
@@ -183,6 +186,7 @@ class Lanes:
 
     def close(self, work: Work) -> None:
         """Leave later items of the keys of one that has not had its end here."""
+        self.used = True
         open_ends = [work]
         while open_ends:
             first = open_ends.pop()

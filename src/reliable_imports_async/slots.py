@@ -209,7 +209,8 @@ class Slots:
                 await self.run_alone(work, session)
             if not work.settled:
                 unsettled |= dict.fromkeys(work.keys, work.held)
-        self._settled += sum(_succeeded(verdict) for verdict in verdicts.values())
+        if verdicts:
+            self._settled += sum(map(_succeeded, verdicts.values()))
         if self._streak.reason is not None:
             await pause(self._batch, self._control, self._streak.reason)
 
