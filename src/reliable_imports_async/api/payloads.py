@@ -49,7 +49,7 @@ OUTSTANDING = (
     "Records of the whole lineage that failed, or were left pending by a cancelled batch, and that "
     "no batch has completed since."
 )
-LARGEST_LOG_ID = 9_223_372_036_854_775_807
+LARGEST_LOG_ID = 2**53 - 1  # larger numbers are rounded by many readers of JSON, also in our schema
 
 
 class Payload(BaseModel):
