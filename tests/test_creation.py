@@ -111,6 +111,15 @@ async def test_creation_joins_the_callers_transaction(notes, conn):
     assert (await notes.process_batch(batch_id)).ok
 
 
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_batch_that_was_only_stored_is_enqueued_under_its_key(notes, conn, before):
+    async def create(enqueue):
+        return await notes.create_batch("note", [{"n": 1}], idempotency_key="k", enqueue=enqueue)
+
+    assert await create(before) == await create(True)
+    assert await conn.fetchval("SELECT count(*) FROM pgqueuer") == 1
+
+
 async def test_an_idempotency_key_belongs_to_its_creator_and_content(notes, conn):
     async def create(records, who="ann"):
         return await notes.create_batch("note", records, created_by=who, idempotency_key="k")

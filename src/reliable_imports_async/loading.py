@@ -174,7 +174,7 @@ async def _insert_and_enqueue(
     *,
     outside: Database | None = None,
 ) -> Created:
-    """The batch and, if asked for, its jobs; those of a replayed request are there already.
+    """The batch and, if asked for, its jobs.
 
     An earlier batch that is returned instead is enqueued as well, but not for a caller who may not
     see everything: who asks in whose name decides whether that caller may start it.
@@ -183,7 +183,7 @@ async def _insert_and_enqueue(
     is_new = created.batch_id == new.id
     if is_new and request.on_created is not None:
         await request.on_created(conn, new.id)
-    elif request.enqueue and not created.replayed and (is_new or request.visible is None):
+    elif request.enqueue and (is_new or request.visible is None):
         await queueing.enqueue(conn, created.batch_id)
     return created
 
