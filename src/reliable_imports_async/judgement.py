@@ -459,11 +459,6 @@ def _user_places(exc: BaseException) -> Places:
     return places[-FRAMES:]
 
 
-def user_frames(exc: BaseException, redact: Redact = redact_patterns) -> str | None:
-    """The frames of the traceback that are neither this library's, a driver's nor Python's own."""
-    return _traceback(_user_places(exc), redact)
-
-
 def _traceback(places: Places, redact: Redact) -> str | None:
     return redacted(_quoted(places), redact, TRACEBACK_BYTES) if places else None
 
