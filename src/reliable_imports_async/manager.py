@@ -37,6 +37,7 @@ from .runner.outbox import HELD, Outbox
 from .runner.process import Processing, refuse_stopped
 from .settings import Settings
 from .store import batches, enqueue, logs
+from .store.outbox import OutboxHook
 from .store.visibility import Visibility
 from .web.http.browser_sessions import BrowserSessions
 from .workers.jobs import BatchJobs
@@ -462,8 +463,7 @@ class BatchManager(BatchRepairs):
         """What every process that works on a batch of this type must know."""
         require_names("create_batch", given, BatchOptions)
         stored = stored_options(self.registry.get(batch_type), given)
-        endpoint = self.registry.endpoint(batch_type)
-        announced = endpoint.overrides("after_batch_complete")
+        announced = OutboxHook.ENDPOINT_AFTER_COMPLETE in self.registry.hooks(batch_type)
         return stored | ({"announce": True} if announced else {}) | ({HELD: True} if held else {})
 
     @property
