@@ -6,6 +6,7 @@ import sys
 from uuid import uuid4
 
 import asyncpg
+import pytest
 
 from reliable_imports_async import BatchManager, FailureKind, suspects
 from reliable_imports_async.store import ranges
@@ -34,6 +35,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 async def test_an_item_that_kills_its_process_costs_three_crashes(dsn, conn):
     await conn.execute(LEDGER)
     async with BatchManager(dsn) as manager:
