@@ -6,7 +6,7 @@ import pytest
 
 from reliable_imports_async import BaseEndpoint, BatchManager, EndpointContext, Visible
 from reliable_imports_async.errors import DuplicateBatchType, NotAnEndpoint
-from reliable_imports_async.registry import Registry
+from reliable_imports_async.processors.registry import Registry
 
 from .trying import LEDGER, insert, processor, records
 

@@ -20,7 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from reliable_imports_async import BatchManager, BatchSummary, ReliableImportsError, read_file
-from reliable_imports_async.embedded import EmbeddedServer, is_embedded_url, parse_embedded_url
+from reliable_imports_async.database.embedded import (
+    EmbeddedServer,
+    is_embedded_url,
+    parse_embedded_url,
+)
 
 from .check import compare
 

@@ -16,7 +16,7 @@ import asyncpg
 import uvloop
 
 from reliable_imports_async import BatchManager, BatchSummary, ReliableImportsError, read_file
-from reliable_imports_async.embedded import is_embedded_url
+from reliable_imports_async.database.embedded import is_embedded_url
 
 from .demo import DATA, EMBEDDED, JANUARY, SCHEMA, connect
 

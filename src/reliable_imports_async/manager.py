@@ -8,37 +8,39 @@ from uuid import UUID
 import asyncpg
 from typing_extensions import Unpack
 
-from . import loading, only_one, queueing, schema
-from .batch_options import (
+from .cancellation import in_child_task
+from .database import migrations
+from .database.guard import Connection
+from .database.pool import Database
+from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
+from .loading import create
+from .loading.binary_copy import Progress
+from .loading.create import Created, OnSameFile, Request
+from .loading.options import (
     BatchOptions,
     ProcessOptions,
     ThresholdOptions,
     require_names,
     stored_options,
 )
-from .canary import Continuation
-from .context import LogBuffer
-from .copying import Progress
-from .database import Database
-from .errors import BatchNotFound, ConfigurationError, WrongBatchStatus
-from .guarded import Connection
-from .jobs import BatchJobs
-from .lifecycle import in_child_task
-from .loading import Created, OnSameFile, Request
+from .loading.sources import Source, as_source, read_file
+from .log_buffer import LogBuffer
 from .models import BatchStatus, BatchSummary, ImportBatch, LogLevel
-from .outbox import HELD, Outbox
-from .processing import Processing, refuse_stopped
-from .processors import check_commit_interval
-from .purging import purge_batch, purge_finished
-from .registry import Registry
+from .processors.processor import check_commit_interval
+from .processors.registry import Registry
+from .repair.purge import purge_batch, purge_finished
+from .repair.reprocess import Continuation
 from .repairs import BatchRepairs
-from .sessions import BrowserSessions
+from .runner import exclusive
+from .runner.dry_run_report import DryRun
+from .runner.outbox import HELD, Outbox
+from .runner.process import Processing, refuse_stopped
 from .settings import Settings
-from .sources import Source, as_source, read_file
-from .store import batches, logs
-from .tallying import DryRun
-from .visibility import Visibility
-from .workers import Worker
+from .store import batches, enqueue, logs
+from .store.visibility import Visibility
+from .web.http.browser_sessions import BrowserSessions
+from .workers.jobs import BatchJobs
+from .workers.worker import Worker
 
 READ_OPTIONS = (
     "name", "format", "delimiter", "encoding", "columns", "max_output_bytes", "max_ratio",
@@ -108,8 +110,8 @@ class BatchManager(BatchRepairs):
         try:
             async with self._database.connection(seconds=None) as conn:
                 if self._database.embedded:  # made by us, so migrated by us
-                    await schema.migrate(conn)
-                await schema.verify(conn)
+                    await migrations.migrate(conn)
+                await migrations.verify(conn)
             for package in self.settings.processors:
                 self.registry.discover(package)
         except BaseException:
@@ -135,7 +137,7 @@ class BatchManager(BatchRepairs):
             await self._database.open()
         try:
             async with self._database.connection(seconds=None) as conn:
-                return await schema.migrate(conn)
+                return await migrations.migrate(conn)
         finally:
             if opened_here:
                 await self._database.close()
@@ -230,7 +232,7 @@ class BatchManager(BatchRepairs):
         )
         await self._refuse_another(batch_type, connection, asked=enqueue)
         to, source = (self._database, connection), as_source(items)
-        return await loading.load(*to, source, request, self._limits, progress)
+        return await create.load(*to, source, request, self._limits, progress)
 
     async def find_replayed(
         self, created_by: str | None, idempotency_key: str
@@ -318,7 +320,7 @@ class BatchManager(BatchRepairs):
             batch = await batches.get(conn, batch_id)
             if batch is not None and batch.status is BatchStatus.PENDING:
                 await self._refuse_another(batch.batch_type, conn)
-            enqueued = await queueing.enqueue(conn, batch_id)
+            enqueued = await enqueue.enqueue(conn, batch_id)
             batch = await batches.get(conn, batch_id)
         if batch is None:
             raise BatchNotFound(batch_id)
@@ -366,9 +368,7 @@ class BatchManager(BatchRepairs):
 
         async def resume(conn: Connection) -> bool:
             enqueued = await batches.resume(conn, batch_id)
-            return enqueued is False or (
-                enqueued is True and await queueing.enqueue(conn, batch_id)
-            )
+            return enqueued is False or (enqueued is True and await enqueue.enqueue(conn, batch_id))
 
         await self._change(batch_id, resume, "resumed", actor, reason)
 
@@ -447,14 +447,14 @@ class BatchManager(BatchRepairs):
             SchemaError: The database needs `migrate`.
         """
         async with self._database.connection(seconds=self.settings.connect_timeout) as conn:
-            await schema.verify(conn)
-        return schema.migrations()[-1].name
+            await migrations.verify(conn)
+        return migrations.migrations()[-1].name
 
     async def _refuse_another(
         self, batch_type: str, conn: Connection | None = None, *, asked: bool = True
     ) -> None:
         if asked:
-            await only_one.refuse(self._database, self.registry, batch_type, conn)
+            await exclusive.refuse(self._database, self.registry, batch_type, conn)
 
     def _options(
         self, batch_type: str, given: BatchOptions, *, held: bool = False

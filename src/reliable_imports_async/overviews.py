@@ -3,12 +3,20 @@
 from dataclasses import replace
 from uuid import UUID
 
-from .database import Database
+from .database.pool import Database
 from .errors import BatchNotFound
-from .glances import GroupGlance, ItemPreview, LogPreview, Minute, SourceDetails, Tick
-from .models import BatchSummary, ItemStatus
-from .store import overviews, summaries
-from .visibility import Visibility
+from .models import (
+    BatchSummary,
+    GroupGlance,
+    ItemPreview,
+    ItemStatus,
+    LogPreview,
+    Minute,
+    SourceDetails,
+    Tick,
+)
+from .store import previews, summaries
+from .store.visibility import Visibility
 
 TIMELINE_SAMPLE = 480
 VALUES_SAMPLE = 500
@@ -43,13 +51,13 @@ class BatchOverviews:
             visible: Which batches count; None for all.
         """
         async with self._database.connection() as conn:
-            return tuple(await overviews.throughput(conn, minutes, visible))
+            return tuple(await previews.throughput(conn, minutes, visible))
 
     async def timeline(self, batch_id: UUID, total_items: int) -> tuple[tuple[Tick, ...], int]:
         """When items of a batch were settled: every n-th of them, and n."""
         step = max(1, -(-total_items // TIMELINE_SAMPLE))
         async with self._database.connection() as conn:
-            return tuple(await overviews.timeline(conn, batch_id, total_items, step)), step
+            return tuple(await previews.timeline(conn, batch_id, total_items, step)), step
 
     async def item_previews(
         self,
@@ -69,7 +77,7 @@ class BatchOverviews:
             limit: At most so many.
         """
         async with self._database.connection() as conn:
-            found = await overviews.previews(
+            found = await previews.previews(
                 conn, batch_id, status=status, group=group, after=after, limit=limit
             )
         return tuple(found)
@@ -84,12 +92,12 @@ class BatchOverviews:
             sampled: Among how many items to look for values; 0 for none.
         """
         async with self._database.connection() as conn:
-            return await overviews.group_glance(conn, batch_id, group, sampled, shown)
+            return await previews.group_glance(conn, batch_id, group, sampled, shown)
 
     async def source_details(self, batch_id: UUID) -> SourceDetails:
         """What is known about a batch's file; raises `BatchNotFound`."""
         async with self._database.connection() as conn:
-            found = await overviews.source(conn, batch_id)
+            found = await previews.source(conn, batch_id)
         if found is None:
             raise BatchNotFound(batch_id)
         return found
@@ -104,4 +112,4 @@ class BatchOverviews:
             limit: At most so many.
         """
         async with self._database.connection() as conn:
-            return tuple(await overviews.latest_logs(conn, batch_id, before, limit))
+            return tuple(await previews.latest_logs(conn, batch_id, before, limit))

@@ -6,9 +6,8 @@ from uuid import UUID
 
 import anyio
 
-from .database import Database, PoolUse
+from .database.pool import Database, PoolUse
 from .errors import BatchNotFound, ItemNotFound
-from .exporting import ExportFormat, FailureExport
 from .models import (
     BatchStatus,
     BatchSummary,
@@ -20,11 +19,12 @@ from .models import (
     LogEntry,
     LogLevel,
 )
-from .only_one import running
 from .overviews import BatchOverviews
-from .store import batches, item_keys, items, lineage, logs, metrics, summaries
+from .repair.export import ExportFormat, FailureExport
+from .runner.exclusive import running
+from .store import batches, item_keys, items, logs, metrics, reprocessing, summaries
 from .store.metrics import Measurements
-from .visibility import Visibility, Visible
+from .store.visibility import Visibility, Visible
 
 PAGE = 500
 WATCH_SECONDS = 0.5
@@ -144,7 +144,7 @@ class BatchQueries(BatchOverviews):
         """
         root = (await self.get_batch(batch_id)).root_batch_id
         async with self._database.connection() as conn:
-            return await lineage.unreadable(conn, root)
+            return await reprocessing.unreadable(conn, root)
 
     async def measure(
         self, bounds: Sequence[float], *, visible: Visibility | None = None

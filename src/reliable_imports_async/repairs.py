@@ -10,21 +10,26 @@ from anyio import to_thread
 from typing_extensions import Unpack
 from uuid_utils.compat import uuid7
 
-from .batch_options import ThresholdOptions, require_names
-from .canary import Canary, Continuation, rest_of, stopped_by
-from .corrections import create_corrected
-from .edit_checks import check_edit
-from .editing import Change, edit_item, edit_items
-from .models import BatchStatus, BatchSummary, ItemStatus
+from .loading.options import ThresholdOptions, require_names
+from .loading.records import Limits
+from .loading.sources import Source, read_file
+from .models import BatchStatus, BatchSummary, CorrectedFile, ItemEdit, ItemStatus, Reprocessing
+from .processors.registry import Registry
+from .processors.thresholds import Thresholds
 from .queries import BatchQueries
-from .records import Limits
-from .registry import Registry
-from .reprocessing import Selection, Transform, create_child
+from .repair.corrections import create_corrected
+from .repair.edits import Change, check_edit, edit_item, edit_items
+from .repair.reprocess import (
+    Canary,
+    Continuation,
+    Selection,
+    Transform,
+    create_child,
+    rest_of,
+    stopped_by,
+)
 from .settings import Settings
-from .sources import Source, read_file
-from .stopping import Thresholds
-from .store import batches, edits
-from .triage import CorrectedFile, ItemEdit, Reprocessing
+from .store import batches, repairs
 
 
 class BatchRepairs(BatchQueries):
@@ -334,7 +339,7 @@ class BatchRepairs(BatchQueries):
     async def item_history(self, batch_id: UUID, item_number: int) -> tuple[ItemEdit, ...]:
         """Who has changed the record of an item, what and when; oldest first."""
         async with self._database.connection() as conn:
-            return await edits.history(conn, batch_id, item_number)
+            return await repairs.history(conn, batch_id, item_number)
 
     @property
     def _limits(self) -> Limits:

@@ -1,0 +1,148 @@
+"""BaseEndpoint: what an application adds to the REST API of one batch type; all of it optional."""
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
+
+from ..errors import NotAnEndpoint
+from ..log_buffer import LEVELS, LogBuffer
+from ..models import BatchSummary, ImportBatch, LogLevel
+
+if TYPE_CHECKING:  # the engine runs without the web framework
+    from starlette.requests import Request
+    from starlette.routing import BaseRoute
+
+    from ..manager import BatchManager
+
+logger = logging.getLogger("reliable_imports_async")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointContext:
+    """What a hook is handed: who asks, with which request, and the manager.
+
+    Attributes:
+        manager: The manager behind the API.
+        user_id: Who asks; in `after_batch_complete` who created the batch. None is anonymous.
+        request: The Starlette request; None where there is none (`after_batch_complete`).
+        headers: The request's headers; empty without a request.
+        log: The lines logged so far; they are stored with the batch once it is known.
+    """
+
+    manager: "BatchManager"
+    user_id: str | None = None
+    request: "Request | None" = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    log: LogBuffer = field(default_factory=LogBuffer)
+
+    def debug(self, message: str, **details: Any) -> None:
+        """Log a line at level debug."""
+        self._add(LogLevel.DEBUG, message, details)
+
+    def info(self, message: str, **details: Any) -> None:
+        """Log a line at level info."""
+        self._add(LogLevel.INFO, message, details)
+
+    def warning(self, message: str, **details: Any) -> None:
+        """Log a line at level warning."""
+        self._add(LogLevel.WARNING, message, details)
+
+    def error(self, message: str, **details: Any) -> None:
+        """Log a line at level error."""
+        self._add(LogLevel.ERROR, message, details)
+
+    def _add(self, level: LogLevel, message: str, details: Mapping[str, Any]) -> None:
+        self.log.add(level, message, details)
+        logger.log(LEVELS[level], "%s", self.log.redact(message))
+
+
+class BaseEndpoint:
+    """Hooks of the REST API for one batch type.
+
+    ``class CustomerDataEndpoint(BaseEndpoint)`` belongs to batch type ``customer_data``. Every
+    method is optional, and may be ``def`` or ``async def``. A hook refuses by raising ValueError
+    (answered with 422 and its message) or Starlette's HTTPException (answered as it says).
+
+    Attributes:
+        batch_type: The batch type; derived from the class name when empty.
+    """
+
+    batch_type: ClassVar[str] = ""
+
+    def authorize(self, ctx: EndpointContext, action: str, batch: ImportBatch | None) -> Any:
+        """Whether the caller may do this; a falsy answer is 403.
+
+        Args:
+            action: "create", "view", "process", "reprocess", "pause", "resume", "cancel" or "edit".
+                Whatever changes records is "edit"; a corrected file is "reprocess" as well.
+            batch: The batch in question; None for "create", which includes that it is processed.
+        """
+        return True
+
+    def visible_batches(self, ctx: EndpointContext) -> Any:
+        """Which batches of this type the caller may see: True all, False none, or `Visible`.
+
+        What is not visible is left out of lists, answered with 404 when asked for by id, and not
+        taken for the same file. Reprocessings are visible with the root of their lineage.
+        """
+        return True
+
+    def before_create_batch(self, request_data: Any, ctx: EndpointContext) -> Any:
+        """Check, change or refuse a batch before it is created.
+
+        For an upload it runs before the body is read, and `request_data.items` is None.
+
+        Args:
+            request_data: Has `batch_type`, `items`, `metadata`, `process` and `strict`, which may
+                be changed; or return another object of its kind.
+        """
+        return None
+
+    def after_create_batch(self, batch_id: UUID, request_data: Any, ctx: EndpointContext) -> Any:
+        """Run after the batch was created, before it is processed."""
+        return None
+
+    def before_process(self, batch_id: UUID, ctx: EndpointContext) -> Any:
+        """Check or refuse before a batch is processed or reprocessed on request."""
+        return None
+
+    def after_batch_complete(
+        self, batch_id: UUID, summary: BatchSummary, ctx: EndpointContext
+    ) -> Any:
+        """Run after the batch has finished, at least once, in whatever process finished it.
+
+        `ctx.request` is None and `ctx.user_id` who created the batch. What it raises is logged.
+        """
+        return None
+
+    def extra_routes(self) -> "Sequence[BaseRoute]":
+        """Starlette routes of the application's own, served below the API."""
+        return ()
+
+    @classmethod
+    def overrides(cls, hook: str) -> bool:
+        """Whether a subclass defines this hook."""
+        return getattr(cls, hook) is not getattr(BaseEndpoint, hook)
+
+
+def check_endpoint(cls: type[Any]) -> None:
+    """Refuse a class that could not serve as an endpoint.
+
+    Raises:
+        NotAnEndpoint: It is no subclass of BaseEndpoint, or has a malformed hook.
+    """
+    where = f"{cls.__module__}.{cls.__qualname__}"
+    if not issubclass(cls, BaseEndpoint):
+        raise NotAnEndpoint(f"{where} is not an endpoint.", hint="subclass BaseEndpoint.")
+    if inspect.iscoroutinefunction(cls.extra_routes):
+        raise NotAnEndpoint(
+            f"{where}.extra_routes must be a plain method.", hint="return a list of routes."
+        )
+
+
+async def answer(result: Any) -> Any:
+    """What a hook returned, awaited when it is async."""
+    return await result if inspect.isawaitable(result) else result
