@@ -24,7 +24,7 @@ from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 
 from reliable_imports_async import BatchManager, Settings, read_file
-from reliable_imports_async.embedded import EmbeddedServer
+from reliable_imports_async.database.embedded import EmbeddedServer
 
 from . import shop
 
