@@ -93,6 +93,7 @@ from .store import (
     summaries,
 )
 from .store.metrics import Measurements
+from .store.outbox import OutboxHook
 from .store.visibility import Visibility, Visible
 from .web.http.browser_sessions import BrowserSessions
 from .workers.jobs import BatchJobs
@@ -1218,7 +1219,7 @@ class BatchManager:
     ) -> dict[str, Any]:
         """The options of a new batch, for every process that works on it."""
         options = stored_options(self.registry.get(batch_type), given)
-        if self.registry.endpoint(batch_type).overrides("after_batch_complete"):
+        if OutboxHook.ENDPOINT_AFTER_COMPLETE in self.registry.hooks(batch_type):
             options["announce"] = True
         if after_create is not None:
             options[HELD] = True

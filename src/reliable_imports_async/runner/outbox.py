@@ -9,8 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import anyio
@@ -23,17 +22,13 @@ from ..database.pool import Database
 from ..errors import QueueMissing
 from ..failures import describe, is_outage
 from ..log_buffer import LogBuffer
-from ..models import BatchSummary, ImportBatch, LogLevel
+from ..models import ImportBatch, LogLevel
 from ..outcomes import FailureKind
-from ..processors.context import ImportContext
+from ..processors.hooks import HookCall
 from ..processors.registry import Registry
 from ..settings import Settings
 from ..store import batches, enqueue, logs, outbox, summaries
 from ..store.outbox import OutboxHook
-from ..web.endpoints import EndpointContext, answer
-
-if TYPE_CHECKING:
-    from ..manager import BatchManager
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -55,7 +50,7 @@ class Outbox:
     """Runs the hooks that the outbox promises, each in one process at a time."""
 
     def __init__(
-        self, manager: "BatchManager", database: Database, settings: Settings, registry: Registry
+        self, manager: object, database: Database, settings: Settings, registry: Registry
     ) -> None:
         self._manager = manager
         self._database = database
@@ -66,7 +61,7 @@ class Outbox:
 
     async def add_finished(self, conn: Connection, batch: ImportBatch) -> None:
         """Promise what is to be run after a batch, in the transaction that finishes it."""
-        known = dict.fromkeys(self._known(batch.batch_type), True)
+        known = dict.fromkeys(self._registry.hooks(batch.batch_type), True)
         known.pop(OutboxHook.AFTER_CREATE, None)
         if "announce" in batch.options:  # somebody else knows its endpoint
             known.setdefault(OutboxHook.ENDPOINT_AFTER_COMPLETE, False)
@@ -114,7 +109,7 @@ class Outbox:
             wait: Until those that another process runs have run, or are ours to run because it
                 has died.
         """
-        known = self._known(batch.batch_type)
+        known = self._registry.hooks(batch.batch_type)
         while known:
             rows = await self._ask(
                 lambda conn: outbox.of_batch(conn, batch.id, self._process_id, LEASE_SECONDS)
@@ -129,8 +124,8 @@ class Outbox:
 
     async def sweep(self) -> int:
         """Run the known hooks whose process died, or did not know them; how many."""
-        names = {*self._registry.batch_types, *self._registry.endpoint_types}
-        known = [(hook, name) for name in sorted(names) for hook in self._known(name)]
+        types = self._registry.hooked_types
+        known = [(hook, name) for name in types for hook in self._registry.hooks(name)]
         if not known:
             return 0
         async with self._database.connection() as conn:
@@ -165,20 +160,6 @@ class Outbox:
             if not is_outage(exc):
                 raise
             logger.warning("not swept: %s", self._database.redact(str(exc)))
-
-    def _known(self, batch_type: str) -> tuple[OutboxHook, ...]:
-        """The hooks of a batch type that this process can run."""
-        found = []
-        endpoint = self._registry.endpoint(batch_type)
-        if endpoint.overrides("after_create_batch"):
-            found.append(OutboxHook.AFTER_CREATE)
-        if batch_type in self._registry.batch_types and self._registry.get(batch_type).overrides(
-            "after_batch_complete"
-        ):
-            found.append(OutboxHook.PROCESSOR_AFTER_COMPLETE)
-        if endpoint.overrides("after_batch_complete"):
-            found.append(OutboxHook.ENDPOINT_AFTER_COMPLETE)
-        return tuple(found)
 
     async def _run(
         self, batch_id: UUID, hook: OutboxHook, given: Callable[[], Awaitable[None]] | None = None
@@ -276,11 +257,19 @@ class Outbox:
             summary = await summaries.get(conn, batch_id)
         if batch is None or summary is None:
             return
+        call = HookCall(
+            batch=batch,
+            summary=summary,
+            manager=self._manager,
+            connection=ReadingConnection(self._database.reading),
+            details=details,
+            log=log,
+        )
         name = hook.partition(".")[2]
         seconds = self._seconds(batch.batch_type)
         try:
             with anyio.move_on_after(seconds) as scope:
-                await self._call(hook, batch, summary, details, log)
+                await self._registry.hooks(batch.batch_type)[hook](call)
             if scope.cancel_called:
                 self._log_failure(
                     log, name, batch_id, f"it took longer than hook_timeout ({seconds:g} s)"
@@ -290,27 +279,6 @@ class Outbox:
                 raise
             failure = describe(exc, kind=FailureKind.EXCEPTION, redact=self._database.redact)
             self._log_failure(log, name, batch_id, failure.message)
-
-    async def _call(
-        self,
-        hook: OutboxHook,
-        batch: ImportBatch,
-        summary: BatchSummary,
-        details: Mapping[str, Any],
-        log: LogBuffer,
-    ) -> None:
-        endpoint = self._registry.endpoint(batch.batch_type)
-        ctx = EndpointContext(manager=self._manager, user_id=batch.created_by, log=log)
-        match hook:
-            case OutboxHook.PROCESSOR_AFTER_COMPLETE:
-                reader = ReadingConnection(self._database.reading)
-                processor = self._registry.get(batch.batch_type)
-                await processor.after_batch_complete(summary, ImportContext(batch, reader, log=log))
-            case OutboxHook.ENDPOINT_AFTER_COMPLETE:
-                await answer(endpoint.after_batch_complete(batch.id, summary, ctx))
-            case OutboxHook.AFTER_CREATE:
-                data = SimpleNamespace(**{**details.get("data", {}), "items": None})
-                await answer(endpoint.after_create_batch(batch.id, data, ctx))
 
     def _log_failure(self, log: LogBuffer, name: str, batch_id: UUID, message: str) -> None:
         log.add(LogLevel.ERROR, f"{name} failed: {message}", {})

@@ -230,7 +230,8 @@ class Processing:
                 streak=streak,
                 turn=turn,
                 queue=queue,
-                interval=ChunkExecutor(executor, size, concurrency) if size > 1 else None,
+                interval=ChunkExecutor(executor, size) if size > 1 else None,
+                concurrency=concurrency,
             )
             drain = Drain(
                 batch,

@@ -23,6 +23,7 @@ from ..outcomes import Deferred, Failure, FailureKind
 from ..processors.thresholds import FailureLimits
 from ..store import items, settlements
 from ..wording import counted
+from .adaptive_limit import AdaptiveLimit
 from .auto_pause import pause
 from .item_queue import Queue, QueuedItem
 from .leases import Control, HeldRange
@@ -111,6 +112,8 @@ class Slots:
 
     Args:
         interval: Executes several items in one transaction; None: each has its own.
+        concurrency: How many slots there are; how many of them may work at once, where items
+            share transactions, is found by trying.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class Slots:
         turn: TimeSlice,
         queue: Queue,
         interval: ChunkExecutor | None,
+        concurrency: int,
     ) -> None:
         self._batch = batch
         self._executor = executor
@@ -133,6 +137,7 @@ class Slots:
         self._turn = turn
         self._queue = queue
         self._interval = interval
+        self._adaptive = None if interval is None else AdaptiveLimit(concurrency)
         self._taking = anyio.Lock()
         self._settled = 0  # items that completed or were skipped here
         self._gate = Gate()
@@ -177,7 +182,7 @@ class Slots:
 
     def _place(self) -> AbstractAsyncContextManager[None]:
         """What a slot holds while it works."""
-        return nullcontext() if self._interval is None else self._interval.crowd.places
+        return nullcontext() if self._adaptive is None else self._adaptive.places
 
     async def _burst(self, first: list[QueuedItem], session: Session) -> None:
         """Run items while there are any and no other batch waits for this slot."""
@@ -198,9 +203,9 @@ class Slots:
                 count = 0
                 if self._limiter.statistics().tasks_waiting:
                     return
-            if self._interval is not None:
-                self._interval.crowd.finished(len(works))
-                if self._interval.crowd.too_many:
+            if self._adaptive is not None:
+                self._adaptive.finished(len(works))
+                if self._adaptive.too_many:
                     return
             works = await self._take(IDLE_SECONDS)
 

@@ -38,6 +38,7 @@ PUT_OFF_SECONDS = 5.0  # a job that is given back finds a new worker within this
 LONGEST_BACKOFF = 60.0
 REPLACE_SECONDS = 10.0
 MOST_TOLD = 1_000
+SWEPT_AT_ONCE = 100
 
 
 class BatchJobs:
@@ -98,6 +99,13 @@ class BatchJobs:
         if failed is not None:
             logger.error("no help for batch %s: %s", batch_id, self._describe(failed))
             await anyio.sleep(PUT_OFF_SECONDS)
+
+    async def sweep(self) -> None:
+        """Enqueue batches again that nobody works on although somebody could."""
+        async with self._database.connection() as conn:
+            for batch_id in await batches.forsaken(conn, self._batch_types, SWEPT_AT_ONCE):
+                async with conn.transaction():
+                    await enqueue.enqueue(conn, batch_id)
 
     def end_turns(self) -> None:
         """Let running items settle and hand everything back."""

@@ -18,15 +18,14 @@ from ..repair.reprocess import Continuation
 from ..runner.outbox import Outbox
 from ..runner.process import Processing
 from ..settings import Settings
-from ..store import batches, enqueue
+from ..store import enqueue
 from .driver import Listening, QueueDriver
-from .jobs import AT_ONCE, BatchJobs
+from .jobs import AT_ONCE, SWEPT_AT_ONCE, BatchJobs
 
 logger = logging.getLogger("reliable_imports_async")
 
 POLL_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
-SWEPT_AT_ONCE = 100
 REBUILD_SECONDS = 1.0
 LONGEST_WAIT = 2.0
 FLUSH_SECONDS = 10.0
@@ -159,20 +158,10 @@ class Worker:
     async def _keep_sweeping(self) -> None:
         while True:
             try:
-                await sweep(self._database, self._batch_types)
+                await self._jobs.sweep()
                 await self._continuation.sweep(self._batch_types, SWEPT_AT_ONCE)
             except Exception as exc:
                 if not is_outage(exc):
                     raise
                 logger.warning("not swept: %s", self._database.redact(str(exc)))
             await anyio.sleep(SWEEP_SECONDS)
-
-
-async def sweep(database: Database, batch_types: Sequence[str]) -> int:
-    """Enqueue batches again that nobody works on though somebody could; how many."""
-    async with database.connection() as conn:
-        found = await batches.forsaken(conn, batch_types, SWEPT_AT_ONCE)
-        for batch_id in found:
-            async with conn.transaction():
-                await enqueue.enqueue(conn, batch_id)
-    return len(found)
