@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reliable_imports_async import BatchManager
-from reliable_imports_async.embedded import EmbeddedServer
+from reliable_imports_async.database.embedded import EmbeddedServer
 
 from .load import WRK, Answered, Load, measure
 from .servers import SERVERS, CustomerProcessor

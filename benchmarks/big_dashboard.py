@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reliable_imports_async import BatchManager
-from reliable_imports_async.embedded import EmbeddedServer
+from reliable_imports_async.database.embedded import EmbeddedServer
 
 from .api import _below, _postmaster, _processor_time, serving
 from .big_data import BATCHES, ITEMS, fill, plan

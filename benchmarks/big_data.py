@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from reliable_imports_async.loading import range_size
+from reliable_imports_async.loading.create import range_size
 
 from .servers import TYPES
 

@@ -8,7 +8,7 @@ import anyio
 import asyncpg
 
 from reliable_imports_async import BaseProcessor, BatchManager, ImportBatchItem, ImportContext
-from reliable_imports_async.database import RESERVED_CONNECTIONS
+from reliable_imports_async.database.pool import RESERVED_CONNECTIONS
 
 from .ground import Ground, Spent
 from .workloads import Workload

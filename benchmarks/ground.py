@@ -14,7 +14,7 @@ import asyncpg
 import psutil
 
 from reliable_imports_async import BatchManager
-from reliable_imports_async.embedded import EmbeddedServer
+from reliable_imports_async.database.embedded import EmbeddedServer
 
 DATABASE = "bench"
 

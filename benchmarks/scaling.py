@@ -21,7 +21,7 @@ import asyncpg
 import psutil
 
 from reliable_imports_async import BaseProcessor, BatchManager, ImportContext
-from reliable_imports_async.embedded import EmbeddedServer
+from reliable_imports_async.database.embedded import EmbeddedServer
 
 ROOT = Path(__file__).parents[1]
 CPU_SECONDS = 0.005

@@ -19,10 +19,10 @@ from starlette.routing import Route
 from uuid_utils.compat import uuid7
 
 from reliable_imports_async import BaseProcessor, BatchManager, ImportBatchItem, ImportContext
-from reliable_imports_async.api.serving import run
-from reliable_imports_async.loading import range_size
+from reliable_imports_async.database.statements import statements
+from reliable_imports_async.loading.create import range_size
 from reliable_imports_async.settings import Settings
-from reliable_imports_async.sql import statements
+from reliable_imports_async.web.server import run
 
 TYPES = ("flight", "customer", "invoice", "airport", "price", "stock")
 CONNECTIONS = 13  # what a manager takes by default
@@ -41,7 +41,7 @@ class CustomerProcessor(BaseProcessor):
 
 def ours(dsn: str) -> Starlette:
     """The REST API."""
-    from reliable_imports_async.api import APIManager  # noqa: PLC0415 - the other server has none
+    from reliable_imports_async import APIManager  # noqa: PLC0415 - the other server has none
 
     manager = BatchManager(dsn)
     manager.registry.register(CustomerProcessor)
@@ -50,7 +50,7 @@ def ours(dsn: str) -> Starlette:
 
 def many_types(dsn: str) -> Starlette:
     """The dashboard over batches of several types, without a worker."""
-    from reliable_imports_async.api import APIManager  # noqa: PLC0415 - the bare server has none
+    from reliable_imports_async import APIManager  # noqa: PLC0415 - the bare server has none
 
     logging.disable(logging.ERROR)  # the database is restarted under it, again and again
     manager = BatchManager(dsn)

@@ -12,7 +12,7 @@ from examples.flights.processors import FlightProcessor
 from rich.console import Console
 
 from reliable_imports_async import BatchManager, BatchSummary, read_file
-from reliable_imports_async.embedded import EmbeddedServer
+from reliable_imports_async.database.embedded import EmbeddedServer
 
 
 class KeyedFlightProcessor(FlightProcessor):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import typer
 import uvloop
 
-from reliable_imports_async.embedded import EmbeddedServer
+from reliable_imports_async.database.embedded import EmbeddedServer
 
 from .api import _database as database
 from .api import serving

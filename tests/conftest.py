@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from reliable_imports_async import BatchManager
-from reliable_imports_async.embedded import EmbeddedServer
+from reliable_imports_async.database.embedded import EmbeddedServer
 from reliable_imports_async.errors import EmbeddedServerError
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

@@ -20,7 +20,7 @@ import asyncpg
 from examples.flights.demo import DATA, JANUARY, SCHEMA
 
 from reliable_imports_async import APIManager, BatchManager, read_file
-from reliable_imports_async.embedded import EmbeddedServer
+from reliable_imports_async.database.embedded import EmbeddedServer
 
 from .browsers import chromium
 from .http_server import serving

@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 
 from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, Visible
-from reliable_imports_async.api.authentication import ApiKeys, hash_of, new_api_key
-from reliable_imports_async.api.operations import OPERATIONS
-from reliable_imports_async.dashboard import PAGES
-from reliable_imports_async.dashboard.acting import ACTIONS
+from reliable_imports_async.web.api.routes import OPERATIONS
+from reliable_imports_async.web.dashboard.actions import ACTIONS
+from reliable_imports_async.web.dashboard.routes import PAGES
+from reliable_imports_async.web.http.authentication import ApiKeys, hash_of, new_api_key
 
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 RIGHTS = {  # all but `other` see the batch

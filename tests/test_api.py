@@ -25,8 +25,8 @@ from reliable_imports_async import (
     Settings,
     Visible,
 )
-from reliable_imports_async.api.authentication import hash_of, new_api_key
 from reliable_imports_async.errors import ConfigurationError
+from reliable_imports_async.web.http.authentication import hash_of, new_api_key
 
 
 class Customer(BaseModel):

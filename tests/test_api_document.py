@@ -4,7 +4,7 @@ import pytest_asyncio
 from openapi_spec_validator import validate
 
 from reliable_imports_async import APIManager
-from reliable_imports_async.api.operations import OPERATIONS
+from reliable_imports_async.web.api.routes import OPERATIONS
 
 from .test_api import client_of, register
 

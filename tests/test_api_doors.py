@@ -26,12 +26,12 @@ from reliable_imports_async import (
     Settings,
     Visible,
 )
-from reliable_imports_async.api import progress
-from reliable_imports_async.api.authentication import ApiKeys, hash_of, new_api_key
-from reliable_imports_async.api.operations import OPERATIONS
-from reliable_imports_async.api.receiving import without_ticket
-from reliable_imports_async.dashboard import PAGES
 from reliable_imports_async.errors import ConfigurationError
+from reliable_imports_async.web.api.routes import OPERATIONS
+from reliable_imports_async.web.dashboard.routes import PAGES
+from reliable_imports_async.web.events import stream as streams
+from reliable_imports_async.web.http.authentication import ApiKeys, hash_of, new_api_key
+from reliable_imports_async.web.http.middleware import without_ticket
 
 from .http_server import PATIENCE, client, serving
 from .keyed_processors import NightlyProcessor, running
@@ -316,7 +316,7 @@ def test_a_long_secret_is_taken():
 
 @pytest.mark.parametrize("ends", ["key", "sign-out", "visibility", "ticket"])
 async def test_a_stream_ends_soon_after_its_key(manager, batch_id, monkeypatch, ends):
-    monkeypatch.setattr(progress, "LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(streams, "LOOK_AGAIN_SECONDS", 0.01)
     seen = {"tried": True}
 
     class Seen(BaseEndpoint):

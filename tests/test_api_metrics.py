@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from reliable_imports_async import Retry
-from reliable_imports_async.api.metrics import BOUNDS, render
+from reliable_imports_async.web.metrics import BOUNDS, render
 
 from .trying import processor, records
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from reliable_imports_async import BaseEndpoint
-from reliable_imports_async.api.operations import OPERATIONS
+from reliable_imports_async.web.api.routes import OPERATIONS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "REST_API.md").read_text(encoding="utf-8")
 COMMANDS = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))

@@ -12,10 +12,10 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from reliable_imports_async import BatchManager
-from reliable_imports_async.api import feed as feeds
-from reliable_imports_async.api.feed import ProgressFeed
-from reliable_imports_async.api.progress import EventStream, progress_response
 from reliable_imports_async.errors import BatchNotFound, TooManyClients
+from reliable_imports_async.web.events import feed as feeds
+from reliable_imports_async.web.events.feed import ProgressFeed
+from reliable_imports_async.web.events.stream import EventStream, progress_response
 
 from .http_server import PATIENCE, client, running, serving, until
 from .trying import processor, records

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from reliable_imports_async import Settings
-from reliable_imports_async.api.receiving import (
+from reliable_imports_async.web.http.middleware import (
     BodyPace,
     RequestIdFilter,
     RequestIds,
@@ -125,7 +125,9 @@ async def exchange(parts, *, each, **limits):
 
     scope = {"type": "http", "method": "POST", "headers": [(b"transfer-encoding", b"chunked")]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reliable_imports_async.api.receiving.anyio.current_time", lambda: clock[0])
+        patch.setattr(
+            "reliable_imports_async.web.http.middleware.anyio.current_time", lambda: clock[0]
+        )
         await BodyPace(count, Settings(**limits))(scope, receive, send)
     return sent, len(received)
 

@@ -15,11 +15,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from reliable_imports_async import Settings
-from reliable_imports_async.api import serving as module
-from reliable_imports_async.api.connections import MAX_HEADER_BYTES
-from reliable_imports_async.api.receiving import BodyPace
-from reliable_imports_async.api.serving import is_loopback, refuse_open_door
 from reliable_imports_async.errors import ConfigurationError
+from reliable_imports_async.web import server as module
+from reliable_imports_async.web.http.middleware import BodyPace
+from reliable_imports_async.web.server import MAX_HEADER_BYTES, is_loopback, refuse_open_door
 
 from .http_server import PATIENCE, client, serving, until
 

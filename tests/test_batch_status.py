@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, LogLevel
-from reliable_imports_async import lifecycle as lifecycle_module
+from reliable_imports_async.runner import lifecycle as lifecycle_module
 from reliable_imports_async.store import batches, summaries
 
 # Status, started, finished, and whether ranges are left.

@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from reliable_imports_async import BatchManager, ItemStatus
-from reliable_imports_async.interval import Interval
-from reliable_imports_async.settling import Settled
-from reliable_imports_async.slots import Slots
+from reliable_imports_async.execution.chunk import ChunkExecutor
+from reliable_imports_async.execution.settler import Settled
+from reliable_imports_async.runner.slots import Slots
 
 from .trying import LEDGER, insert, processor, records
 
@@ -69,7 +69,7 @@ def verdicts(monkeypatch) -> Counter:
             seen[work.item.item_number, verdict.status] += 1
         return verdict
 
-    execute = Interval.execute
+    execute = ChunkExecutor.execute
 
     async def listening_to_many(self, prepared, session, may_start):
         verdicts = await execute(self, prepared, session, may_start)
@@ -79,7 +79,7 @@ def verdicts(monkeypatch) -> Counter:
         return verdicts
 
     monkeypatch.setattr(Slots, "_verdict", listening)
-    monkeypatch.setattr(Interval, "execute", listening_to_many)
+    monkeypatch.setattr(ChunkExecutor, "execute", listening_to_many)
     return seen
 
 

@@ -25,11 +25,11 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from reliable_imports_async import BaseProcessor, BatchManager, Skip
+from reliable_imports_async.cli import formatting as words
 from reliable_imports_async.cli import main
-from reliable_imports_async.cli import text as words
 from reliable_imports_async.cli.output import Output
 from reliable_imports_async.cli.progress import Bar, Lines, display
-from reliable_imports_async.cli.tables import batches_table
+from reliable_imports_async.cli.views import batches_table
 
 from .trying import PATIENCE
 

@@ -6,7 +6,8 @@ import anyio
 import asyncpg
 import pytest
 
-from reliable_imports_async import BaseProcessor, BatchManager, copying
+from reliable_imports_async import BaseProcessor, BatchManager
+from reliable_imports_async.loading import binary_copy
 
 ITEMS = "SELECT count(*) FROM reliable_imports.import_batch_items"
 REFUSE = """
@@ -19,7 +20,7 @@ KNOWN = """
 SELECT array_agg(attname::text ORDER BY attname) FROM pg_stats
  WHERE schemaname = 'reliable_imports' AND tablename = 'import_batch_items'
 """
-MANY = copying.READ_AHEAD * 2_000  # more chunks than are read ahead
+MANY = binary_copy.READ_AHEAD * 2_000  # more chunks than are read ahead
 
 
 class NoteProcessor(BaseProcessor):
@@ -52,10 +53,10 @@ async def broken(after: int) -> AsyncIterator[bytes]:
     raise BrokenError
 
 
-@pytest.mark.parametrize("after", [0, 1, copying.READ_AHEAD + 5])
+@pytest.mark.parametrize("after", [0, 1, binary_copy.READ_AHEAD + 5])
 async def test_what_reading_raises_is_raised_as_it_is_and_the_connection_lives(conn, after):
     with pytest.raises(BrokenError):
-        await copying.copy(conn, broken(after))
+        await binary_copy.copy(conn, broken(after))
     assert await conn.fetchval("SELECT 1") == 1
 
 
@@ -66,7 +67,7 @@ async def test_a_copy_that_waits_is_cancelled_and_leaves_nothing(notes, conn):
 
     def progress(records: int, _read: int, _all: int | None) -> None:
         seen.append(records)
-        if len(seen) > copying.READ_AHEAD:
+        if len(seen) > binary_copy.READ_AHEAD:
             waits.set()
 
     async with conn.transaction():

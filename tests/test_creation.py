@@ -8,13 +8,7 @@ import asyncpg
 import pytest
 from pydantic import BaseModel
 
-from reliable_imports_async import (
-    BaseProcessor,
-    BatchManager,
-    FailureKind,
-    ItemStatus,
-    read_file,
-)
+from reliable_imports_async import BaseProcessor, BatchManager, FailureKind, ItemStatus, read_file
 from reliable_imports_async.errors import (
     ConfigurationError,
     IdempotencyConflict,

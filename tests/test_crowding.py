@@ -5,7 +5,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from reliable_imports_async.crowding import FIRST, LONGEST_REST, Crowd
+from reliable_imports_async.runner.adaptive_limit import FIRST, LONGEST_REST, AdaptiveLimit
 
 
 class World:
@@ -15,7 +15,9 @@ class World:
         self.speed = speed
         self.work = work  # the thread's share of a processor
         self.now = 0.0
-        self.crowd = Crowd(most, clock=lambda: self.now, worked=lambda: self.now * self.work)
+        self.crowd = AdaptiveLimit(
+            most, clock=lambda: self.now, worked=lambda: self.now * self.work
+        )
 
     def intervals(self, count: int) -> list[int]:
         """Execute so many; how many slots did it, each time."""
@@ -82,7 +84,7 @@ def test_never_more_than_there_are_slots_and_never_none(
 
 
 def test_what_takes_no_time_tells_nothing() -> None:
-    crowd = Crowd(16, clock=lambda: 0.0, worked=lambda: 0.0)
+    crowd = AdaptiveLimit(16, clock=lambda: 0.0, worked=lambda: 0.0)
     for _ in range(1_000):
         crowd.finished(100)
     assert crowd.limit == FIRST

@@ -10,12 +10,11 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 
 from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, Settings, Visible
-from reliable_imports_async.api.authentication import hash_of, new_api_key
-from reliable_imports_async.dashboard import PAGES
-from reliable_imports_async.dashboard.charts import timeline
-from reliable_imports_async.dashboard.shown import percent, shown, size, span
-from reliable_imports_async.glances import Tick
-from reliable_imports_async.models import ItemStatus
+from reliable_imports_async.models import ItemStatus, Tick
+from reliable_imports_async.web.dashboard.charts import timeline
+from reliable_imports_async.web.dashboard.filters import percent, shown, size, span
+from reliable_imports_async.web.dashboard.routes import PAGES
+from reliable_imports_async.web.http.authentication import hash_of, new_api_key
 
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 

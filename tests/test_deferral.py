@@ -13,7 +13,7 @@ import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, Defer, Retry, Settings
 from reliable_imports_async.errors import NotAProcessor
-from reliable_imports_async.store import deferrals, ranges
+from reliable_imports_async.store import ranges
 
 from .test_workers import finished, worker
 from .trying import LEDGER, MODES, insert, processor, run, written
@@ -285,14 +285,14 @@ async def test_only_one_of_two_begins_the_next_pass(manager, conn, dsn):
     other = await asyncpg.connect(dsn)
     try:
         async with conn.transaction():
-            first = await deferrals.reopen(conn, batch_id, 1)
-            second = asyncio.ensure_future(deferrals.reopen(other, batch_id, 1))
+            first = await ranges.reopen(conn, batch_id, 1)
+            second = asyncio.ensure_future(ranges.reopen(other, batch_id, 1))
             with anyio.fail_after(10):
                 while not await conn.fetchval(WAITING):
                     await anyio.lowlevel.checkpoint()
         assert (first.number, first.deferred, first.final) == (2, 1, True)
         assert await second is None
-        assert await deferrals.reopen(other, batch_id, 2) is None  # its range is ready
+        assert await ranges.reopen(other, batch_id, 2) is None  # its range is ready
     finally:
         await other.close()
 
@@ -303,7 +303,7 @@ async def test_a_paused_batch_begins_no_pass(manager, conn):
         "UPDATE reliable_imports.import_batches SET status = 'paused';"
         "UPDATE reliable_imports.import_batch_ranges SET state = 'deferred', deferred = '{1}'"
     )
-    assert await deferrals.reopen(conn, batch_id, 1) is None
+    assert await ranges.reopen(conn, batch_id, 1) is None
 
 
 async def test_two_drain_together_and_double_nothing(manager, conn, dsn, mode):

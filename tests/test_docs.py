@@ -19,7 +19,7 @@ from reliable_imports_async import (
     Settings,
 )
 from reliable_imports_async.cli.app import COMMANDS, DATABASE_COMMANDS
-from reliable_imports_async.judgement import SQLSTATES
+from reliable_imports_async.failures import SQLSTATES
 
 ROOT = Path(__file__).parents[1]
 PROMISE = """\

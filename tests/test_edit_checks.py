@@ -8,10 +8,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from reliable_imports_async import APIManager, BaseProcessor, BatchManager
-from reliable_imports_async.dashboard.records import wrong_fields
 from reliable_imports_async.errors import EditNotAccepted
-from reliable_imports_async.judgement import describe
+from reliable_imports_async.failures import describe
 from reliable_imports_async.outcomes import FailureKind
+from reliable_imports_async.web.dashboard.record_fields import wrong_fields
 
 from .test_cli import Command, bare  # noqa: F401 - fixtures
 

@@ -18,8 +18,12 @@ import anyio
 import asyncpg
 import pytest
 
-from reliable_imports_async import embedded
-from reliable_imports_async.embedded import EmbeddedServer, is_embedded_url, parse_embedded_url
+from reliable_imports_async.database import embedded
+from reliable_imports_async.database.embedded import (
+    EmbeddedServer,
+    is_embedded_url,
+    parse_embedded_url,
+)
 from reliable_imports_async.errors import EmbeddedServerError
 
 FAST = {"fsync": "off"}

@@ -6,7 +6,7 @@ import pytest
 
 from reliable_imports_async import BaseEndpoint, BatchManager, EndpointContext, Visible
 from reliable_imports_async.errors import DuplicateBatchType, NotAnEndpoint
-from reliable_imports_async.registry import Registry
+from reliable_imports_async.processors.registry import Registry
 
 from .trying import LEDGER, insert, processor, records
 
@@ -20,7 +20,7 @@ def test_an_endpoint_belongs_to_the_batch_type_of_its_name():
     cls = type("CustomerDataEndpoint", (BaseEndpoint,), {})
     assert registry.register_endpoint(cls) == "customer_data"
     assert isinstance(registry.endpoint("customer_data"), cls)
-    assert type(registry.endpoint("other")) is BaseEndpoint
+    assert registry.endpoint("other") is None
     assert [type(one) for one in registry.endpoints] == [cls]
     with pytest.raises(DuplicateBatchType):
         registry.register_endpoint(type("CustomerDataEndpoint", (BaseEndpoint,), {}))

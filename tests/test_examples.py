@@ -1,4 +1,4 @@
-"""Every example runs, and prints exactly what its reader is promised."""
+"""Every example runs and prints the documented output."""
 
 import asyncio
 import csv
@@ -30,7 +30,7 @@ reprocessed: 1 completed, 1 failed
 
 CATEGORIES = """\
 4 of 5 categories imported
-1 waited in vain for parent=garden
+1 failed, missing parent=garden
 """
 
 PRODUCTS = """\
@@ -48,23 +48,23 @@ planes.csv: {planes:,} of {planes:,} completed, 0 failed.
 {BQN:>14}  dest=BQN
 {STT:>14}  dest=STT
 {PSE:>14}  dest=PSE
-The cause is known, so it can be removed:
+Four airports are missing. Import them:
 missing_airports.csv: 4 of 4 completed, 0 failed.
-Reprocessed: {bad} of {bad} completed; nothing that had succeeded ran again.
-Checked: {all:,} flights, every value as in {name}; sum of distance {distance:,}.
+Reprocessed: {bad} of {bad} completed; only the failed flights ran again.
+Checked: {all:,} flights, all values as in {name}; sum of distance {distance:,}.
 """
 
 TRIAGE = """\
 dry run: {good:,} would complete, {bad} would fail
   flights_demo.flights: {good:,} inserted, 0 updated
-  nothing has changed: True
-add_the_airports: {bad} failed, 0 are left; {all:,} flights, sum of distance {distance:,}
+  tables unchanged: True
+add_the_airports: {bad} failed, 0 outstanding; {all:,} flights, sum of distance {distance:,}
   the canary has not passed: 0 of 20 items succeeded, 90% must; the rest was not run
-try_a_few_first: {bad} failed, 0 are left; {all:,} flights, sum of distance {distance:,}
-  1 and {others} records are edited; before, the first had BQN
-edit_the_values: {bad} failed, 0 are left; {all:,} flights, sum of distance {distance:,}
+try_a_few_first: {bad} failed, 0 outstanding; {all:,} flights, sum of distance {distance:,}
+  edited 1 and {others} records; the first had BQN before
+edit_the_values: {bad} failed, 0 outstanding; {all:,} flights, sum of distance {distance:,}
   the file has {bad} rows
-correct_the_file: {bad} failed, 0 are left; {all:,} flights, sum of distance {distance:,}
+correct_the_file: {bad} failed, 0 outstanding; {all:,} flights, sum of distance {distance:,}
 """
 
 
@@ -182,7 +182,7 @@ async def test_the_demo_may_be_repeated_with_any_file(dsn: str, conn, capsys, li
     for name, rows in (("one.csv", 100), ("another.csv", 200)):
         (little / name).write_text("".join(first_flights(rows)), encoding="utf-8")
         await demo.main(dsn, little / name)
-        assert f"Checked: {rows} flights, every value as in {name}" in capsys.readouterr().out
+        assert f"Checked: {rows} flights, all values as in {name}" in capsys.readouterr().out
     assert await conn.fetchval("SELECT count(*) FROM flights_demo.flights") == 200
 
 
@@ -211,7 +211,7 @@ async def test_the_check_notices_every_difference(
             " (6, 'N14228', 200, '2013-01-01 11:00Z')"
         )
         same = await check.compare(connection, file)
-        assert same == "2 flights, every value as in flights.csv; sum of distance 300"
+        assert same == "2 flights, all values as in flights.csv; sum of distance 300"
         await connection.execute(harm)
         with pytest.raises(SystemExit, match=complaint):
             await check.compare(connection, file)
@@ -231,14 +231,14 @@ async def test_the_api_has_a_quota_and_tells_of_the_end(dsn: str) -> None:
         assert (await client.post("/api/batches", json=body)).json()["ok"]
         endpoint = api.manager.registry.endpoint("contact")
         async with asyncio.timeout(60):
-            while not endpoint.notes:
+            while not endpoint.notifications:
                 await asyncio.sleep(0.01)
-        assert endpoint.notes == ["1 of 1 contacts are in"]
+        assert endpoint.notifications == ["1 of 1 contacts are imported"]
         too_many = body | {"items": [contact] * (api_example.QUOTA + 1)}
         refused = await client.post("/api/batches", json=too_many)
         assert (refused.status_code, refused.json()["detail"]) == (
             422,
-            "0 items of yours are waiting; at most 1000 may.",
+            "You have 0 pending items; at most 1000 are allowed.",
         )
 
 

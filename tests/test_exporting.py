@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reliable_imports_async import BaseProcessor, BatchManager, read_file
-from reliable_imports_async.cells import (
+from reliable_imports_async.errors import BatchNotFound, ConfigurationError
+from reliable_imports_async.loading.records import from_value
+from reliable_imports_async.repair.csv_cells import (
     CONTROL,
     changes,
     control_names,
@@ -19,8 +21,6 @@ from reliable_imports_async.cells import (
     original,
     shown,
 )
-from reliable_imports_async.errors import BatchNotFound, ConfigurationError
-from reliable_imports_async.records import from_value
 
 DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
 

@@ -19,8 +19,6 @@ from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, Root
 from typing_extensions import TypedDict
 
 from reliable_imports_async import BaseProcessor, BatchManager, read_file
-from reliable_imports_async.cells import changes
-from reliable_imports_async.columns import check_columns
 from reliable_imports_async.errors import (
     ColumnsRefused,
     ConfigurationError,
@@ -29,9 +27,11 @@ from reliable_imports_async.errors import (
     SourceError,
     TotalsDisagree,
 )
-from reliable_imports_async.records import Limits
-from reliable_imports_async.sources import SourceInfo
-from reliable_imports_async.sources.detection import guessed_encoding, is_plausible
+from reliable_imports_async.loading.columns import check_columns
+from reliable_imports_async.loading.records import Limits
+from reliable_imports_async.loading.sources import SourceInfo
+from reliable_imports_async.loading.sources.charset import guessed_encoding, is_plausible
+from reliable_imports_async.repair.csv_cells import changes
 
 GERMAN = "Müller Jörg Käthe Großmann Weiß Schröder Krüger Jäger Köhler Straße Übergröße schön"
 FRENCH = (

@@ -9,13 +9,7 @@ import anyio
 import asyncpg
 import pytest
 
-from reliable_imports_async import (
-    BaseProcessor,
-    BatchManager,
-    BatchStatus,
-    LogLevel,
-    Retry,
-)
+from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, LogLevel, Retry
 from reliable_imports_async.errors import (
     BatchCancelled,
     BatchNotCompleted,

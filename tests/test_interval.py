@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from reliable_imports_async import FailureKind, ItemStatus, Retry, Skip
-from reliable_imports_async.interval import Interval
+from reliable_imports_async.execution.chunk import ChunkExecutor
 
 from .trying import LEDGER, insert, run, written
 
@@ -24,14 +24,14 @@ async def ledger(conn):
 def commits(monkeypatch) -> list[int]:
     """How many items each transaction settled."""
     seen: list[int] = []
-    transaction = Interval._transaction
+    transaction = ChunkExecutor._transaction
 
     async def counted(self, *args):
         ended = await transaction(self, *args)
         seen.append(len(ended))
         return ended
 
-    monkeypatch.setattr(Interval, "_transaction", counted)
+    monkeypatch.setattr(ChunkExecutor, "_transaction", counted)
     return seen
 
 

@@ -166,8 +166,8 @@ async def test_an_item_that_goes_on_conflicting_is_retried_later_and_alone(
 
 
 async def test_an_item_that_conflicts_for_ever_fails_in_the_end(manager, monkeypatch):
-    monkeypatch.setattr("reliable_imports_async.execution.CONFLICT_RETRIES", 1)
-    monkeypatch.setattr("reliable_imports_async.execution.REPEATS", 1)
+    monkeypatch.setattr("reliable_imports_async.execution.executor.CONFLICT_RETRIES", 1)
+    monkeypatch.setattr("reliable_imports_async.execution.executor.REPEATS", 1)
     runs = []
 
     async def process_item(item, ctx):
@@ -224,7 +224,7 @@ async def test_a_failing_open_leaves_nothing_open(dsn, conn, monkeypatch, stage)
         raise Refusing
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"reliable_imports_async.database.Database.{stage}", refuse)
+        patch.setattr(f"reliable_imports_async.database.pool.Database.{stage}", refuse)
         manager = BatchManager(dsn)
         with pytest.raises(Refusing):
             await manager.open()

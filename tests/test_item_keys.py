@@ -8,16 +8,9 @@ from decimal import Decimal
 import pytest
 from pydantic import BaseModel, Field
 
-from reliable_imports_async import (
-    BaseProcessor,
-    BatchStatus,
-    ItemStatus,
-    Retry,
-    Skip,
-    read_file,
-)
+from reliable_imports_async import BaseProcessor, BatchStatus, ItemStatus, Retry, Skip, read_file
 from reliable_imports_async.errors import ConfigurationError, ItemKeyRefused, NotAProcessor
-from reliable_imports_async.item_keys import key_text
+from reliable_imports_async.processors.keys import key_text
 from reliable_imports_async.store import item_keys as statements
 
 from .trying import MODES, processor, run

@@ -5,23 +5,22 @@ import uuid
 import anyio
 import pytest
 
-from reliable_imports_async.item_queue import Belt, Queue
-from reliable_imports_async.lanes import Work
 from reliable_imports_async.models import ImportBatchItem
+from reliable_imports_async.runner.item_queue import Channel, Queue, QueuedItem
 
 
-def works(*numbers: int) -> list[Work]:
+def works(*numbers: int) -> list[QueuedItem]:
     batch_id = uuid.uuid4()
     items = [ImportBatchItem(batch_id=batch_id, item_number=number) for number in numbers]
-    return [Work(item, held=None) for item in items]  # type: ignore[arg-type]  # nobody looks
+    return [QueuedItem(item, held=None) for item in items]  # type: ignore[arg-type]  # nobody looks
 
 
-def numbers(taken: list[Work]) -> list[int]:
+def numbers(taken: list[QueuedItem]) -> list[int]:
     return [work.item.item_number for work in taken]
 
 
 async def test_what_is_there_is_taken_in_order_and_no_more_than_asked_for() -> None:
-    belt = Belt()
+    belt = Channel()
     belt.put(works(1, 2, 3))
     assert numbers(await belt.take(2, None)) == [1, 2]
     assert numbers(await belt.take(2, None)) == [3]
@@ -29,11 +28,11 @@ async def test_what_is_there_is_taken_in_order_and_no_more_than_asked_for() -> N
 
 
 async def test_an_impatient_taker_gets_nothing() -> None:
-    assert await Belt().take(1, 0.01) == []
+    assert await Channel().take(1, 0.01) == []
 
 
 async def test_as_many_takers_are_woken_as_works_arrive() -> None:
-    belt = Belt()
+    belt = Channel()
     taken: list[int] = []
 
     async def take() -> None:
@@ -51,7 +50,7 @@ async def test_as_many_takers_are_woken_as_works_arrive() -> None:
 
 
 async def test_at_the_end_takers_get_what_is_left_and_then_nothing() -> None:
-    belt = Belt()
+    belt = Channel()
     belt.put(works(1))
     belt.end()
     assert numbers(await belt.take(5, None)) == [1]
@@ -62,7 +61,7 @@ async def test_at_the_end_takers_get_what_is_left_and_then_nothing() -> None:
 async def test_a_work_for_which_a_cancelled_taker_was_woken_goes_to_another(
     backend_turns: int,
 ) -> None:
-    belt = Belt()
+    belt = Channel()
     taken: list[int] = []
 
     async def take() -> None:

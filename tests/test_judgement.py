@@ -24,8 +24,9 @@ from pydantic import (
 )
 
 from reliable_imports_async import BaseProcessor, BatchManager, FailureKind, Settings
+from reliable_imports_async.cancellation import ItemTimeout
 from reliable_imports_async.errors import DatabaseUnavailable, TransactionEnded
-from reliable_imports_async.judgement import (
+from reliable_imports_async.failures import (
     SQLSTATES,
     Action,
     describe,
@@ -33,8 +34,7 @@ from reliable_imports_async.judgement import (
     judge,
     parse_failure,
 )
-from reliable_imports_async.safe_text import password_of, redact_patterns, redactor, storable
-from reliable_imports_async.time_limit import ItemTimeout
+from reliable_imports_async.sanitize import password_of, redact_patterns, redactor, storable
 
 from .trying import only_item, run
 

@@ -146,7 +146,7 @@ async def test_what_postgresql_will_not_have_is_stored_as_a_constant_text(manage
     for module in ("judgement", "safe_text"):
         name = f"reliable_imports_async.{module}.storable"
         monkeypatch.setattr(name, lambda text, _, **__: text)
-    monkeypatch.setattr("reliable_imports_async.judgement.visible", lambda text: text)
+    monkeypatch.setattr("reliable_imports_async.failures.visible", lambda text: text)
 
     async def process_item(item, ctx):
         raise ValueError(NUL_AND_SURROGATE)

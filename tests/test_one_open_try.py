@@ -9,8 +9,6 @@ import asyncpg
 import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus
-from reliable_imports_async import editing as edit_module
-from reliable_imports_async import purging as purge_module
 from reliable_imports_async.errors import (
     BatchNotFound,
     EditRefused,
@@ -18,7 +16,9 @@ from reliable_imports_async.errors import (
     ReprocessRefused,
     WrongBatchStatus,
 )
-from reliable_imports_async.store import lineage
+from reliable_imports_async.repair import edits as edit_module
+from reliable_imports_async.repair import purge as purge_module
+from reliable_imports_async.store import reprocessing
 
 from .trying import some_long
 
@@ -157,8 +157,8 @@ async def test_the_key_refuses_a_second_try_even_without_the_lock(manager, dsn, 
     try:
         one = conn.transaction()
         await one.start()
-        assert await lineage.take_all(conn, root, first, root) == 5
-        waiting = asyncio.create_task(lineage.take_all(other, root, second, root))
+        assert await reprocessing.take_all(conn, root, first, root) == 5
+        waiting = asyncio.create_task(reprocessing.take_all(other, root, second, root))
         while not await conn.fetchval(
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = $1", other.get_server_pid()
         ):
@@ -178,7 +178,7 @@ async def test_an_edit_is_refused_while_a_transform_takes_the_record(
     root = await manager.create_batch("number", [{"n": 1}, {"n": 2}])
     await manager.process_batch(root)
     locked, go_on = asyncio.Event(), asyncio.Event()
-    eligible = lineage.eligible
+    eligible = reprocessing.eligible
 
     async def slow(*args, **kwargs):
         page = await eligible(*args, **kwargs)
@@ -186,7 +186,7 @@ async def test_an_edit_is_refused_while_a_transform_takes_the_record(
         await go_on.wait()
         return page
 
-    monkeypatch.setattr(lineage, "eligible", slow)
+    monkeypatch.setattr(reprocessing, "eligible", slow)
     taking = asyncio.create_task(
         manager.create_reprocessing(root, transform=lambda record: record | {"t": 1})
     )

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from reliable_imports_async import BatchManager, BatchStatus, only_one, processing
+from reliable_imports_async import BatchManager, BatchStatus
 from reliable_imports_async.errors import AnotherBatchRuns, BatchCancelled
+from reliable_imports_async.runner import exclusive, process
 
 from .trying import LEDGER, insert, processor, records, written
 
@@ -23,8 +24,8 @@ HOLD = "INSERT INTO reliable_imports.import_only_one VALUES ('tried', $1)"
 @pytest.fixture(autouse=True)
 async def ledger(conn, monkeypatch):
     await conn.execute(LEDGER)
-    monkeypatch.setattr(processing, "ASK_SECONDS", 0.02)
-    monkeypatch.setattr(only_one, "VACANT_SECONDS", 0.1)
+    monkeypatch.setattr(process, "ASK_SECONDS", 0.02)
+    monkeypatch.setattr(exclusive, "VACANT_SECONDS", 0.1)
 
 
 class Gate:
@@ -63,7 +64,7 @@ async def created(manager, count=1):
 async def asked(conn, monkeypatch):
     """Set when somebody has asked for the turn in vain."""
     event = asyncio.Event()
-    other = only_one.other
+    other = exclusive.other
 
     async def watched(*args):
         answer = await other(*args)
@@ -71,7 +72,7 @@ async def asked(conn, monkeypatch):
             event.set()
         return answer
 
-    monkeypatch.setattr(only_one, "other", watched)
+    monkeypatch.setattr(exclusive, "other", watched)
     return event
 
 

@@ -22,7 +22,7 @@ from reliable_imports_async import (
     Retry,
     Settings,
 )
-from reliable_imports_async.ordering import Ordering, coarse
+from reliable_imports_async.execution.key_order import Ordering, coarse
 
 from .trying import appears, some_long
 
@@ -85,7 +85,7 @@ class Accumulating(BaseProcessor[Row]):
         await ctx.execute(APPEND, item.data.key, item.data.n)
 
 
-class Interval(Accumulating):
+class ChunkExecutor(Accumulating):
     commit_interval = 7
 
 
@@ -111,7 +111,7 @@ class Sets(Accumulating):
             await ctx.execute(APPEND, item.data.key, item.data.n)
 
 
-class Keyed(Interval):
+class Keyed(ChunkExecutor):
     lock_key = BaseProcessor.lock_key
 
     def item_key(self, record):
@@ -158,7 +158,7 @@ class DeferringProcessor(Accumulating):
             raise Defer("something is missing")
 
 
-class PausingProcessor(Interval):
+class PausingProcessor(ChunkExecutor):
     pause_after = 3
 
 
@@ -209,7 +209,7 @@ SELECT FROM reliable_imports.import_batch_items HAVING count(*) FILTER (WHERE st
 DOES = ("", "", "", "", "slow", "retry", "conflict", "fail", "unknown")
 MODES: dict[str, type[BaseProcessor[Any]]] = {
     "item": Accumulating,
-    "interval": Interval,
+    "interval": ChunkExecutor,
     "prepared": Prepared,
     "prepared interval": PreparedInterval,
     "set": Sets,

@@ -15,9 +15,9 @@ from reliable_imports_async import (
     BatchManager,
     BatchStatus,
     LogLevel,
-    schema,
 )
-from reliable_imports_async import outbox as outbox_module
+from reliable_imports_async.database import migrations
+from reliable_imports_async.runner import outbox as outbox_module
 from reliable_imports_async.store import outbox
 
 HOOKS = ("processor.after_batch_complete", "endpoint.after_batch_complete")
@@ -281,7 +281,8 @@ async def test_the_log_lines_of_hooks_keep_their_times(manager, conn):
 KILLED = """
 import asyncio, os, signal, sys
 from uuid import UUID
-from reliable_imports_async import BaseEndpoint, BaseProcessor, BatchManager, outbox
+from reliable_imports_async import BaseEndpoint, BaseProcessor, BatchManager
+from reliable_imports_async.runner import outbox
 
 outbox.LEASE_SECONDS = 0.5
 
@@ -411,12 +412,12 @@ async def test_a_kill_in_after_create_batch_delays_the_batch_by_the_claim(
 
 async def test_a_migration_carries_over_what_was_due(empty_dsn, monkeypatch):
     """Batches of the version before: one hook due, one not, one cancelled."""
-    all_of_them = schema.migrations()
+    all_of_them = migrations.migrations()
     before = tuple(one for one in all_of_them if one.name < "0011")
     conn = await asyncpg.connect(empty_dsn)
     try:
-        monkeypatch.setattr(schema, "migrations", lambda: before)
-        await schema.migrate(conn)
+        monkeypatch.setattr(migrations, "migrations", lambda: before)
+        await migrations.migrate(conn)
         await conn.execute(
             """INSERT INTO reliable_imports.import_batches
                       (id, batch_type, root_batch_id, status, finished_at, completed_items,
@@ -426,8 +427,8 @@ async def test_a_migration_carries_over_what_was_due(empty_dsn, monkeypatch):
                               (gen_random_uuid(), 'partial', NULL, now()),
                               (gen_random_uuid(), 'cancelled', NULL, NULL)) AS v(i, s, n, a)"""
         )
-        monkeypatch.setattr(schema, "migrations", lambda: all_of_them)
-        await schema.migrate(conn)
+        monkeypatch.setattr(migrations, "migrations", lambda: all_of_them)
+        await migrations.migrate(conn)
         rows = await conn.fetch(
             """SELECT b.status, o.hook FROM reliable_imports.import_outbox o
                  JOIN reliable_imports.import_batches b ON b.id = o.batch_id ORDER BY 1"""

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, Settings
-from reliable_imports_async.embedded import EmbeddedServer
+from reliable_imports_async.database.embedded import EmbeddedServer
 from reliable_imports_async.store import items
 
 from .proxy import Fault, Proxy

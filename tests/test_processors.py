@@ -215,7 +215,7 @@ async def test_retry_postpones_the_item_until_its_tries_are_used_up(manager, con
 
 @pytest.mark.parametrize("stage", ["validate_item", "prepare_item", "process_item"])
 async def test_retry_on_means_retry_at_every_stage(manager, monkeypatch, stage):
-    monkeypatch.setattr("reliable_imports_async.settling.LONGEST_BACKOFF", 0.01)
+    monkeypatch.setattr("reliable_imports_async.execution.settler.LONGEST_BACKOFF", 0.01)
     tries = []
 
     async def flaky(item, ctx):
@@ -361,8 +361,8 @@ async def test_a_connection_in_use_is_given_back_while_the_manager_closes(dsn):
 
 
 async def test_code_that_blocks_the_event_loop_is_told_so(manager, caplog, monkeypatch):
-    monkeypatch.setattr("reliable_imports_async.block_watch.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("reliable_imports_async.block_watch.BLOCKED_SECONDS", 0.05)
+    monkeypatch.setattr("reliable_imports_async.runner.block_watch.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("reliable_imports_async.runner.block_watch.BLOCKED_SECONDS", 0.05)
 
     class BlockingProcessor(BaseProcessor):
         async def process_item(self, item, ctx):

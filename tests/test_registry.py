@@ -16,7 +16,7 @@ from reliable_imports_async.errors import (
     NotAProcessor,
     UnknownBatchType,
 )
-from reliable_imports_async.registry import batch_type_of
+from reliable_imports_async.processors.registry import batch_type_of
 
 PROCESSOR = """
 from reliable_imports_async import BaseProcessor

@@ -9,8 +9,9 @@ from asyncio.subprocess import DEVNULL
 import asyncpg
 import pytest
 
-from reliable_imports_async import BatchManager, BatchStatus, FailureKind, ItemStatus, control
+from reliable_imports_async import BatchManager, BatchStatus, FailureKind, ItemStatus
 from reliable_imports_async.errors import ContextClosed, ProcessorError
+from reliable_imports_async.runner import leases
 from reliable_imports_async.settings import Settings
 
 from . import trying
@@ -223,7 +224,7 @@ async def test_the_context_is_closed_once_the_item_has_settled(manager, conn):
 
 
 async def test_a_blocked_event_loop_costs_time_and_nothing_else(dsn, conn, monkeypatch):
-    monkeypatch.setattr(control, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
 
     async def process_item(item, ctx):
         await insert(item, ctx)
@@ -324,7 +325,7 @@ async def test_deadlocking_items_are_repeated_and_complete(manager, conn):
 async def test_an_endless_conflict_fails_after_six_tries_and_as_many_later(
     manager, conn, monkeypatch
 ):
-    monkeypatch.setattr("reliable_imports_async.execution.CONFLICT_RETRIES", 1)
+    monkeypatch.setattr("reliable_imports_async.execution.executor.CONFLICT_RETRIES", 1)
     tries = []
 
     async def process_item(item, ctx):

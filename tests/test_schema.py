@@ -5,10 +5,11 @@ import asyncio
 import asyncpg
 import pytest
 
-from reliable_imports_async import BatchManager, database, schema
+from reliable_imports_async import BatchManager
+from reliable_imports_async.database import migrations, pool
 from reliable_imports_async.errors import SchemaMissing, SchemaOutdated, SchemaTooNew, ServerTooOld
 
-NAMES = tuple(migration.name for migration in schema.migrations())
+NAMES = tuple(migration.name for migration in migrations.migrations())
 FORGET = "DELETE FROM reliable_imports.schema_migrations WHERE name = $1"
 INVENT = "INSERT INTO reliable_imports.schema_migrations VALUES ('9999_tomorrow', 'unknown')"
 
@@ -30,8 +31,8 @@ async def test_of_ten_who_migrate_at_once_one_does(empty_dsn: str) -> None:
 async def test_an_interrupted_migration_leaves_nothing(
     empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = (*schema.migrations(), schema.Migration("9999_broken", "SELECT 1/0"))
-    monkeypatch.setattr(schema, "migrations", lambda: broken)
+    broken = (*migrations.migrations(), migrations.Migration("9999_broken", "SELECT 1/0"))
+    monkeypatch.setattr(migrations, "migrations", lambda: broken)
     with pytest.raises(asyncpg.DivisionByZeroError):
         await BatchManager(empty_dsn).migrate()
     with pytest.raises(SchemaMissing):
@@ -67,8 +68,8 @@ async def test_opening_and_migrating_refuse_a_newer_database(
 async def test_the_script_makes_what_migrating_makes(empty_dsn: str, conn) -> None:
     plain = await asyncpg.connect(empty_dsn)
     try:
-        await plain.execute(schema.as_sql())
-        await schema.verify(plain)
+        await plain.execute(migrations.as_sql())
+        await migrations.verify(plain)
         assert await _shape(plain) == await _shape(conn)
     finally:
         await plain.close()
@@ -77,7 +78,7 @@ async def test_the_script_makes_what_migrating_makes(empty_dsn: str, conn) -> No
 
 
 async def test_an_old_server_is_refused(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "OLDEST_SERVER", 990_000)
+    monkeypatch.setattr(pool, "OLDEST_SERVER", 990_000)
     for verb in (BatchManager(dsn).open, BatchManager(dsn).migrate):
         with pytest.raises(ServerTooOld, match="is PostgreSQL 1") as caught:
             await verb()

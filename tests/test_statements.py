@@ -10,13 +10,14 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from reliable_imports_async import BatchManager, sql
-from reliable_imports_async.sql import statements
+import reliable_imports_async
+from reliable_imports_async import BatchManager
+from reliable_imports_async.database.statements import statements
 
 from .trying import LEDGER, insert, run
 
-PACKAGE = Path(sql.__file__).parents[1]
-FILES = sorted(path.stem for path in Path(sql.__file__).parent.glob("*.sql"))
+PACKAGE = Path(reliable_imports_async.__file__).parent
+FILES = sorted(f"{path.parts[-3]}/{path.stem}" for path in PACKAGE.rglob("*/sql/*.sql"))
 USE = re.compile(r'_SQL\["(\w+)"\]')
 
 BATCHES, ITEMS, RANGE = 10, 100_000, 1_000
@@ -43,7 +44,7 @@ def test_the_code_uses_the_statements_that_exist(file: str) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_statement_says_what_it_does_and_names_its_schema(file: str) -> None:
-    text = (Path(sql.__file__).parent / f"{file}.sql").read_text()
+    text = (PACKAGE / file.replace("/", "/sql/")).with_suffix(".sql").read_text()
     assert (
         text.count("-- name: ")
         == len(statements(file))
@@ -55,47 +56,47 @@ def test_a_statement_says_what_it_does_and_names_its_schema(file: str) -> None:
 
 HUNDRED = f"{{{','.join(map(str, range(2_500, 2_601)))}}}"
 HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "read_pending": ("items", (BATCH, 2_001, 3_000, 100)),
-    "settle": ("items", (BATCH, 2_500, 0, "completed", None, None, None, None)),
+    "read_pending": ("store/items", (BATCH, 2_001, 3_000, 100)),
+    "settle": ("store/items", (BATCH, 2_500, 0, "completed", None, None, None, None)),
     "settle_with_logs": (
-        "items",
+        "store/items",
         (BATCH, 2_500, 0, "completed", None, None, None, None, "[]"),
     ),
-    "settle_completed": ("settlements", (BATCH, HUNDRED, 0)),
-    "settle_outcomes": ("settlements", (BATCH, "{2500}", 0, "{2501}", "{}", "[]")),
-    "ask_items": ("settlements", (BATCH, [*range(2_500, 2_601)])),
-    "ask_item": ("items", (BATCH, 2_500)),
-    "list_items": ("items", (BATCH, None, None, 2_000, 100)),
-    "list_failed_items": ("items", (BATCH, GROUP, 0, 100)),
-    "list_items_by_status": ("items", (BATCH, "failed", 2_000, 100)),
-    "previews": ("overviews", (BATCH, 2_000, 100)),
-    "previews_by_status": ("overviews", (BATCH, 2_000, 100, "failed")),
-    "previews_by_group": ("overviews", (BATCH, 2_000, 100, GROUP)),
-    "timeline": ("overviews", (BATCH, [*range(1, 10_001, 100)])),
-    "group_glance": ("overviews", (BATCH, GROUP, 1_000, 5)),
-    "read_undue": ("items", (BATCH, 2_001, 3_000)),
-    "runnable_ranges": ("ranges", (BATCH, [2_001], '["item_key"]')),
-    "claim_range": ("ranges", (BATCH, WORKER, 15.0, [], 50, 20, 50, [], None, None)),
-    "count_range": ("ranges", (BATCH, 2_001, 3_000)),
-    "release_range": ("ranges", (BATCH, 2_001, 3_000, 0, [2_500], [])),
-    "reopen_deferred": ("deferrals", (BATCH, 1)),
-    "outlook": ("ranges", (BATCH, 15.0)),
-    "skip_unchanged": ("item_keys", (BATCH, 2_001, 3_000, "made", "")),
-    "find_unchanged": ("item_keys", (BATCH, 2_001, 3_000, "made", "")),
-    "settle_keyed": ("item_keys", (BATCH, 2_500, 0, *([None] * 3), "made", "")),
+    "settle_completed": ("store/settlements", (BATCH, HUNDRED, 0)),
+    "settle_outcomes": ("store/settlements", (BATCH, "{2500}", 0, "{2501}", "{}", "[]")),
+    "ask_items": ("store/settlements", (BATCH, [*range(2_500, 2_601)])),
+    "ask_item": ("store/items", (BATCH, 2_500)),
+    "list_items": ("store/items", (BATCH, None, None, 2_000, 100)),
+    "list_failed_items": ("store/items", (BATCH, GROUP, 0, 100)),
+    "list_items_by_status": ("store/items", (BATCH, "failed", 2_000, 100)),
+    "previews": ("store/previews", (BATCH, 2_000, 100)),
+    "previews_by_status": ("store/previews", (BATCH, 2_000, 100, "failed")),
+    "previews_by_group": ("store/previews", (BATCH, 2_000, 100, GROUP)),
+    "timeline": ("store/previews", (BATCH, [*range(1, 10_001, 100)])),
+    "group_glance": ("store/previews", (BATCH, GROUP, 1_000, 5)),
+    "read_undue": ("store/items", (BATCH, 2_001, 3_000)),
+    "runnable_ranges": ("store/ranges", (BATCH, [2_001], '["item_key"]')),
+    "claim_range": ("store/ranges", (BATCH, WORKER, 15.0, [], 50, 20, 50, [], None, None)),
+    "count_range": ("store/ranges", (BATCH, 2_001, 3_000)),
+    "release_range": ("store/ranges", (BATCH, 2_001, 3_000, 0, [2_500], [])),
+    "reopen_deferred": ("store/ranges", (BATCH, 1)),
+    "outlook": ("store/ranges", (BATCH, 15.0)),
+    "skip_unchanged": ("store/item_keys", (BATCH, 2_001, 3_000, "made", "")),
+    "find_unchanged": ("store/item_keys", (BATCH, 2_001, 3_000, "made", "")),
+    "settle_keyed": ("store/item_keys", (BATCH, 2_500, 0, *([None] * 3), "made", "")),
     "settle_keyed_with_logs": (
-        "item_keys",
+        "store/item_keys",
         (BATCH, 2_500, 0, *([None] * 3), "made", "", "[]"),
     ),
     "settle_keyed_outcomes": (
-        "item_keys",
+        "store/item_keys",
         (BATCH, "{2500}", 0, "{2501}", "{}", "[]", "made", "", "{2500}"),
     ),
-    "unkeyed_page": ("item_keys", (BATCH, 2_000, 100)),
-    "rekey": ("item_keys", (BATCH, [2_500], "{}")),
-    "summary": ("summaries", ([BATCH],)),
-    "groups": ("summaries", ([BATCH], 100)),
-    "group_samples": ("summaries", (BATCH, GROUP, 10, False)),
+    "unkeyed_page": ("store/item_keys", (BATCH, 2_000, 100)),
+    "rekey": ("store/item_keys", (BATCH, [2_500], "{}")),
+    "summary": ("store/summaries", ([BATCH],)),
+    "groups": ("store/summaries", ([BATCH], 100)),
+    "group_samples": ("store/summaries", (BATCH, GROUP, 10, False)),
 }
 
 

@@ -8,7 +8,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from reliable_imports_async import BatchManager, FailureKind, suspects
+from reliable_imports_async import BatchManager, FailureKind
+from reliable_imports_async.runner import quarantine
 from reliable_imports_async.store import ranges
 
 from .trying import LEDGER, insert, processor, records, written
@@ -72,7 +73,7 @@ async def test_an_item_that_kills_its_process_costs_three_crashes(dsn, conn):
 
 
 async def test_marks_of_the_living_do_not_count(manager, conn, monkeypatch):
-    monkeypatch.setattr(suspects, "DEAD_SECONDS", 600.0)
+    monkeypatch.setattr(quarantine, "DEAD_SECONDS", 600.0)
     await conn.execute(LEDGER)
     manager.registry.register(processor(insert))
     batch_id = await manager.create_batch("tried", records(5))
@@ -87,7 +88,7 @@ async def test_marks_of_the_living_do_not_count(manager, conn, monkeypatch):
 
 
 async def test_an_item_waits_until_the_dead_are_known_to_be_dead(manager, conn, monkeypatch):
-    monkeypatch.setattr(suspects, "DEAD_SECONDS", 2.0)
+    monkeypatch.setattr(quarantine, "DEAD_SECONDS", 2.0)
     await conn.execute(LEDGER)
     manager.registry.register(processor(insert))
     batch_id = await manager.create_batch("tried", records(3))
@@ -115,7 +116,7 @@ async def test_a_process_leaves_suspect_ranges_to_others(manager, conn):
     ranges = await conn.execute("UPDATE reliable_imports.import_batch_ranges SET crashes = 1")
     assert ranges == "UPDATE 20"
     assert (await manager.process_batch(batch_id)).ok
-    assert 1 < max(held) <= suspects.MOST_RANGES < 20
+    assert 1 < max(held) <= quarantine.MOST_RANGES < 20
     assert await written(conn) == list(range(1, 401))
 
 

@@ -9,7 +9,7 @@ import pytest
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus
 from reliable_imports_async.errors import BatchPaused, ConfigurationError, TotalsDisagree
 from reliable_imports_async.outcomes import Failure, FailureKind
-from reliable_imports_async.stopping import Streak, Thresholds
+from reliable_imports_async.processors.thresholds import FailureLimits, Thresholds
 
 
 class EvenProcessor(BaseProcessor):
@@ -123,11 +123,11 @@ async def test_thresholds_that_cannot_work_are_refused(manager, processor, optio
 
 
 def test_a_failure_beyond_the_threshold_is_refused_whatever_its_kind():
-    streak = Streak(None, Thresholds(max_failures=1))
+    streak = FailureLimits(None, Thresholds(max_failures=1))
     failure = Failure(kind=FailureKind.DATA, type="E", message="m", group="g")
     assert [streak.refuses(failure) for _ in range(3)] == [False, True, True]
     assert (streak.failed, streak.settled) == (1, 1)
-    others = Streak(None, Thresholds(max_failures=1))
+    others = FailureLimits(None, Thresholds(max_failures=1))
     others.learn(2, 2)
     assert others.refuses(failure)
 

@@ -120,7 +120,7 @@ class Failing(Leaving):
             raise ValueError("after it")
 
 
-class Interval(Item):
+class ChunkExecutor(Item):
     commit_interval = 3
 
 
@@ -206,7 +206,7 @@ PLACES = (
     Item,
     Prepared,
     Failing,
-    Interval,
+    ChunkExecutor,
     Set,
     Start,
     Complete,

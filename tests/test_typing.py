@@ -15,7 +15,7 @@ MISTAKES = {
     "ctx.savepoint()": ("ctx.savepoints()", '"ImportContext" has no attribute "savepoints"'),
     "ImportBatchItem[Product], ctx: ImportContext) -> bool": (
         "ImportBatchItem[Customer], ctx: ImportContext) -> bool",
-        'incompatible with supertype "reliable_imports_async.processors.BaseProcessor"',
+        'incompatible with supertype "reliable_imports_async.processors.processor.BaseProcessor"',
     ),
     "self, item: ImportBatchItem[Order], ctx: ImportContext\n    ) -> Mapping[str, object]": (
         "self, item: ImportBatchItem[Order], ctx: ImportContext\n    ) -> int",

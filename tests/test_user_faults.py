@@ -11,10 +11,10 @@ import pytest
 from pydantic import BaseModel
 
 from reliable_imports_async import BaseProcessor, BatchStatus, FailureKind, ItemStatus, Retry
-from reliable_imports_async.judgement import describe, ends_process, sound
+from reliable_imports_async.execution.session import Outage
+from reliable_imports_async.failures import describe, ends_process, sound
 from reliable_imports_async.outcomes import Failure
-from reliable_imports_async.session import Outage
-from reliable_imports_async.slots import (
+from reliable_imports_async.runner.slots import (
     LOSSES,
     REFUSALS,
     STATE_REFUSALS,
@@ -363,7 +363,7 @@ MISSING_FILE = "SELECT pg_read_file('/nonexistent/file-of-this-item.csv')"
 async def test_an_error_that_only_one_item_meets_again_and_again_fails_it(
     manager, ledger, mode, monkeypatch
 ) -> None:
-    monkeypatch.setattr("reliable_imports_async.slots.LONGEST_BACKOFF", 0.01)
+    monkeypatch.setattr("reliable_imports_async.runner.slots.LONGEST_BACKOFF", 0.01)
 
     async def process_item(item, ctx):
         if item.item_number == BAD:

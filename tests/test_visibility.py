@@ -9,7 +9,7 @@ import pytest
 
 from reliable_imports_async import ImportBatch, Visible
 from reliable_imports_async.models import BatchStatus
-from reliable_imports_async.visibility import Visibility
+from reliable_imports_async.store.visibility import Visibility
 
 from .trying import processor
 

@@ -16,7 +16,7 @@ import pytest
 from pgqueuer import PgQueuer
 from pgqueuer.models import Job
 
-from reliable_imports_async import BatchManager, Retry, Settings, queueing, register
+from reliable_imports_async import BatchManager, Retry, Settings, register
 from reliable_imports_async.errors import (
     BatchCancelled,
     BatchNotFound,
@@ -24,6 +24,7 @@ from reliable_imports_async.errors import (
     QueueMissing,
     UnknownBatchType,
 )
+from reliable_imports_async.store import enqueue
 
 from .proxy import Proxy
 from .trying import LEDGER, insert, processor, records, written
@@ -104,7 +105,7 @@ async def test_a_batch_and_its_jobs_are_created_together_or_not_at_all(manager, 
 async def test_a_large_batch_gets_several_jobs_and_none_of_them_twice(manager, conn):
     manager.registry.register(processor(insert))
     batch_id = await manager.create_batch("tried", records(4_000), enqueue=True)
-    jobs = queueing.jobs_for(
+    jobs = enqueue.jobs_for(
         await conn.fetchval("SELECT count(*) FROM reliable_imports.import_batch_ranges")
     )
     assert await conn.fetchval(JOBS) == jobs > 1

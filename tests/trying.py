@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchSummary, ImportBatchItem
-from reliable_imports_async.guarded import Connection
+from reliable_imports_async.database.guard import Connection
 
 LEDGER = "CREATE TABLE ledger (n integer, note text)"
 INSERT = "INSERT INTO ledger (n) VALUES ($1)"

@@ -1,33 +1,38 @@
 """Bring records into PostgreSQL without losing or doubling any of them."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .context import ImportContext
-from .endpoints import BaseEndpoint, EndpointContext
 from .errors import ReliableImportsError
-from .hosting import register
+from .loading.sources import read_file
 from .manager import BatchManager
 from .models import (
     BatchStatus,
     BatchSummary,
+    CorrectedFile,
     FailureGroup,
     ImportBatch,
     ImportBatchItem,
+    ItemEdit,
     ItemStatus,
     LogEntry,
     LogLevel,
+    RefusedRow,
 )
 from .outcomes import Defer, Failure, FailureKind, Retry, Skip
-from .processors import BaseProcessor
-from .registry import Registry
+from .processors.context import ImportContext
+from .processors.processor import BaseProcessor
+from .processors.registry import Registry
+from .runner.dry_run_report import DryRun, TableChanges
 from .settings import Settings
-from .sources import read_file
-from .tallying import DryRun, TableChanges
-from .triage import CorrectedFile, ItemEdit, RefusedRow
-from .visibility import Visible
+from .store.visibility import Visible
+from .web.endpoints import BaseEndpoint, EndpointContext
+from .workers.pgqueuer_host import register
 
 if TYPE_CHECKING:
-    from .api import APIManager, OuterUser, progress_response
+    from .web.api_manager import APIManager
+    from .web.events.stream import progress_response
+    from .web.http.authentication import OuterUser
 
 __all__ = [
     "APIManager",
@@ -64,11 +69,15 @@ __all__ = [
     "register",
 ]
 
+_NEEDS_WEB = {
+    "APIManager": ".web.api_manager",
+    "OuterUser": ".web.http.authentication",
+    "progress_response": ".web.events.stream",
+}
+
 
 def __getattr__(name: str) -> Any:
     """Import the web framework only where the API is used."""
-    if name in ("APIManager", "OuterUser", "progress_response"):
-        from . import api  # noqa: PLC0415 - so that the engine alone needs no web framework
-
-        return getattr(api, name)
+    if module := _NEEDS_WEB.get(name):
+        return getattr(import_module(module, __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

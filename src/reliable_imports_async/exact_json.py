@@ -6,10 +6,11 @@ changes nothing but what somebody changed.
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+from anyio import CancelScope, to_thread
 from pydantic_core import from_json, to_json
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -151,3 +152,23 @@ def _is_float_of(new: object, old: object) -> bool:
 
 
 _DECODER = json.JSONDecoder(parse_float=number, parse_constant=_no_constant)
+
+
+Result = TypeVar("Result")
+
+LARGE = 16_384  # bytes or characters; for less, a thread would cost more than the work
+
+
+async def aside(size: int, work: Callable[[], Result]) -> Result:
+    """Do some work, in a thread where it is much; it is not interrupted.
+
+    Args:
+        size: Of what is worked on, in bytes or characters.
+        work: What to do.
+    """
+    if size <= LARGE:
+        return work()
+    done: list[Result] = []
+    with CancelScope(shield=True):
+        await to_thread.run_sync(lambda: done.append(work()))
+    return done[0]

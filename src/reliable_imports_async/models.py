@@ -1,17 +1,53 @@
 """What the database says: batches, items, log lines and summaries, all frozen."""
 
+from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any, Generic, Self, cast
 from uuid import UUID
 
 from typing_extensions import TypeVar
 
 from .errors import BatchNotCompleted
-from .json_ready import json_ready
 from .outcomes import Failure
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+def json_ready(value: Any, *without: str) -> dict[str, Any]:
+    """The fields of a dataclass, and what is in them, as json.dumps takes them; bytes as base64."""
+    return {name: _ready(getattr(value, name)) for name in _names(value.__class__, without)}
+
+
+@cache
+def _names(cls: Any, without: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(cls) if each.name not in without)
+
+
+def _ready(value: object) -> object:
+    if type(value) in _PLAIN:  # most are; the patterns below are slow
+        return value
+    ready: object = value
+    match value:
+        case StrEnum():
+            ready = value.value
+        case bytes():
+            ready = b64encode(value).decode()
+        case UUID():
+            ready = str(value)
+        case datetime():
+            ready = value.isoformat()
+        case list() | tuple():
+            ready = [_ready(element) for element in value]
+        case Mapping():
+            ready = {key: _ready(element) for key, element in value.items()}
+        case _ if is_dataclass(value):
+            ready = json_ready(value)
+    return ready
+
 
 T = TypeVar("T", default=dict[str, Any])
 
@@ -343,3 +379,161 @@ class BatchSummary:
             "duration": self.duration.total_seconds() if self.duration else None,
             "ok": self.ok,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """How many items were settled in a minute, and how many of them failed."""
+
+    at: datetime
+    settled: float
+    failed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """When an item of a sample was settled."""
+
+    at: datetime
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemPreview:
+    """An item in a list: its record and message are cut short.
+
+    Attributes:
+        record: The beginning of the record as JSON text; None where it is large or unreadable.
+        record_size: Bytes that the record takes in the database.
+        raw: The beginning of a record that could not be read.
+        error_detail: The beginning of what PostgreSQL adds to its message.
+        error_fields: The errors of fields as JSON text; None where they are many.
+    """
+
+    item_number: int
+    status: ItemStatus
+    attempts: int
+    source_line: int | None
+    item_key: str | None
+    reprocessed_by: UUID | None
+    finished_at: datetime | None
+    error_group: str | None
+    record: str | None
+    record_size: int | None
+    raw: str | None
+    error_type: str | None
+    message: str | None
+    error_column: str | None
+    error_detail: str | None
+    error_fields: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupGlance:
+    """The offending values of a failure group, with counts and first items, and samples."""
+
+    values: tuple[tuple[str, int, int], ...]
+    samples: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceDetails:
+    """A batch's file, and when workers were asked to process it."""
+
+    format: str | None
+    size: int | None
+    sha256: str | None
+    enqueued_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPreview:
+    """A log line in a list; message and details (JSON text) are cut at 4,000 characters."""
+
+    log_id: int
+    item_number: int | None
+    level: LogLevel
+    message: str
+    details: str | None
+    logged_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemEdit:
+    """One change of a failed item's record.
+
+    Attributes:
+        before: The record as it was; None for one that could not be read, which is in `raw`.
+        after: The record as it became.
+    """
+
+    edit_id: int
+    batch_id: UUID
+    item_number: int
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any]
+    raw: bytes | None
+    actor: str | None
+    reason: str | None
+    edited_at: datetime
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, with JSON-ready values; `raw` as base64 in ``raw_base64``."""
+        plain = json_ready(self)
+        return plain | {"raw_base64": plain.pop("raw")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reprocessing:
+    """What came of the wish to reprocess.
+
+    Attributes:
+        batch_id: The new batch; or, where nothing was left to take, the reprocessing that is in
+            progress, the lineage's latest batch, or the batch itself.
+        is_new: Whether a batch was created.
+    """
+
+    batch_id: UUID
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRow:
+    """A row of a corrected file that was not taken.
+
+    Attributes:
+        line: The line of the file on which it starts.
+        item_number: The item it names, where it names one.
+        reason: Why not, in a few words.
+    """
+
+    line: int | None
+    item_number: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        named = f", item {self.item_number}" if self.item_number is not None else ""
+        return f"line {self.line}{named}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectedFile:
+    """What became of a corrected file.
+
+    Attributes:
+        batch_id: The new batch, in which exactly the accepted rows run.
+        accepted: How many rows that are.
+        unchanged: How many of them are as they were exported.
+        refused: The first of the rows that were not taken.
+        refused_rows: How many were not taken.
+    """
+
+    batch_id: UUID
+    accepted: int
+    unchanged: int
+    refused: tuple[RefusedRow, ...]
+    refused_rows: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, with JSON-ready values."""
+        return json_ready(self)

@@ -113,8 +113,8 @@ class Deferred:
     """The item's effects are rolled back, and it runs again in the next pass over the batch."""
 
 
-Undone = Failed | Postponed | Deferred
-Outcome = Completed | Skip | Undone
+NotCommitted = Failed | Postponed | Deferred
+Outcome = Completed | Skip | NotCommitted
 
 
 class Retry(Exception):

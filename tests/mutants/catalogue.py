@@ -47,7 +47,7 @@ _FENCE = " AND status = 'pending' AND attempts = $3 AND reprocessed_by IS NULL"
 MUTANTS = (
     Mutant(
         "no fence",
-        "sql/items.sql",
+        "store/sql/items.sql",
         _FENCE,
         " AND $3::integer >= 0",
         ("tests/test_processes.py::test_two_processes_drain_one_batch_together[no_lease]",),
@@ -64,7 +64,7 @@ MUTANTS = (
     ),
     Mutant(
         "two transactions",
-        "execution.py",
+        "execution/executor.py",
         "            at_once = None\n",
         "            at_once = None\n            await session.commit(chain=True)\n",
         (
@@ -76,7 +76,7 @@ MUTANTS = (
     ),
     Mutant(
         "settle first",
-        "execution.py",
+        "execution/executor.py",
         "            outcome = await self.calls.one(item, ctx, session.limit)\n",
         "            await self._settle(conn, item, Completed(), ())\n"
         "            outcome = await self.calls.one(item, ctx, session.limit)\n"
@@ -85,7 +85,7 @@ MUTANTS = (
     ),
     Mutant(
         "in doubt counted as failed",
-        "execution.py",
+        "execution/executor.py",
         "            raise self._outage(exc) from exc\n        return None",
         "            return Refused(exc, judgement)\n        return None",
         ("tests/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",),
@@ -93,7 +93,7 @@ MUTANTS = (
     ),
     Mutant(
         "plain SELECT when in doubt",
-        "sql/items.sql",
+        "store/sql/items.sql",
         " WHERE batch_id = $1 AND item_number = $2\n   FOR UPDATE;",
         " WHERE batch_id = $1 AND item_number = $2;",
         ("tests/test_processes.py::test_an_outcome_in_doubt_is_read_under_the_row_lock",),
@@ -101,21 +101,21 @@ MUTANTS = (
     ),
     Mutant(
         "no reset after a hook",
-        "lifecycle.py",
+        "runner/lifecycle.py",
         "            self._database.note_trace(work.conn, guarded.left_behind)\n",
         "",
         ("tests/test_traces.py", "-k", "Start or Complete or Check"),
     ),
     Mutant(
         "no reset after an item",
-        "execution.py",
+        "execution/executor.py",
         "            if guarded.trace or guarded.calls:\n                session.note(guarded)\n",
         "",
         ("tests/test_traces.py", "-k", "Item or Prepared"),
     ),
     Mutant(
         "connection reused after a cancellation",
-        "session.py",
+        "execution/session.py",
         "            drop(connection)\n            await self._database.give_back(connection)\n\n"
         "    async def close",
         "            self._connection = connection\n\n    async def close",
@@ -123,13 +123,13 @@ MUTANTS = (
     ),
     Mutant(
         "batch finished without looking again",
-        "lifecycle.py",
+        "runner/lifecycle.py",
         "            if await ranges.any_unfinished(conn, batch_id):\n                return batch\n",
         "",
         ("tests/test_ending.py::test_a_finish_waits_for_a_range_that_is_still_leased",),
         also=(
             Edit(
-                "sql/batches.sql",
+                "store/sql/batches.sql",
                 "   AND NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r "
                 "WHERE r.batch_id = b.id AND r.state <> 'done');\n\n-- name: mark_start_failed",
                 ";\n\n-- name: mark_start_failed",
@@ -138,7 +138,7 @@ MUTANTS = (
     ),
     Mutant(
         "batch finished inside the range's transaction",
-        "sql/ranges.sql",
+        "store/sql/ranges.sql",
         "SELECT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r "
         "WHERE r.batch_id = $1 AND r.state <> 'done');",
         "SELECT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r "
@@ -149,14 +149,14 @@ MUTANTS = (
     ),
     Mutant(
         "errors stored unsanitised",
-        "safe_text.py",
+        "sanitize.py",
         '    clean = text[:limit].replace("\\x00", "\\\\x00")\n',
         "    clean = text[:limit]\n",
         ("tests/test_ending.py",),
     ),
     Mutant(
         "leases taken from the living",
-        "sql/ranges.sql",
+        "store/sql/ranges.sql",
         "(r.worker_id = $2\n                     OR greatest(r.lease_until, pg_postmaster_start_time() + "
         "make_interval(secs => $3)) < clock_timestamp())",
         "true",
@@ -164,14 +164,14 @@ MUTANTS = (
     ),
     Mutant(
         "reprocessing without its mark",
-        "sql/reprocessing.sql",
+        "store/sql/reprocessing.sql",
         "       SET reprocessed_by = $2\n      FROM reliable_imports.import_eligible_items e\n",
         "       SET reprocessed_by = NULL\n      FROM reliable_imports.import_eligible_items e\n",
         ("tests/test_lineage.py", "tests/test_one_open_try.py"),
     ),
     Mutant(
         "a second open try of a record",
-        "sql/reprocessing.sql",
+        "store/sql/reprocessing.sql",
         "     WHERE t.batch_id = excluded.replaces\n",
         "     WHERE true\n",
         ("tests/test_one_open_try.py::test_the_key_refuses_a_second_try_even_without_the_lock",),
@@ -179,7 +179,7 @@ MUTANTS = (
     ),
     Mutant(
         "a late failure mark of a hook",
-        "sql/batches.sql",
+        "store/sql/batches.sql",
         "   SET status = 'failed', error = $2\n"
         " WHERE id = $1 AND started_at IS NULL AND status IN ('pending', 'failed');",
         "   SET status = 'failed', error = $2\n"
@@ -188,28 +188,28 @@ MUTANTS = (
     ),
     Mutant(
         "a hook that dies with its process",
-        "sql/outbox.sql",
+        "store/sql/outbox.sql",
         "   SET claimed_by = $3, claimed_until = clock_timestamp() + make_interval(secs => $4),\n",
         "   SET claimed_by = $3, claimed_until = 'infinity',\n",
         ("tests/test_outbox.py::test_a_real_kill_in_the_hook",),
     ),
     Mutant(
         "a pass begun by everybody who asks",
-        "sql/deferrals.sql",
+        "store/sql/ranges.sql",
         " AND b.pass_number = $2 ",
         " AND b.pass_number >= $2 ",
         ("tests/test_deferral.py::test_only_one_of_two_begins_the_next_pass",),
     ),
     Mutant(
         "failures stored although the batch pauses",
-        "settling.py",
-        "            await session.rollback()\n            return Later()\n",
+        "execution/settler.py",
+        "            await session.rollback()\n            return Rescheduled()\n",
         "            pass\n",
         ("tests/test_reliability.py::test_a_missing_table_pauses_the_batch_with_its_reason",),
     ),
     Mutant(
         "an item waits for ever for what only it meets",
-        "slots.py",
+        "runner/slots.py",
         "            self.hopeless = replace(failure, kind=FailureKind.EXCEPTION)\n",
         "            pass\n",
         (
@@ -220,28 +220,28 @@ MUTANTS = (
     ),
     Mutant(
         "an exit of an item's code ends the process",
-        "judgement.py",
+        "failures.py",
         "    return isinstance(exc, SystemExit) and _is_raised_by_handler(exc)\n",
         "    return isinstance(exc, SystemExit)\n",
         ("tests/test_user_faults.py::test_an_exit_of_the_code_itself_is_told_apart",),
     ),
     Mutant(
         "items of one key run side by side",
-        "runner.py",
+        "runner/drain.py",
         "                work.keys, work.read = self._ordering.keys(work.item)\n",
         "                work.keys, work.read = (), None\n",
         ("tests/test_ordering.py", "-k", "one_after_the_other and interval-1"),
     ),
     Mutant(
         "ranges claimed whatever waits before them",
-        "runner.py",
+        "runner/drain.py",
         "KeyOrder(self._in_order(), ordering.kinds, among)",
         "KeyOrder(self._in_order(), None, among)",
         ("tests/test_ordering.py", "-k", "one_after_the_other and interval-2"),
     ),
     Mutant(
         "rows that a statement wrote are not counted",
-        "declared.py",
+        "processors/upsert.py",
         "        if written != len(rows):\n",
         "        if written > len(rows):\n",
         ("tests/test_writes.py::test_an_item_whose_row_is_suppressed_fails",),

@@ -14,8 +14,8 @@ from pathlib import Path
 import asyncpg
 
 from reliable_imports_async import BatchManager
-from reliable_imports_async.embedded import EmbeddedServer
-from reliable_imports_async.judgement import is_outage
+from reliable_imports_async.database.embedded import EmbeddedServer
+from reliable_imports_async.failures import is_outage
 
 from ..proxy import Proxy
 from . import invariants

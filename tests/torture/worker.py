@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
-from reliable_imports_async import BatchManager, suspects
-from reliable_imports_async.execution import Executor
-from reliable_imports_async.interval import Interval
-from reliable_imports_async.judgement import is_outage
-from reliable_imports_async.settling import Settled, Superseded
+from reliable_imports_async import BatchManager
+from reliable_imports_async.execution.chunk import ChunkExecutor
+from reliable_imports_async.execution.executor import Executor
+from reliable_imports_async.execution.settler import FenceLost, Settled
+from reliable_imports_async.failures import is_outage
+from reliable_imports_async.runner import quarantine
 
 from .processor import PROCESSORS, SUPERSEDED, Acknowledged
 
@@ -23,12 +24,12 @@ def record_acknowledgements() -> None:
         item = prepared.item
         if isinstance(verdict, Settled):
             Acknowledged.write(f"{verdict.status} {item.batch_id} {item.item_number}")
-        elif isinstance(verdict, Superseded):
+        elif isinstance(verdict, FenceLost):
             Acknowledged.write(f"{SUPERSEDED} {item.batch_id} {item.item_number}")
         return verdict
 
     Executor.execute = recorded
-    execute_together = Interval.execute
+    execute_together = ChunkExecutor.execute
 
     async def recorded_together(self, prepared, session, may_start):
         verdicts = await execute_together(self, prepared, session, may_start)
@@ -39,7 +40,7 @@ def record_acknowledgements() -> None:
                 Acknowledged.write(f"{verdict.status} {item.batch_id} {item.item_number}")
         return verdicts
 
-    Interval.execute = recorded_together
+    ChunkExecutor.execute = recorded_together
 
 
 async def unfinished(manager: BatchManager) -> list[UUID]:
@@ -118,4 +119,4 @@ def prepare(history: Path) -> None:
     """What every worker needs before it starts."""
     Acknowledged.path = history
     record_acknowledgements()
-    suspects.DEAD_SECONDS = 5.0  # longer than anybody is frozen here
+    quarantine.DEAD_SECONDS = 5.0  # longer than anybody is frozen here

@@ -14,17 +14,8 @@ import typer
 from stamina.instrumentation import RetryDetails, RetryHook, set_on_retry_hooks
 
 from ..errors import ReliableImportsError
-from . import (
-    changing,
-    embedded_database,
-    importing,
-    migrating,
-    reading,
-    serving,
-    triage,
-    working,
-)
-from .failures import report
+from . import change, embedded, import_file, migrate, repair, serve, show, worker
+from .exit_codes import report
 from .invocation import Invocation
 from .options import global_options
 from .output import LogHandler, Output, ReaderGone
@@ -39,30 +30,30 @@ Command = Callable[..., Awaitable[int | None] | Awaitable[None]]
 
 
 COMMANDS: dict[str, Command] = {
-    "import": importing.import_file,
-    "process": importing.process,
-    "worker": working.worker,
-    "failures": triage.failures,
-    "edit": triage.edit,
-    "reprocess": triage.reprocess,
-    "list": reading.list_batches,
-    "show": reading.show,
-    "items": reading.items,
-    "item": reading.item,
-    "logs": reading.logs,
-    "types": reading.types,
-    "pause": changing.pause,
-    "resume": changing.resume,
-    "cancel": changing.cancel,
-    "purge": changing.purge,
-    "serve": serving.serve,
-    "api-key": serving.api_key,
-    "migrate": migrating.migrate,
+    "import": import_file.import_file,
+    "process": import_file.process,
+    "worker": worker.worker,
+    "failures": repair.failures,
+    "edit": repair.edit,
+    "reprocess": repair.reprocess,
+    "list": show.list_batches,
+    "show": show.show,
+    "items": show.items,
+    "item": show.item,
+    "logs": show.logs,
+    "types": show.types,
+    "pause": change.pause,
+    "resume": change.resume,
+    "cancel": change.cancel,
+    "purge": change.purge,
+    "serve": serve.serve,
+    "api-key": serve.api_key,
+    "migrate": migrate.migrate,
 }
 DATABASE_COMMANDS: dict[str, Command] = {
-    "start": embedded_database.start,
-    "stop": embedded_database.stop,
-    "psql": embedded_database.psql,
+    "start": embedded.start,
+    "stop": embedded.stop,
+    "psql": embedded.psql,
 }
 
 

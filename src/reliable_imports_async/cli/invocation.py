@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from ..errors import ConfigurationError
 from ..manager import BatchManager
-from ..safe_text import password_of, redactor
+from ..sanitize import password_of, redactor
 from ..settings import Settings, unknown_variables
-from .failures import Stopped, UsageRefused
+from .exit_codes import Stopped, UsageRefused
 from .output import Output
 
 

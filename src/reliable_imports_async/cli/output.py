@@ -12,8 +12,8 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from ..errors import ReliableImportsError
-from ..safe_text import Redact, redact_patterns
-from .text import json_text, plain
+from ..sanitize import Redact, redact_patterns
+from .formatting import json_text, plain
 
 PIPED_WIDTH = 160
 STEPS = "reliable_imports_async.worker"  # the logger of what a worker does, batch by batch

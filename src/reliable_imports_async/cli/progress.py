@@ -9,12 +9,12 @@ import anyio
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from ..judgement import is_outage
+from ..failures import is_outage
 from ..manager import BatchManager
 from ..models import BatchSummary
 from ..wording import counted
+from .formatting import duration_left, number, rate
 from .output import Output
-from .text import duration_left, number, rate
 
 LINE_SECONDS = 10.0
 OUTAGE_SECONDS = 1.0

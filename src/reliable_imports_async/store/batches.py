@@ -11,12 +11,12 @@ from uuid import UUID
 import asyncpg
 
 from .. import exact_json
-from ..guarded import Connection
+from ..database.guard import Connection
+from ..database.statements import statements
 from ..models import BatchStatus, BatchSummary, ImportBatch
-from ..sql import statements
-from ..visibility import Visibility
+from .visibility import Visibility
 
-_SQL = statements("batches")
+_SQL = statements("store/batches")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from ..guarded import Connection
-from ..sql import statements
+from ..database.guard import Connection
+from ..database.statements import statements
 
-_SQL = statements("browser_sessions")
+_SQL = statements("store/browser_sessions")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from ..guarded import Connection
-from ..sql import statements
+from ..database.guard import Connection
+from ..database.statements import statements
 
-_SQL = statements("crash_marks")
+_SQL = statements("store/crash_marks")
 
 
 @dataclass(frozen=True, slots=True)

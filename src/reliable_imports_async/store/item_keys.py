@@ -7,14 +7,14 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from ..context import LogLine
-from ..guarded import Connection
+from ..database.guard import Connection
+from ..database.statements import statements
+from ..log_buffer import LogLine
 from ..models import ImportBatchItem
 from ..outcomes import Completed, Failure, Skip
-from ..sql import statements
 from . import items
 
-_SQL = statements("item_keys")
+_SQL = statements("store/item_keys")
 _SETTLE = _SQL["settle_keyed"]
 _SETTLE_WITH_LOGS = _SQL["settle_keyed_with_logs"]
 SETTLE_OUTCOMES = _SQL["settle_keyed_outcomes"]

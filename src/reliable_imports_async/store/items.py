@@ -13,14 +13,14 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from pydantic_core import to_json
 
 from .. import exact_json
-from ..aside import LARGE, aside
-from ..context import LogLine
-from ..guarded import Connection
+from ..database.guard import Connection
+from ..database.statements import statements
+from ..exact_json import LARGE, aside
+from ..log_buffer import LogLine
 from ..models import ImportBatchItem, ItemStatus
 from ..outcomes import COMPLETED, Completed, Failed, Failure, FailureKind, Skip
-from ..sql import statements
 
-_SQL = statements("items")
+_SQL = statements("store/items")
 _SETTLE = _SQL["settle"]
 _SETTLE_WITH_LOGS = _SQL["settle_with_logs"]
 _SETTLE_AT_ONCE = re.sub(r"\$(\d)", r"{\1}", _SQL["settle_at_once"]).format

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from ..context import LogLine
-from ..guarded import Connection
+from ..database.guard import Connection
+from ..database.statements import statements
+from ..log_buffer import LogLine
 from ..models import LogEntry, LogLevel
-from ..safe_text import storable_json
-from ..sql import statements
+from ..sanitize import storable_json
 
-_SQL = statements("logs")
+_SQL = statements("store/logs")
 
 
 async def insert(

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..guarded import Connection
-from ..sql import statements
-from ..visibility import Visibility
+from ..database.guard import Connection
+from ..database.statements import statements
+from .visibility import Visibility
 
-_SQL = statements("metrics")
+_SQL = statements("store/metrics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from ..guarded import Connection
-from ..sql import statements
+from ..database.guard import Connection
+from ..database.statements import statements
 
-_SQL = statements("outbox")
+_SQL = statements("store/outbox")
 
 
 class OutboxHook(StrEnum):

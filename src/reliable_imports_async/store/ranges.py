@@ -6,11 +6,11 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from ..guarded import Connection
+from ..database.guard import Connection
+from ..database.statements import statements
 from ..models import BatchStatus
-from ..sql import statements
 
-_SQL = statements("ranges")
+_SQL = statements("store/ranges")
 WRITABLE = _SQL["writable"]
 
 
@@ -236,3 +236,24 @@ async def any_unfinished(conn: Connection, batch_id: UUID) -> bool:
 async def delete(conn: Connection, batch_ids: Sequence[UUID]) -> None:
     """Delete all ranges of some batches."""
     await conn.execute(_SQL["delete_ranges"], batch_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A further pass over a batch.
+
+    Attributes:
+        number: Counted from 1, which is the first run of all items.
+        deferred: Items that run again.
+        final: Whether what would be deferred fails instead.
+    """
+
+    number: int
+    deferred: int
+    final: bool
+
+
+async def reopen(conn: Connection, batch_id: UUID, pass_number: int) -> Pass | None:
+    """Begin the pass after `pass_number`; None when somebody else has, or it is not time yet."""
+    row = await conn.fetchrow(_SQL["reopen_deferred"], batch_id, pass_number)
+    return None if row is None else Pass(row["pass_number"], row["deferred"], row["final_pass"])

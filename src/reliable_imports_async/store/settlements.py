@@ -6,16 +6,16 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from ..context import LogLine
-from ..guarded import Connection
+from ..database.guard import Connection
+from ..database.statements import statements
+from ..log_buffer import LogLine
 from ..models import ImportBatchItem, ItemStatus
 from ..outcomes import COMPLETED, Completed, Deferred, Failed, Outcome, Postponed, Skip
-from ..sql import statements
 from .item_keys import SETTLE_OUTCOMES as _SETTLE_KEYED
 from .item_keys import Remembering
 from .items import StoredStatus, logged, stored_outcome, stored_status
 
-_SQL = statements("settlements")
+_SQL = statements("store/settlements")
 _SETTLE_COMPLETED = _SQL["settle_completed"]
 _SETTLE_OUTCOMES = _SQL["settle_outcomes"]
 

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import asyncpg
 
-from ..guarded import Connection
+from ..database.guard import Connection
+from ..database.statements import statements
 from ..models import BatchStatus, BatchSummary, FailureGroup
-from ..sql import statements
-from ..visibility import Visibility
+from .visibility import Visibility
 
-_SQL = statements("summaries")
+_SQL = statements("store/summaries")
 GROUPS_SHOWN = 50
 
 

@@ -10,22 +10,21 @@ from uuid import UUID
 import anyio
 
 from .. import exact_json
-from ..context import LogLine
-from ..database import Database
+from ..database.guard import Connection, PooledConnection, Trace
+from ..database.pool import Database
 from ..errors import ConfigurationError
-from ..execution import Executor
-from ..guarded import Connection, PooledConnection
-from ..judgement import parse_failure
+from ..execution.executor import Executor
+from ..execution.prepare import with_data
+from ..execution.session import ROUND_TRIP_SECONDS, Outage, Session
+from ..failures import parse_failure
+from ..loading.records import Limits, StoredRecord, from_value
+from ..log_buffer import LogLine
 from ..models import BatchStatus, ImportBatch, ImportBatchItem
 from ..outcomes import Completed, Failed, Outcome, Skip
-from ..processors import BaseProcessor
-from ..readiness import with_data
-from ..records import Limits, StoredRecord, from_value
-from ..registry import Registry
-from ..session import ROUND_TRIP_SECONDS, Outage, Session
+from ..processors.processor import BaseProcessor
+from ..processors.registry import Registry
+from ..processors.thresholds import FailureLimits
 from ..settings import Settings
-from ..stopping import Streak
-from ..transaction_control import Trace
 
 BATCH_ID = UUID("00000000-0000-7000-8000-000000000000")
 
@@ -98,7 +97,7 @@ async def run_item(
         return Failed(parse_failure(stored.reason or ""))
     batch = _batch(batch_type, metadata or {})
     database = _Borrowed(conn, settings)
-    trial = _Trial(batch, instance, database, settings, shared=shared, streak=Streak(None))
+    trial = _Trial(batch, instance, database, settings, shared=shared, streak=FailureLimits(None))
     await instance.on_connection(conn)
     async with _Savepoint(database, instance, trial.item_timeout, conn) as savepoint:
         return await trial.run(_item(stored.text, **fields), savepoint)

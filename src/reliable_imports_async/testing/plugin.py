@@ -37,7 +37,7 @@ def import_server() -> Iterator[Callable[[str], str]]:
     if given:
         yield lambda name: _other_database(given, name)
         return
-    from ..embedded import EmbeddedServer  # noqa: PLC0415 - only when it is used
+    from ..database.embedded import EmbeddedServer  # noqa: PLC0415 - only when it is used
 
     directory = Path(tempfile.gettempdir()) / f"reliable-imports-test-{uuid4().hex[:12]}"
     server = EmbeddedServer(directory, settings=_FAST)

@@ -1,0 +1,218 @@
+"""import, process: the commands that run a batch for the first time."""
+
+import io
+import json
+import os
+import select
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+from anyio import to_thread
+
+from ..loading.options import ThresholdOptions
+from ..loading.sources import read_file
+from ..manager import BatchManager
+from .exit_codes import UsageRefused
+from .formatting import tail
+from .invocation import Invocation
+from .options import (
+    AllowEmpty,
+    BatchName,
+    Columns,
+    Concurrency,
+    Delimiter,
+    Encoding,
+    ExpectCount,
+    ExpectSum,
+    File,
+    Format,
+    IdempotencyKey,
+    ImportedType,
+    MaxFailureRate,
+    MaxFailures,
+    Metadata,
+    MinProcessed,
+    OnSameFile,
+    SameFileChoice,
+    SourceName,
+    Tolerate,
+    Trial,
+    Unchanged,
+)
+from .run import Run
+
+Background = Annotated[
+    bool, typer.Option("--background", help="Queue it for the workers and return at once.")
+]
+
+STDIN_SECONDS = 0.2
+STDIN_BYTES = 1 << 18
+
+
+async def import_file(  # noqa: PLR0913 - the command's options
+    cli: Invocation,
+    *,
+    file: File,
+    type: ImportedType,  # noqa: A002 - the option's name
+    format: Format = None,  # noqa: A002 - the option's name
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    columns: Columns = None,
+    allow_empty: AllowEmpty = False,
+    name: SourceName = None,
+    metadata: Metadata = None,
+    idempotency_key: IdempotencyKey = None,
+    on_same_file: SameFileChoice = OnSameFile.REFUSE,
+    no_skip_unchanged: Unchanged = False,
+    dry_run: Trial = False,
+    expect_count: ExpectCount = None,
+    expect_sum: ExpectSum = None,
+    max_failures: MaxFailures = None,
+    max_failure_rate: MaxFailureRate = None,
+    min_processed: MinProcessed = None,
+    tolerate: Tolerate = None,
+    concurrency: Concurrency = None,
+) -> int:
+    """Import a file as a new batch and process it."""
+    source = read_file(
+        _stdin() if file == "-" else Path(file),
+        name=name,
+        format=format,
+        delimiter=_delimiter(delimiter),
+        encoding=encoding,
+        columns=None if columns is None else [each.strip() for each in columns.split(",")],
+    )
+    options: dict[str, Any] = {
+        "metadata": _metadata(metadata),
+        "idempotency_key": idempotency_key,
+        "on_same_file": on_same_file.value,
+        "allow_empty": allow_empty,
+        "max_failures": max_failures,
+        "max_failure_rate": max_failure_rate,
+        "min_processed": min_processed,
+        "skip_unchanged": False if no_skip_unchanged else None,
+        "expect": _expected(expect_count, expect_sum),
+    }
+    async with cli.manager(concurrency=concurrency, discover=True) as manager:
+        run = Run(cli, manager, tolerate=tolerate or 0.0)
+        if dry_run:
+            return await run.load_and_try(source, type, options)
+        return await run.load_and_process(source, type, options)
+
+
+async def process(
+    cli: Invocation,
+    *,
+    batch: BatchName,
+    background: Background = False,
+    dry_run: Trial = False,
+    max_failures: MaxFailures = None,
+    max_failure_rate: MaxFailureRate = None,
+    min_processed: MinProcessed = None,
+    tolerate: Tolerate = None,
+    concurrency: Concurrency = None,
+) -> int:
+    """Process a batch to its end, or continue it after it was stopped."""
+    if dry_run and background:
+        raise UsageRefused(
+            "A dry run cannot be queued for the workers.", hint="leave out --background."
+        )
+    given: ThresholdOptions = {
+        "max_failures": max_failures,
+        "max_failure_rate": max_failure_rate,
+        "min_processed": min_processed,
+    }
+    async with cli.manager(concurrency=concurrency, discover=not background) as manager:
+        batch_id = await manager.find_batch(batch)
+        run = Run(cli, manager, tolerate=tolerate or 0.0)
+        if dry_run:
+            return await run.try_batch(batch_id)
+        if not background:
+            return await run.process(batch_id, given)
+        await manager.set_thresholds(batch_id, **given)
+        await manager.enqueue_batch(batch_id)
+    if cli.output.json:
+        cli.output.record({"batch_id": batch_id, "enqueued": True})
+    else:
+        cli.output.show(
+            f"Batch {tail(batch_id)} is queued. Workers process it: reliable-imports worker"
+        )
+    return 0
+
+
+async def full_group(manager: BatchManager, batch: str, name: str) -> str:
+    """A failure group of a batch, or outstanding in its lineage, by the beginning of its name.
+
+    Raises:
+        UsageRefused: None, or more than one, begins like this.
+    """
+    batch_id = await manager.find_batch(batch)
+    groups = (
+        *await manager.failure_groups(batch_id, values=1),
+        *await manager.outstanding_failures(batch_id, values=1),
+    )
+    found = {each.group for each in groups if each.group.startswith(name)}
+    if len(found) == 1:
+        return found.pop()
+    known = "several" if found else "no"
+    raise UsageRefused(
+        f"Batch {batch} has {known} failure groups that begin with {name}.",
+        hint=f"reliable-imports show {batch} lists them.",
+    )
+
+
+def _expected(count: int | None, sums: list[str] | None) -> dict[str, Any] | None:
+    """The control totals of the command line."""
+    if count is None and not sums:
+        return None
+    pairs = [text.partition("=") for text in sums or ()]
+    if wrong := [name for name, found, value in pairs if not (name and found and value)]:
+        raise UsageRefused(f"--expect-sum {wrong[0]} has no sum.", hint="write NAME=SUM.")
+    return {"count": count, "sum": {name: value for name, _, value in pairs}}
+
+
+def _metadata(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise UsageRefused(f"--metadata is not JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise UsageRefused("--metadata must be a JSON object.", hint="write '{\"year\": 2013}'")
+    return value
+
+
+def _delimiter(text: str | None) -> str | None:
+    return "\t" if text in {"tab", r"\t"} else text
+
+
+def _stdin() -> BinaryIO | AsyncIterator[bytes]:
+    """Stdin as bytes; what waits for somebody to write can be stopped by Ctrl-C."""
+    try:
+        descriptor = sys.stdin.fileno()
+    except io.UnsupportedOperation:
+        return sys.stdin.buffer
+    if sys.platform == "win32" or stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return sys.stdin.buffer
+    return _received(descriptor)
+
+
+async def _received(descriptor: int) -> AsyncIterator[bytes]:
+    """The bytes of a pipe or a terminal.
+
+    Not by a reader of the event loop, which would make a terminal that we share with the shell
+    non-blocking; and not by a blocking read, which would keep the process from ending.
+    """
+    while (data := await to_thread.run_sync(_read_soon, descriptor)) != b"":
+        if data is not None:
+            yield data
+
+
+def _read_soon(descriptor: int) -> bytes | None:
+    ready, _, _ = select.select([descriptor], [], [], STDIN_SECONDS)
+    return os.read(descriptor, STDIN_BYTES) if ready else None

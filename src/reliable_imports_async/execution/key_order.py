@@ -1,0 +1,287 @@
+"""Which keys an item has: items that share one take effect in the order of their numbers.
+
+A processor says it (`lock_key`, `item_key`, a declared `key`), or the keys by which it calls
+`ctx.upsert` tell.
+"""
+
+import json
+import logging
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, EmailStr
+
+from ..models import ImportBatch, ImportBatchItem
+from ..processors.keys import STORED_LOCK_KEYS
+from ..processors.processor import BaseProcessor, fields_of, is_declared
+from .prepare import with_data
+
+logger = logging.getLogger("reliable_imports_async")
+
+EVERYTHING = "everything"
+_SPELT = (str, int, float, Decimal, date, UUID)  # of which coarse spellings are compared
+_PLAIN = (str, int, UUID, EmailStr)  # whose spellings the database can compare
+
+Columns = tuple[str, ...]
+Keys = tuple[str, ...]
+
+
+class KeyLearnt(Exception):
+    """An upsert by a key of which nobody knew: it was not run, and its item must run again."""
+
+
+class Ordering:
+    """The keys of the items of one drain.
+
+    Attributes:
+        version: Counts what was learnt. What was claimed by an older version has to be handed
+            back, and claimed again with the keys that are known now.
+    """
+
+    def __init__(self, processor: BaseProcessor[Any], batch: ImportBatch) -> None:
+        self.version = 0
+        self._processor = processor
+        self._batch = batch
+        self._lock_key = processor.overrides("lock_key")
+        self._item_key = processor.overrides("item_key")
+        self._fields: list[Columns] = []
+        cls = type(processor)
+        declared = tuple(processor.key)
+        if declared and (processor.model() is None or set(declared) <= set(fields_of(cls))):
+            self._fields.append(declared)
+        self._modelled = processor.model() is not None
+        self._learns = False
+        self._learnt: dict[Columns, Mapping[str, str]] = {}
+        self._everything = False
+
+    def begin(self) -> None:
+        """Learn from upserts from now on."""
+        self._learns = not (self._lock_key or is_declared(type(self._processor)))
+
+    @property
+    def active(self) -> bool:
+        """Whether items have keys, as far as is known."""
+        return self._lock_key or self._item_key or self._everything or bool(self._fields)
+
+    @property
+    def kinds(self) -> str | None:
+        """The same for the database, which compares records as they are stored; None: no keys."""
+        if not self.active:
+            return None
+        kinds: list[object] = []
+        if self._item_key:
+            kinds.append("item_key")
+        if self._lock_key:
+            stored = self._batch.options.get(STORED_LOCK_KEYS)
+            kinds.append("lock_key" if stored else EVERYTHING)
+        for names in self._fields:
+            raw = [name for name in map(self._raw_name, names) if name is not None]
+            kinds.append(raw or EVERYTHING)
+        if self._everything:
+            kinds.append(EVERYTHING)
+        return json.dumps(kinds)
+
+    def keys(self, item: ImportBatchItem[Any]) -> tuple[Keys, ImportBatchItem[Any] | None]:
+        """The keys of an item; and the item with its data, where its model had to be asked."""
+        if self._everything:
+            return (EVERYTHING,), None
+        keys: list[str] = []
+        if self._item_key and item.item_key is not None:
+            keys.append("item " + _of_text(item.item_key))
+        if self._lock_key and (lock := self._lock(item)) is not None:
+            keys.append("lock " + lock)
+        read = self._read(item) if self._fields else None
+        if read is not None:
+            keys += [_of_fields(read, names) for names in self._fields]
+        return tuple(keys), read if self._modelled else None
+
+    def upserting_one(
+        self, item: ImportBatchItem[Any] | None, columns: Columns, values: Mapping[str, Any]
+    ) -> None:
+        """The same as `upserting`, for one item."""
+        if self._learns and item is not None:
+            self.upserting((item,), columns, values)
+
+    def upserting(
+        self,
+        items: Sequence[ImportBatchItem[Any]],
+        columns: Columns,
+        values: Mapping[str, Any],
+    ) -> None:
+        """Learn from an upsert that is about to run for one of some items.
+
+        Raises:
+            KeyLearnt: Nobody knew of this key, so nobody has kept its order so far.
+        """
+        if not self._learns or self._everything or not set(columns) <= values.keys():
+            return
+        origins = self._learnt.get(columns)
+        if origins is not None:
+            if any(_agrees(item, origins, values) for item in items):
+                return
+            origins = {}
+        else:
+            origins = self._learnt[columns] = _origins(items, columns, values)
+        names = set(origins.values())
+        if any(names.issuperset(known) for known in self._fields):
+            return  # equal keys are equal in these fields, too
+        if names:
+            self._fields.append(tuple(sorted(names)))
+        else:
+            self._everything = True
+            self._warn(columns)
+        self.version += 1
+        raise KeyLearnt
+
+    def _warn(self, columns: Columns) -> None:
+        logger.warning(
+            "%s upserts by %s, which its records do not tell beforehand: its items run one after "
+            "the other, in order. Declare lock_key(record) to let different keys run at once.",
+            type(self._processor).__qualname__,
+            ", ".join(columns),
+        )
+
+    def _read(self, item: ImportBatchItem[Any]) -> ImportBatchItem[Any] | None:
+        """The item with its data; None: its model refuses it, and it will fail."""
+        try:
+            return with_data(self._processor, item)
+        except Exception:  # noqa: BLE001 - its turn comes, and then it fails by this
+            return None
+
+    def _lock(self, item: ImportBatchItem[Any]) -> str | None:
+        """What `lock_key` says, coarsely; None: no other item waits for this one, or it fails."""
+        try:
+            key = self._processor.lock_key(item.source_data)
+        except Exception:  # noqa: BLE001 - a user's code; the item has failed by it long ago
+            return None
+        if not isinstance(key, tuple):
+            return None if key is None or key == "" else coarse(key)
+        return None if None in key or "" in key else "\x1f".join(map(coarse, key))
+
+    def _raw_name(self, name: str) -> str | None:
+        """The name of a field in records as they are stored; None: its value may be made there."""
+        model = self._processor._model  # noqa: SLF001 - as `processors.fields_of`
+        if model is None:
+            return name
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            return _raw_name(model, name)
+        if isinstance(model, type) and is_dataclass(model):
+            plain = {
+                one.name
+                for one in fields(model)
+                if _is_plain(one.type) and one.default is one.default_factory is MISSING
+            }
+            return name if name in plain else None
+        return None
+
+
+def _origins(
+    items: Sequence[ImportBatchItem[Any]], columns: Columns, values: Mapping[str, Any]
+) -> dict[str, str]:
+    """From which fields of its record an upsert has the values of its key; as far as one can tell.
+
+    A field of the same name, or else one with the same value.
+    """
+    origins: dict[str, str] = {}
+    for column in columns:
+        value = coarse(values[column])
+        for item in items:
+            data = _fields_in(item.data)
+            same = [name for name, own in data.items() if coarse(own) == value]
+            if column in same or (value and same):
+                origins[column] = column if column in same else same[0]
+                break
+    return origins
+
+
+def _agrees(
+    item: ImportBatchItem[Any], origins: Mapping[str, str], values: Mapping[str, Any]
+) -> bool:
+    """Whether an upsert has its key from the same fields of this item."""
+    return all(
+        coarse(values[column]) == coarse(_value(item.data, name))
+        for column, name in origins.items()
+    )
+
+
+def _of_fields(item: ImportBatchItem[Any], names: Columns) -> str:
+    if len(names) == 1:
+        return f"{names[0]} {coarse(_value(item.data, names[0]))}"
+    return "\x1f".join((*names, *(coarse(_value(item.data, name)) for name in names)))
+
+
+def _of_text(text: str) -> str:
+    """A key as `key_text` stores it, coarsely: each part of a tuple by itself."""
+    if text.startswith('["'):
+        try:
+            return "\x1f".join(map(coarse, json.loads(text)))
+        except ValueError:
+            pass  # a text that only looks so
+    return coarse(text)
+
+
+def _fields_in(data: Any) -> Mapping[str, Any]:
+    return data if isinstance(data, Mapping) else getattr(data, "__dict__", {})
+
+
+def _value(data: Any, name: str) -> Any:
+    return data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
+
+
+def coarse(value: object) -> str:
+    """A part of a key, the same for all spellings that a column could take for one.
+
+    "07", 7 and " 7.0" are one number to a column of numbers, "a" and "A" one text to citext. What
+    cannot be told is empty, and so equal. Different keys may look equal: then one waits for
+    nothing.
+    """
+    if type(value) is str:  # nearly always
+        return _of_str(value)
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool):
+        value = int(value)
+    if isinstance(value, datetime):  # the same moment has many names
+        return ""
+    return _of_str(str(value)) if isinstance(value, _SPELT) else ""
+
+
+def _of_str(text: str) -> str:
+    if not text.isascii():  # accents and ways to write them, as collations may ignore them
+        text = "".join(
+            c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)
+        )
+    text = text.strip().casefold().replace("_", "")
+    short = text.lstrip("+-0 ")
+    if "." in short:
+        short = short.rstrip("0").rstrip(".")
+    return short or "0" * ("0" in text)
+
+
+def _raw_name(model: type[BaseModel], name: str) -> str | None:
+    """The name of a model's field in records whose values the model takes as they are."""
+    info = model.model_fields[name]
+    alias, config = info.validation_alias, model.model_config
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    if not (alias is None or (isinstance(alias, str) and not by_name)):
+        return None
+    decorators = model.__pydantic_decorators__
+    changed = decorators.model_validators or decorators.root_validators or decorators.validators
+    validated = any(
+        not {name, "*"}.isdisjoint(one.info.fields) for one in decorators.field_validators.values()
+    )
+    functions = any(hasattr(one, "func") for one in info.metadata)  # BeforeValidator and its like
+    own = model.__init__ is not BaseModel.__init__
+    if changed or validated or functions or own or not info.is_required():
+        return None
+    return (alias or name) if _is_plain(info.annotation) else None
+
+
+def _is_plain(annotation: object) -> bool:
+    return any(annotation is one for one in _PLAIN)

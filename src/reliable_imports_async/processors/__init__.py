@@ -1,0 +1,5 @@
+"""What a developer writes and is handed: processors, their context, keys, limits and the registry.
+
+Owns the contract with user code. It may import `store`, `database` and the words. Running items
+belongs in `execution`, running batches in `runner`.
+"""

@@ -1,0 +1,239 @@
+"""ImportContext: what a processor is handed beside the item."""
+
+import logging
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
+from typing import Any
+
+import asyncpg
+
+from ..database.guard import GuardedConnection, ReadingConnection
+from ..database.upsert_sql import check_key, naming_statement, row_text, upsert_statement
+from ..errors import ContextClosed, KeyIsNull, NotWritten, ProcessorError
+from ..log_buffer import LEVELS, LogBuffer
+from ..models import ImportBatch, ImportBatchItem, LogLevel
+from ..store.catalog import Catalog, Columns, nulls_are_equal
+
+logger = logging.getLogger("reliable_imports_async")
+
+Upserting = Callable[[ImportBatchItem[Any] | None, tuple[str, ...], Mapping[str, Any]], None]
+"""Is told of each upsert before it runs: the item, the key's columns and the values."""
+
+_NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
+
+
+class ImportContext:
+    """Database access, logging and the surroundings of one item, or of one batch hook.
+
+    Attributes:
+        batch: The batch.
+        item: The item; None in a batch hook.
+        metadata: What the creator of the batch gave along; read-only, see `set_metadata`.
+        shared: What the processor's `resources` yielded.
+        dry_run: Whether everything will be rolled back in the end.
+        changes: What `set_metadata` has set in this hook.
+    """
+
+    __slots__ = (
+        "_catalog",
+        "_database",
+        "_log_buffer",
+        "_new_log",
+        "_of_items",
+        "_upserting",
+        "batch",
+        "changes",
+        "dry_run",
+        "item",
+        "shared",
+    )
+
+    def __init__(
+        self,
+        batch: ImportBatch,
+        database: GuardedConnection | ReadingConnection | None,
+        *,
+        item: ImportBatchItem[Any] | None = None,
+        shared: Any = None,
+        log: LogBuffer | None = None,
+        new_log: Callable[[], LogBuffer] = LogBuffer,
+        of_items: bool = False,
+        catalog: Catalog | None = None,
+    ) -> None:
+        self._catalog = catalog or Catalog()
+        self._of_items = of_items  # of a whole set
+        self._upserting: Upserting | None = None
+        self.batch = batch
+        self.item = item
+        self.shared = shared
+        self.dry_run = False
+        self._database = database
+        self._log_buffer = log
+        self._new_log = new_log  # few items log anything
+        self.changes = _NO_CHANGES
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The batch's metadata, including changes made in this hook."""
+        if self.changes:
+            return MappingProxyType({**self.batch.metadata, **self.changes})
+        return self.batch.metadata
+
+    def set_metadata(self, **values: Any) -> None:
+        """Add to the batch's metadata, in the transaction of this batch hook.
+
+        Raises:
+            ProcessorError: Called for an item; items run concurrently and must not share state.
+        """
+        if self.item is not None or self._of_items:
+            raise ProcessorError(
+                "set_metadata belongs into on_batch_start or on_batch_complete.",
+                hint="return processed_data for what concerns one item.",
+            )
+        self.changes = {**self.changes, **values}
+
+    @property
+    def connection(self) -> GuardedConnection:
+        """The item's asyncpg connection, inside its transaction.
+
+        Raises:
+            ProcessorError: There is no transaction yet (in validate_item and prepare_item).
+            ContextClosed: The item has settled.
+        """
+        match self._session:
+            case GuardedConnection() as guarded:
+                return guarded
+            case ReadingConnection():
+                raise ProcessorError(
+                    "There is no item transaction here.",
+                    hint="use ctx.fetch and its like for reading; write in process_item.",
+                    web_hint="the processor may only read here; it writes in process_item.",
+                    cli_hint="the processor may only read here; it writes in process_item.",
+                )
+
+    # The next five hand a coroutine on instead of awaiting it in one of their own: they are called
+    # for every item, often several times.
+
+    def execute(self, sql: str, *args: Any) -> Coroutine[Any, Any, str]:
+        """Run a statement; return PostgreSQL's command tag, such as ``UPDATE 1``."""
+        return self._session.execute(sql, *args)
+
+    def executemany(self, sql: str, args: Sequence[Sequence[Any]]) -> Coroutine[Any, Any, None]:
+        """Run a statement once for each sequence of arguments."""
+        return self._session.executemany(sql, args)
+
+    def fetch(self, sql: str, *args: Any) -> Coroutine[Any, Any, list[asyncpg.Record]]:
+        """Run a query and return its rows."""
+        return self._session.fetch(sql, *args)
+
+    def fetchrow(self, sql: str, *args: Any) -> Coroutine[Any, Any, asyncpg.Record | None]:
+        """Run a query and return its first row, or None."""
+        return self._session.fetchrow(sql, *args)
+
+    execute_one = fetchrow
+
+    def fetchval(self, sql: str, *args: Any) -> Coroutine[Any, Any, Any]:
+        """Run a query and return the first value of its first row, or None."""
+        return self._session.fetchval(sql, *args)
+
+    async def upsert(
+        self, table: str, values: Mapping[str, Any], *, key: str | Sequence[str]
+    ) -> asyncpg.Record:
+        """Insert one row, or update the row with the same key; return it.
+
+        Args:
+            table: The table, optionally with its schema.
+            values: Column names and values; docs/processors.md lists what goes into which type.
+            key: The column or columns of a unique constraint, all among `values`.
+
+        Raises:
+            ValueRefused: A value has no place in its column, such as a naive datetime in a
+                timestamptz.
+            KeyIsNull: A row without its key could not be found again.
+            NotWritten: A trigger has suppressed the row.
+            ConfigurationError: The key is not among the values.
+        """
+        key = (key,) if isinstance(key, str) else tuple(key)
+        check_key(table, values, key)
+        if self._upserting is not None:  # items of one key have an order
+            self._upserting(self.item, key, values)
+        session = self._session
+        columns = await self._columns(table, values)
+        nulls = [name for name in key if values[name] is None]
+        if nulls and not await nulls_are_equal(session, table, key):
+            raise KeyIsNull(table, nulls)
+        written = tuple(columns[name] for name in values)
+        sql = upsert_statement(table, written, key, returning=True)
+        row = await session.fetchrow(sql, f"[{row_text(table, written, values)}]")
+        if row is None:
+            raise NotWritten(table)
+        return row
+
+    async def _columns(self, table: str, names: Collection[str]) -> Columns:
+        """The columns of a table, these among them; else PostgreSQL says what is wrong."""
+        session = self._session
+        columns = await self._catalog.columns(session, table)
+        if any(name not in columns for name in names):
+            await session.fetch(naming_statement(table, names))
+            self._catalog.forget(table)  # it has the columns by now
+            columns = await self._catalog.columns(session, table)
+        return columns
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """``async with ctx.savepoint():`` undoes what happens inside when it raises."""
+        return self._session.savepoint()
+
+    def debug(self, message: str, **details: Any) -> None:
+        """Add a log line of level debug."""
+        self._write(LogLevel.DEBUG, message, details)
+
+    def info(self, message: str, **details: Any) -> None:
+        """Add a log line of level info."""
+        self._write(LogLevel.INFO, message, details)
+
+    def warning(self, message: str, **details: Any) -> None:
+        """Add a log line of level warning."""
+        self._write(LogLevel.WARNING, message, details)
+
+    def error(self, message: str, **details: Any) -> None:
+        """Add a log line of level error. The item does not fail by it."""
+        self._write(LogLevel.ERROR, message, details)
+
+    @property
+    def _log(self) -> LogBuffer:
+        if self._log_buffer is None:
+            self._log_buffer = self._new_log()
+        return self._log_buffer
+
+    @property
+    def _silent(self) -> bool:
+        return self._log_buffer is None or not self._log_buffer.lines
+
+    @property
+    def _session(self) -> GuardedConnection | ReadingConnection:
+        if self._database is None:
+            raise ContextClosed
+        return self._database
+
+    def _write(self, level: LogLevel, message: str, details: Mapping[str, Any]) -> None:
+        self._log.add(level, message, details)
+        if logger.isEnabledFor(LEVELS[level]):
+            extra = {
+                "batch_id": str(self.batch.id),
+                "item_number": self.item.item_number if self.item is not None else None,
+                "details": self._log.readable(details),
+            }
+            logger.log(LEVELS[level], "%s", self._log.redact(message), extra=extra)
+
+    def _enter(
+        self, database: GuardedConnection | ReadingConnection | None, item: ImportBatchItem[Any]
+    ) -> None:
+        """Go over to the next stage of the same item."""
+        self._database = database
+        self.item = item
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+        self._database = None

@@ -1,0 +1,218 @@
+"""What records are called: by its key one is recognised in a batch, and when it comes again."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
+
+from ..database.guard import Connection
+from ..errors import ItemKeyRefused, NotAProcessor
+from ..failures import describe, duplicate_failure, ends_process
+from ..models import ImportBatch
+from ..outcomes import Failure, FailureKind
+from ..store import item_keys
+from ..store.item_keys import RecordKeys, Remembering
+from .processor import BaseProcessor, is_declared, key_of
+
+STORED_LOCK_KEYS = "lock_keys"
+"""The option of a batch whose items were stored with their lock keys."""
+LONGEST_KEY = 1_000
+PAGE = 500
+ON_DUPLICATE = ("process", "skip", "fail")
+ONLY_ONE = (False, True, "wait", "refuse")
+
+
+class ItemKeys:
+    """The keys that a processor gives to records.
+
+    Attributes:
+        processor: Whose they are.
+    """
+
+    def __init__(self, processor: BaseProcessor[Any]) -> None:
+        self.processor = processor
+        self._keyed = _has_item_keys(processor)
+        self._declared = not processor.overrides("item_key")
+        self._locking = processor.overrides("lock_key")
+
+    @classmethod
+    def of(cls, processor: BaseProcessor[Any]) -> "ItemKeys | None":
+        """Those of a processor that has any."""
+        return cls(processor) if has_keys(processor) else None
+
+    def of_record(self, text: bytes | str) -> RecordKeys | Failure:
+        """The keys of a stored record; a failure: what it has cannot be one."""
+        hook = "item_key"
+        try:
+            record = from_json(text)
+            key = key_text(self._given(record)) if self._keyed else None
+            if not self._locking:
+                return RecordKeys(key)
+            hook = "lock_key"
+            return RecordKeys(key, key_text(self.processor.lock_key(record), hook))
+        except BaseException as exc:  # a user's code may raise anything; it is one record
+            if ends_process(exc):
+                raise
+            refused = exc if isinstance(exc, ItemKeyRefused) else _raised(exc, hook)
+            return describe(refused, kind=FailureKind.VALIDATION)
+
+    async def mark_repeated(self, conn: Connection, root_batch_id: UUID, batch_id: UUID) -> int:
+        """Decide about items that repeat a key, in one statement; how many were settled by it."""
+        how = self.processor.on_duplicate
+        if how == "process" and not self.processor.skip_unchanged:
+            return 0
+        failure = duplicate_failure()
+        marked = await item_keys.mark_repeated(
+            conn, root_batch_id, batch_id, how, failure.hint or "", failure.group
+        )
+        return 0 if how == "process" else marked
+
+    async def renew(self, conn: Connection, batch: ImportBatch) -> None:
+        """Key the items of a reprocessing, as records and processor are by now.
+
+        In the transaction that starts it: whoever edited a record need not know the processor.
+        """
+        failed, after = False, 0
+        while page := await item_keys.pending_page(conn, batch.id, after, PAGE):
+            after = page[-1][0]
+            keys = {number: (self.of_record(text), old) for number, text, old in page}
+            changed = {number: new for number, (new, old) in keys.items() if new != old}
+            if changed:
+                await item_keys.rekey(conn, batch.id, changed)
+            failed = failed or any(isinstance(key, Failure) for key in changed.values())
+        repeated = await self.mark_repeated(conn, batch.root_batch_id, batch.id)
+        if failed or repeated:
+            await item_keys.recount_ranges(conn, batch.id)
+
+    def _given(self, record: dict[str, Any]) -> object:
+        if self._declared:
+            return tuple(record.get(name) for name in key_of(self.processor))
+        return self.processor.item_key(record)
+
+
+def has_keys(processor: BaseProcessor[Any]) -> bool:
+    """Whether keys are stored with the items of a processor."""
+    return _has_item_keys(processor) or processor.overrides("lock_key")
+
+
+def _has_item_keys(processor: BaseProcessor[Any]) -> bool:
+    """Whether items of a processor get keys: it says which, or declares them and asks for them."""
+    cls = type(processor)
+    asked = processor.skip_unchanged or processor.on_duplicate != "process"
+    return cls.overrides("item_key") or (asked and is_declared(cls))
+
+
+def remembering(processor: BaseProcessor[Any], batch_type: str) -> Remembering | None:
+    """Where a processor's contents are remembered; None: it asks for none of it."""
+    if not processor.skip_unchanged:
+        return None
+    return Remembering(batch_type, str(processor.version))
+
+
+def skips_unchanged(options: Mapping[str, Any]) -> bool:
+    """Whether a batch lets unchanged items be skipped, where its processor does."""
+    return options.get("skip_unchanged") is not False
+
+
+def key_text(key: object, name: str = "item_key") -> str | None:
+    """A key as it is stored: a text as it is, a number as text, a tuple as a JSON array of texts.
+
+    As in a unique constraint, nothing is equal to what is missing: None or an empty text, also as
+    a part, is no key.
+
+    Raises:
+        ItemKeyRefused: It is something else, too long, or no text that PostgreSQL stores.
+    """
+    parts = [_part(part, name) for part in (key if isinstance(key, tuple) else (key,))]
+    if not (parts and all(parts)):
+        return None
+    text = to_json(parts).decode() if isinstance(key, tuple) else str(parts[0])
+    size = len(text.encode())
+    if size > LONGEST_KEY:
+        raise _refused(f"{name} is {size:,} bytes long; at most {LONGEST_KEY:,} are allowed.")
+    return text
+
+
+def _part(part: object, name: str) -> str:
+    """One part of a key as text; an empty one for what is missing."""
+    if part is None:
+        return ""
+    if isinstance(part, bool) or not isinstance(part, str | int | float | Decimal):
+        raise _refused(f"{name} returned {type(part).__name__}.")
+    if isinstance(part, float | Decimal) and not math.isfinite(part):
+        raise _refused(f"{name} returned a number that is not finite.")
+    text = str.__str__(part) if isinstance(part, str) else format(part)
+    if "\0" in text:
+        raise _refused(f"{name} contains a NUL character, which PostgreSQL cannot store.")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise _refused(f"{name} contains half a character (a lone surrogate).")
+    return text
+
+
+def _refused(message: str) -> ItemKeyRefused:
+    hint = "return a text, a number, or a tuple of them; None for a record without a key."
+    return ItemKeyRefused(message, hint=hint)
+
+
+def _raised(exc: BaseException, hook: str) -> ItemKeyRefused:
+    try:
+        reason = f"{type(exc).__name__}: {exc}"
+    except Exception:  # noqa: BLE001 - even this may be a user's code
+        reason = type(exc).__name__
+    return _refused(f"{hook} raised {reason}")
+
+
+def check_keys(processor: BaseProcessor[Any]) -> None:
+    """Refuse a processor whose keys could never work.
+
+    Raises:
+        NotAProcessor: An attribute about keys or only_one has no such value, or there are no keys.
+    """
+    cls = type(processor)
+    where = f"{cls.__module__}.{cls.__qualname__}"
+    for name, allowed in (
+        ("on_duplicate", ON_DUPLICATE),
+        ("only_one", ONLY_ONE),
+        ("skip_unchanged", (False, True)),
+    ):
+        value = getattr(processor, name)
+        if not any(value is one or (isinstance(one, str) and value == one) for one in allowed):
+            shown = ", ".join(map(repr, allowed))
+            raise NotAProcessor(f"{where}: {name} is {value!r}.", hint=f"it is one of {shown}.")
+    if isinstance(processor.version, bool) or not isinstance(processor.version, str | int):
+        raise NotAProcessor(
+            f"{where}: version is {processor.version!r}.", hint="give a text or a whole number."
+        )
+    for hook in ("item_key", "lock_key"):
+        function = getattr(cls, hook)
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise NotAProcessor(
+                f"{where}.{hook} must be a plain method.",
+                hint=f"write `def {hook}(self, record): return record['id']`.",
+            )
+    asked = processor.skip_unchanged or processor.on_duplicate != "process"
+    if asked and not _has_item_keys(processor):
+        needs = "skip_unchanged" if processor.skip_unchanged else "on_duplicate"
+        raise NotAProcessor(
+            f"{where} has {needs} but no item_key.",
+            hint="write `def item_key(self, record): return record['id']`.",
+        )
+    if asked and not processor.overrides("item_key") and (renamed := _renamed_key(processor)):
+        raise NotAProcessor(
+            f"{where}: the model's field {renamed} has another name in the records.",
+            hint="write item_key: `def item_key(self, record): return record['…']`.",
+        )
+
+
+def _renamed_key(processor: BaseProcessor[Any]) -> str | None:
+    """A field of a declared key that records may have under another name."""
+    model = processor._model  # noqa: SLF001 - as `processors.fields_of`
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return None
+    fields = model.model_fields
+    return next((name for name in key_of(processor) if fields[name].validation_alias), None)

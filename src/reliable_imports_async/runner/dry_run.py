@@ -1,0 +1,300 @@
+"""A dry run: the real processor on every item, and every transaction rolled back."""
+
+import random
+from collections.abc import AsyncIterator
+from time import perf_counter
+from typing import Any
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from ..cancellation import must_propagate, undisturbed
+from ..database.guard import GuardedConnection, PooledConnection, ReadingConnection, Trace
+from ..database.pool import Database
+from ..errors import BatchNotFound, DatabaseUnavailable, TransactionEnded, WrongBatchStatus
+from ..execution.executor import REPEATS, Executor
+from ..execution.prepare import Prepared
+from ..execution.session import Outage, Session
+from ..execution.settler import undone
+from ..failures import Action, sound
+from ..models import BatchStatus, ImportBatch, ImportBatchItem
+from ..outcomes import Failed, Outcome, Skip
+from ..processors.context import ImportContext
+from ..processors.processor import BaseProcessor
+from ..processors.thresholds import FailureLimits
+from ..settings import Settings
+from ..store import batches, catalog, item_keys, items, summaries
+from ..store.catalog import Rows, Tables
+from .dry_run_report import ITEMS_OF_A_GROUP, DryRun, Tally
+
+PAGE = 500
+ITEMS_IN_A_TRANSACTION = 100
+WITH_BATCH_START = 1_000  # on_batch_start runs in each transaction again
+ALONE = "each item was tried alone: those that depend on each other may end differently together"
+SAVEPOINT = "SAVEPOINT reliable_imports_item"
+ROLLBACK = "ROLLBACK TO SAVEPOINT reliable_imports_item"
+
+Waiting = MemoryObjectReceiveStream[ImportBatchItem[Any]]
+
+
+class TrialRun:
+    """One dry run of one batch, in this process alone; it claims no range and stores nothing."""
+
+    def __init__(
+        self,
+        batch: ImportBatch,
+        processor: BaseProcessor[Any],
+        database: Database,
+        settings: Settings,
+    ) -> None:
+        self._batch = batch
+        self._processor = processor
+        self._database = database
+        self._settings = settings
+        self._starts = processor.overrides("on_batch_start") and batch.started_at is None
+
+    async def run(self) -> DryRun:
+        """Try every pending item. Must run in a child task, as draining must.
+
+        Raises:
+            WrongBatchStatus: The batch is being processed, or has been.
+            DatabaseUnavailable: The server went away.
+        """
+        if self._batch.status is not BatchStatus.PENDING:
+            raise WrongBatchStatus(self._batch.id, self._batch.status, "tried in a dry run")
+        started = perf_counter()
+        tally, tables = await self._prepared()
+        context = ImportContext(self._batch, ReadingConnection(self._database.reading))
+        context.dry_run = True
+        async with self._processor.resources(context) as shared:
+            executor = Executor(
+                self._batch,
+                self._processor,
+                self._database,
+                self._settings,
+                shared=shared,
+                streak=FailureLimits(None),
+            )
+            executor.dry_run = True
+            try:
+                await self._run_slots(executor, tally, tables)
+            except* Outage as outages:
+                raise DatabaseUnavailable("the dry run", str(outages.exceptions[0])) from None
+        await self._still_pending()
+        return tally.report(tables.names, perf_counter() - started, notes=self._notes())
+
+    async def _still_pending(self) -> None:
+        """Refuse a batch of which somebody has processed a part meanwhile."""
+        async with self._database.connection() as conn:
+            batch = await batches.get(conn, self._batch.id)
+        if batch is None:
+            raise BatchNotFound(self._batch.id)
+        if batch.status is not BatchStatus.PENDING:
+            raise WrongBatchStatus(batch.id, batch.status, "tried in a dry run")
+
+    def _notes(self) -> list[str]:
+        """What whoever reads the report should know."""
+        prepares = self._processor.overrides("prepare_item")
+        called = ["prepare_item ran for each item, so its calls to other systems happened"]
+        return [*(called if prepares else []), "sequences have advanced", ALONE]
+
+    async def _prepared(self) -> tuple[Tally, Tables]:
+        async with self._database.connection() as conn:
+            summary = await summaries.get(conn, self._batch.id)
+            if summary is None:
+                raise BatchNotFound(self._batch.id)
+            unreadable = await summaries.with_values(
+                conn, self._batch.id, summary.groups, ITEMS_OF_A_GROUP
+            )
+            return Tally(self._batch, summary, unreadable), await catalog.tables(conn)
+
+    async def _run_slots(self, executor: Executor, tally: Tally, tables: Tables) -> None:
+        limit = min(self._processor.concurrency or 1_000, self._database.concurrency)
+        slots = 1 if self._starts else limit  # what it creates is seen by one connection only
+        send, receive = anyio.create_memory_object_stream[ImportBatchItem[Any]](2 * slots)
+        async with anyio.create_task_group() as group, receive, send:
+            for _ in range(slots):
+                group.start_soon(self._slot, executor, receive.clone(), tally, tables)
+            async for item in self._pending(executor, tally):
+                await send.send(item)
+
+    async def _pending(
+        self, executor: Executor, tally: Tally
+    ) -> AsyncIterator[ImportBatchItem[Any]]:
+        """The items to try; those that have not changed are counted, and left out."""
+        first, last = 1, self._batch.total_items
+        root = self._batch.root_batch_id
+        while first <= last:
+            async with self._database.connection() as conn:
+                page = await items.read_pending(conn, self._batch.id, root, first, last, PAGE)
+                same: frozenset[int] = frozenset()
+                if page and (skipping := executor.skipping) is not None:
+                    end = page[-1].item_number
+                    same = await item_keys.find_unchanged(
+                        conn, self._batch.id, first, end, skipping
+                    )
+            for item in page:
+                if item.item_number in same:
+                    tally.count(item, Skip("unchanged"), {})
+                else:
+                    yield item
+            if not page:
+                return
+            first = page[-1].item_number + 1
+
+    async def _slot(
+        self, executor: Executor, receive: Waiting, tally: Tally, tables: Tables
+    ) -> None:
+        async with executor.session(lambda: False) as session, receive:
+            stage = TrialTransaction(executor, session, tables, starts=self._starts)
+            async for item in receive:
+                prepared = await executor.prepare(item)
+                outcome, rows = await stage.attempt(prepared)
+                tally.count(item, outcome, rows)
+                prepared.leave()
+                if receive.statistics().current_buffer_used == 0:
+                    await stage.leave()  # no transaction waits for items
+
+
+class TrialTransaction:
+    """A connection in a transaction that is rolled back, and items tried on it one by one.
+
+    Each is undone by the same savepoint, so that each meets the database as it is.
+    """
+
+    def __init__(
+        self, executor: Executor, session: Session, tables: Tables, *, starts: bool
+    ) -> None:
+        self._executor = executor
+        self._tables = tables
+        self._oids = list(tables.names)
+        self._starts = starts
+        self._size = WITH_BATCH_START if starts else ITEMS_IN_A_TRANSACTION
+        self._session = session
+        self._conn: PooledConnection | None = None
+        self._before: Rows | None = None
+        self._trace = Trace.NONE  # left by on_batch_start
+        self._tried = 0
+
+    async def attempt(self, prepared: Prepared) -> tuple[Outcome, Rows]:
+        """The outcome that an item would have, and the rows it would have changed.
+
+        Raises:
+            Outage: The server failed.
+        """
+        item = prepared.ready
+        if not isinstance(item, ImportBatchItem):
+            return item, {}
+        for _ in range(REPEATS):
+            tried = await self._try(item, prepared.ctx)
+            if tried is not None:
+                return tried
+            await anyio.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
+        tried = await self._try(item, prepared.ctx, last=True)
+        assert tried is not None  # noqa: S101 - the last time decides
+        return tried
+
+    async def leave(self) -> None:
+        """Roll the transaction back."""
+        if self._conn is not None:
+            self._executor.database.note_trace(self._conn, self._trace)
+        self._conn, self._before, self._tried = None, None, 0
+        if not await self._session.rollback():
+            await self._session.discard()
+
+    async def _try(
+        self, item: ImportBatchItem[Any], ctx: ImportContext, *, last: bool = False
+    ) -> tuple[Outcome, Rows] | None:
+        """The same for one time; None: another transaction was in the way."""
+        conn, before = await self._ready()
+        guarded = GuardedConnection(conn)
+        ctx._enter(guarded, item)  # noqa: SLF001
+        try:
+            outcome: Outcome = await self._executor.calls.one(item, ctx, self._session.limit)
+            guarded.close()
+            self._executor.database.note_trace(conn, guarded.trace)
+            if not conn.is_in_transaction():
+                raise TransactionEnded
+            if self._tables.deferrable:
+                await conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            after = await catalog.rows_changed(conn, self._oids)
+            await conn.execute(ROLLBACK)
+        except BaseException as raised:  # noqa: BLE001 - judged; what is not ours is raised again
+            exc = sound(raised)
+            own = await guarded.own_errors(exc)
+            guarded.close()
+            self._executor.database.note_trace(conn, guarded.trace)
+            failed = await self._undo(exc, own, item, last=last)
+            return None if failed is None else (failed, {})
+        self._before = after
+        self._tried += 1
+        return outcome, _difference(before, after)
+
+    async def _ready(self) -> tuple[PooledConnection, Rows]:
+        traced = self._conn is not None and self._executor.database.has_trace(self._conn)
+        if traced or self._tried >= self._size:
+            await self.leave()
+        if self._conn is None:
+            self._conn = await self._session.begin()
+            if self._executor.database.pooled:
+                await self._executor.database.configure_transaction(
+                    self._conn, self._executor.item_timeout
+                )
+            if self._starts:
+                await self._start(self._conn)
+            await self._conn.execute(SAVEPOINT)
+        if self._before is None:
+            self._before = await catalog.rows_changed(self._conn, self._oids)
+        return self._conn, self._before
+
+    async def _start(self, conn: PooledConnection) -> None:
+        """Run on_batch_start, for what it creates."""
+        guarded = GuardedConnection(conn)
+        ctx = ImportContext(self._executor.batch, guarded)
+        ctx.dry_run = True
+        try:
+            await self._executor.processor.on_batch_start(ctx)
+        finally:
+            guarded.close()
+            self._trace = guarded.trace
+        if guarded.sets:  # items meet a session of their own
+            await self._executor.database.reset_settings(conn)
+
+    async def _undo(
+        self,
+        exc: BaseException,
+        own: tuple[BaseException, ...],
+        item: ImportBatchItem[Any],
+        *,
+        last: bool,
+    ) -> Outcome | None:
+        """Undo the item, and decide what its exception means."""
+        lost = self._session.lost
+        self._before = None  # counts hold what was rolled back
+        if lost or not undisturbed((*own, exc)):
+            self._conn = None
+            await self._session.discard()
+        elif self._conn is not None and not must_propagate(exc):
+            await self._conn.execute(ROLLBACK)
+        if must_propagate(exc):
+            raise exc
+        judgement = self._executor.judge(exc, own=own, broken=lost)
+        if judgement.action is Action.WAIT:
+            raise Outage(judgement.failure, lost=lost) from exc
+        if judgement.action is Action.REPEAT:
+            return Failed(judgement.failure) if last else None
+        return undone(self._executor.processor, item, exc, judgement.failure)
+
+
+def _difference(before: Rows, after: Rows) -> Rows:
+    """What happened between two counts."""
+    nothing = (0, 0, 0)
+    changed = {}
+    for oid, counts in after.items():
+        earlier = before.get(oid, nothing)
+        changed[oid] = (
+            counts[0] - earlier[0],
+            counts[1] - earlier[1],
+            counts[2] - earlier[2],
+        )
+    return changed

@@ -1,0 +1,236 @@
+-- Ranges: who works on which items.
+
+-- name: insert_ranges
+-- Cuts a new batch into ranges, counting the records that failed at parse.
+INSERT INTO reliable_imports.import_batch_ranges (batch_id, first_item, last_item, failed, groups)
+SELECT $1, s.first_item, least(s.first_item + $3 - 1, $2), parsed.failed, parsed.groups
+  FROM generate_series(1, $2, $3) AS s(first_item)
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(g.items), 0)::integer AS failed,
+              coalesce(jsonb_object_agg(g.error_group, g.items), '{}') AS groups
+         FROM (SELECT i.error_group, count(*) AS items
+                 FROM reliable_imports.import_batch_items i
+                WHERE $4 AND i.batch_id = $1 AND i.error_group IS NOT NULL
+                  AND i.item_number BETWEEN s.first_item AND s.first_item + $3 - 1
+                GROUP BY i.error_group) g) parsed;
+
+-- name: claim_range
+-- Leases one range that is ready, whose lease ran out, or whose claim this worker made without hearing the answer.
+-- A lease that ran out counts as a crash of its holder; the counts of such a range may be out of date.
+-- After a start of the server nobody's lease has run out before its holder has had the time to renew it.
+-- $4: the ranges this worker knows it holds. $5: how many items it wants, $6: of a range in which a worker has died (each
+-- 0: none of those), $7: of one that it held to its death; what a longer range has beyond them becomes a range of its own.
+-- The counts of a range that was taken over or split have to be taken from its items.
+-- $9: what the keys of items are, null where nothing orders them: see the function blocked_items. $8: the ranges in which
+-- this worker itself keeps the order; not against one in which a worker has died, for that one runs apart. Of what was tried
+-- before only a few items may be left, anywhere in the range: then it is claimed whole. $10: only one of these; null: any.
+WITH candidates AS MATERIALIZED (
+    SELECT r.batch_id, r.first_item, r.last_item, r.state = 'leased' AS taken_over, r.deferred, r.final_pass, r.epoch,
+           r.crashes + (r.state = 'leased' AND r.worker_id <> $2)::integer AS crashes, w.wanted
+      FROM reliable_imports.import_batch_ranges r
+     CROSS JOIN LATERAL (
+           SELECT CASE WHEN r.state = 'leased' AND r.worker_id <> $2 THEN $7::integer
+                       WHEN r.crashes > 0 THEN $6::integer
+                       WHEN r.epoch > 0 AND $9::text IS NOT NULL AND $5::integer > 0 THEN r.last_item - r.first_item + 1
+                       ELSE $5::integer END AS wanted) w
+     WHERE r.batch_id = $1 AND w.wanted > 0
+       AND (r.state = 'ready'
+            OR (r.state = 'leased'
+                AND (r.worker_id = $2
+                     OR greatest(r.lease_until, pg_postmaster_start_time() + make_interval(secs => $3)) < clock_timestamp())))
+       AND r.first_item <> ALL ($4::integer[])
+       AND ($10::integer[] IS NULL OR r.first_item = ANY ($10::integer[]))
+       AND (r.not_before IS NULL OR r.not_before <= clock_timestamp())
+       AND EXISTS (SELECT FROM reliable_imports.import_batches b WHERE b.id = $1 AND b.status = 'processing')
+     ORDER BY r.first_item
+     LIMIT CASE WHEN $9::text IS NULL THEN 1 ELSE 3 END
+       FOR UPDATE OF r SKIP LOCKED),
+claimable AS MATERIALIZED (
+    SELECT c.*, o.blocked
+      FROM candidates c
+     CROSS JOIN LATERAL (
+           SELECT CASE WHEN $9::text IS NULL THEN '{}'::integer[]
+                       ELSE reliable_imports.blocked_items(
+                                c.batch_id, c.first_item, least(c.last_item, c.first_item + c.wanted - 1),
+                                CASE WHEN c.crashes > 0 THEN '{}' ELSE $8::integer[] END, $9::text::jsonb)
+                  END AS blocked
+           OFFSET 0) o
+     WHERE o.blocked IS NOT NULL
+     LIMIT 1),  -- in the order in which they come, or all of them would be looked into
+rest AS (
+    INSERT INTO reliable_imports.import_batch_ranges
+           (batch_id, first_item, last_item, epoch, crashes, completed, skipped, failed, groups, deferred, final_pass)
+    SELECT c.batch_id, c.first_item + c.wanted, c.last_item, c.epoch, c.crashes, n.completed, n.skipped, n.failed, g.groups,
+           ARRAY(SELECT d FROM unnest(c.deferred) AS d WHERE d >= c.first_item + c.wanted), c.final_pass
+      FROM claimable c
+     CROSS JOIN LATERAL (
+           SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
+                  count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
+                  count(*) FILTER (WHERE i.status = 'failed') AS failed
+             FROM reliable_imports.import_batch_items i
+            WHERE i.batch_id = $1 AND i.item_number BETWEEN c.first_item + c.wanted AND c.last_item) n
+     CROSS JOIN LATERAL (
+           SELECT coalesce(jsonb_object_agg(f.error_group, f.items), '{}') AS groups
+             FROM (SELECT i.error_group, count(*) AS items
+                     FROM reliable_imports.import_batch_items i
+                    WHERE i.batch_id = $1 AND i.error_group IS NOT NULL
+                      AND i.item_number BETWEEN c.first_item + c.wanted AND c.last_item
+                    GROUP BY i.error_group) f) g
+     WHERE c.last_item >= c.first_item + c.wanted
+    RETURNING first_item)
+UPDATE reliable_imports.import_batch_ranges k
+   SET state = 'leased', epoch = k.epoch + 1, worker_id = $2, not_before = NULL, crashes = c.crashes,
+       last_item = least(k.last_item, k.first_item + c.wanted - 1),
+       deferred = ARRAY(SELECT d FROM unnest(c.deferred) AS d WHERE d < c.first_item + c.wanted),
+       lease_until = clock_timestamp() + make_interval(secs => $3)
+  FROM claimable c
+ WHERE k.batch_id = c.batch_id AND k.first_item = c.first_item
+RETURNING k.first_item, k.last_item, k.epoch, k.crashes, c.taken_over OR EXISTS (SELECT FROM rest) AS recount,
+          k.completed, k.skipped, k.failed, k.groups::text AS groups, k.deferred, k.final_pass, c.blocked;
+
+-- name: runnable_ranges
+-- Where items could run behind ranges in which all that is left waits: of the ranges that are ready, some that have such
+-- items, as far as one can see cheaply. $2, $3: as $8, $9 of the claim, which decides.
+WITH unfinished AS (
+    SELECT r.first_item, r.last_item, r.deferred, r.first_item = ANY ($2::integer[]) AS exempt,
+           r.state = 'ready' AND (r.not_before IS NULL OR r.not_before <= clock_timestamp()) AS ready,
+           sum(r.last_item - r.first_item + 1) OVER ranges AS items,
+           sum(r.last_item - r.first_item + 1 - r.completed - r.skipped - r.failed) OVER ranges AS pending
+      FROM reliable_imports.import_batch_ranges r
+     WHERE r.batch_id = $1 AND r.state IN ('ready', 'leased')
+    WINDOW ranges AS (ORDER BY r.first_item)),
+pending AS MATERIALIZED (
+    SELECT u.first_item, u.exempt, u.ready, i.*
+      FROM unfinished u
+     CROSS JOIN LATERAL (
+           SELECT p.item_number, p.item_key, p.lock_key, p.source_data,
+                  coalesce(p.due_at > clock_timestamp(), false) AS undue
+             FROM reliable_imports.import_batch_items p
+            WHERE p.batch_id = $1 AND p.item_number BETWEEN u.first_item AND u.last_item
+              AND p.status = 'pending' AND p.reprocessed_by IS NULL AND p.item_number <> ALL (u.deferred)
+           OFFSET 0) i
+     WHERE u.items <= 50000 AND u.pending <= 5000),
+keyed AS (
+    SELECT p.item_number, p.first_item,
+           min(p.item_number) FILTER (WHERE NOT p.exempt) OVER (PARTITION BY k.key) AS elsewhere,
+           min(p.item_number) FILTER (WHERE p.undue) OVER (PARTITION BY k.key) AS undue
+      FROM pending p
+     CROSS JOIN LATERAL reliable_imports.order_keys(p.item_key, p.lock_key, p.source_data, $3::text::jsonb) AS k(key)),
+behind AS MATERIALIZED (
+    SELECT DISTINCT w.item_number FROM keyed w WHERE w.elsewhere < w.first_item OR w.undue < w.item_number)
+SELECT DISTINCT p.first_item
+  FROM pending p
+ WHERE p.ready AND NOT p.undue AND p.item_number NOT IN (SELECT b.item_number FROM behind b)
+ ORDER BY p.first_item
+ LIMIT 3;
+
+-- name: count_range
+-- What has been settled in a range, counted from its items.
+SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
+       count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
+       count(*) FILTER (WHERE i.status = 'failed') AS failed,
+       (SELECT coalesce(jsonb_object_agg(g.error_group, g.items), '{}')::text
+          FROM (SELECT f.error_group, count(*) AS items
+                  FROM reliable_imports.import_batch_items f
+                 WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.item_number BETWEEN $2 AND $3
+                 GROUP BY f.error_group) g) AS groups
+  FROM reliable_imports.import_batch_items i
+ WHERE i.batch_id = $1 AND i.item_number BETWEEN $2 AND $3;
+
+-- name: renew_leases
+-- The control statement: renews leases, writes running counts, returns each batch's status and which leases still hold.
+WITH renewed AS (
+    UPDATE reliable_imports.import_batch_ranges r
+       SET lease_until = clock_timestamp() + make_interval(secs => $8),
+           completed = u.completed, skipped = u.skipped, failed = u.failed, groups = u.groups::jsonb,
+           deferred = u.deferred::integer[]
+      FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::integer[], $6::integer[], $7::text[],
+                  $10::text[])
+           AS u(batch_id, first_item, epoch, completed, skipped, failed, groups, deferred)
+     WHERE r.batch_id = u.batch_id AND r.first_item = u.first_item AND r.epoch = u.epoch AND r.state = 'leased'
+    RETURNING r.batch_id, r.first_item)
+SELECT b.id, b.status, ARRAY(SELECT n.first_item FROM renewed n WHERE n.batch_id = b.id) AS renewed
+  FROM reliable_imports.import_batches b
+ WHERE b.id = ANY ($9::uuid[]);
+
+-- name: release_range
+-- Closes a range, or hands it back with what is still pending; its counts are taken from its items. Fenced by the epoch.
+-- $5: the items that were deferred in this pass. When nothing else is pending, the range waits for the next one.
+-- $6: the items that wait for an earlier one of this range, which is due later.
+WITH counted AS (
+    SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
+           count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
+           count(*) FILTER (WHERE i.status = 'failed') AS failed,
+           count(*) FILTER (WHERE i.status = 'pending') AS pending,
+           coalesce(array_agg(i.item_number) FILTER (WHERE i.status = 'pending' AND i.item_number = ANY ($5::integer[])),
+                    '{}') AS deferred,
+           min(coalesce(i.due_at, '-infinity'))
+               FILTER (WHERE i.status = 'pending' AND i.item_number <> ALL ($5::integer[])
+                         AND i.item_number <> ALL ($6::integer[])) AS due_at
+      FROM reliable_imports.import_batch_items i
+     WHERE i.batch_id = $1 AND i.item_number BETWEEN $2 AND $3),
+grouped AS (
+    SELECT coalesce(jsonb_object_agg(g.error_group, g.items), '{}') AS groups
+      FROM (SELECT f.error_group, count(*) AS items
+              FROM reliable_imports.import_batch_items f
+             WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.item_number BETWEEN $2 AND $3
+             GROUP BY f.error_group) g)
+UPDATE reliable_imports.import_batch_ranges r
+   SET state = CASE WHEN counted.pending = 0 THEN 'done'
+                    WHEN counted.pending = cardinality(counted.deferred) THEN 'deferred'
+                    ELSE 'ready' END,
+       deferred = counted.deferred,
+       not_before = CASE WHEN counted.due_at > clock_timestamp() THEN counted.due_at END,
+       worker_id = NULL, lease_until = NULL,
+       completed = counted.completed, skipped = counted.skipped, failed = counted.failed, groups = grouped.groups
+  FROM counted, grouped
+ WHERE r.batch_id = $1 AND r.first_item = $2 AND r.epoch = $4 AND r.state = 'leased'
+RETURNING r.state;
+
+-- name: outlook
+-- How many ranges are unfinished, deferred and leased, in how many seconds the first of them can be claimed, and which pass
+-- this is.
+SELECT count(*) AS unfinished, count(*) FILTER (WHERE r.state = 'deferred') AS deferred,
+       count(*) FILTER (WHERE r.state = 'leased') AS leased,
+       (SELECT b.pass_number FROM reliable_imports.import_batches b WHERE b.id = $1) AS pass_number,
+       min(extract(epoch FROM CASE r.state
+               WHEN 'leased' THEN greatest(r.lease_until, pg_postmaster_start_time() + make_interval(secs => $2))
+               ELSE r.not_before END - clock_timestamp()))::float8 AS seconds
+  FROM reliable_imports.import_batch_ranges r
+ WHERE r.batch_id = $1 AND r.state <> 'done';
+
+-- name: unfinished
+-- Whether a range of the batch is not done. Asked under the batch's row lock, after the last range has committed.
+SELECT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = $1 AND r.state <> 'done');
+
+-- name: delete_ranges
+-- Everything of some batches.
+DELETE FROM reliable_imports.import_batch_ranges WHERE batch_id = ANY ($1::uuid[]);
+
+-- name: writable
+-- Whether this server takes writes: not a standby, and not read-only by default.
+SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off';
+
+-- name: reopen_deferred
+-- The next pass: when no range of the batch is ready or leased, those that are deferred are ready again. $2 is the pass
+-- that the asker knows. Only a reopening makes deferred ranges ready, and it counts the passes; so of two who ask, the
+-- second finds another number under the batch's row lock, and changes nothing. The pass after one in which nothing was
+-- settled is the final one.
+WITH ranges AS (
+    SELECT coalesce(sum(r.completed + r.skipped + r.failed), 0)::integer AS settled,
+           coalesce(sum(cardinality(r.deferred)), 0)::integer AS deferred
+      FROM reliable_imports.import_batch_ranges r
+     WHERE r.batch_id = $1
+    HAVING bool_and(r.state IN ('deferred', 'done')) AND bool_or(r.state = 'deferred')),
+turned AS (
+    UPDATE reliable_imports.import_batches b
+       SET pass_number = b.pass_number + 1, final_pass = n.settled <= b.pass_settled, pass_settled = n.settled
+      FROM ranges n
+     WHERE b.id = $1 AND b.pass_number = $2 AND b.status = 'processing'
+    RETURNING b.pass_number, b.final_pass, n.deferred),
+reopened AS (
+    UPDATE reliable_imports.import_batch_ranges r
+       SET state = 'ready', deferred = '{}', final_pass = t.final_pass
+      FROM turned t
+     WHERE r.batch_id = $1 AND r.state = 'deferred')
+SELECT t.pass_number, t.deferred, t.final_pass FROM turned t;

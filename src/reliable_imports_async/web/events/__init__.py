@@ -1,0 +1,5 @@
+"""Live progress: one poller per process, and server-sent events for everybody who watches.
+
+Owns the feed and the streams. It may import `manager` and the rooms below. It knows no route and no
+page.
+"""
