@@ -34,7 +34,11 @@ axe: ## Fetch axe-core, with which the tests check accessibility; needs npm
 	@mkdir -p .axe && cd .axe && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz package/axe.min.js
 
 .PHONY: test
-test: install ## Run the suite on a PostgreSQL of its own, or on TEST_DSN=postgresql://…
+test: install ## Run all tests but the long ones, on a PostgreSQL of their own, or on TEST_DSN=postgresql://…
+	@$(BIN)/python -m pytest -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder -m 'not long'
+
+.PHONY: test-all
+test-all: install ## The long ones too, as CI does
 	@$(BIN)/python -m pytest -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
 
 .PHONY: fuzz

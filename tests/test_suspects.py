@@ -6,6 +6,7 @@ import sys
 from uuid import uuid4
 
 import asyncpg
+import pytest
 
 from reliable_imports_async import BatchManager, FailureKind
 from reliable_imports_async.runner import quarantine
@@ -35,6 +36,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 async def test_an_item_that_kills_its_process_costs_three_crashes(dsn, conn):
     await conn.execute(LEDGER)
     async with BatchManager(dsn) as manager:
