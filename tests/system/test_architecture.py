@@ -1,6 +1,7 @@
 """The map in CONTRIBUTING.md is the contract, and docs/architecture.md names what is there."""
 
 import ast
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_the_map_is_the_contract() -> None:
     *rows, words = contract()
     assert "errors" in words  # the last row is drawn as one node
     wanted = [*rows, ["words"]]
-    pairs = zip(wanted, wanted[1:], strict=False)
+    pairs = itertools.pairwise(wanted)
     assert edges == {(upper, lower) for above, below in pairs for upper in above for lower in below}
 
 
