@@ -394,7 +394,7 @@ class BatchManager:
         check_commit_interval(interval)
         processing = self._open_processing()
         if dry_run:
-            return await processing.rehearse(batch_id)
+            return await processing.dry_run(batch_id)
         thresholds = {name: one for name, one in options.items() if name != "commit_interval"}
         await self.set_thresholds(batch_id, **cast("ThresholdOptions", thresholds))
         return await processing.process(batch_id, commit_interval=interval)

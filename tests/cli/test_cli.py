@@ -133,14 +133,14 @@ async def test_import_shows_counts_causes_and_the_next_step(cli: Command, shop, 
     assert re.search(
         rf"^Batch {tail} · orders · partial in [\d.]+ s \([\d,.]+ items/s\)$", shown, re.M
     )
-    assert "  2 completed   1 skipped   2 failed   of 5" in shown
+    assert "  5 items: 2 completed, 1 skipped, 2 failed\n" in shown
     assert f"id {row['id']}   from orders.csv   by {row['created_by']}" in shown
     assert re.search(
         r"2  ForeignKeyViolationError 23503 orders_sku_fkey   group [0-9a-f]{12}", shown
     )
     assert "Key (sku): c 2\n" in shown
     assert "e.g. items 4, 5" in shown
-    assert shown.endswith(f"Next: correct the cause, then: reliable-imports reprocess {tail}")
+    assert shown.endswith(f"Next: fix the cause, then: reliable-imports reprocess {tail}")
     assert json.loads(row["metadata"]) == {"year": 2013}
     assert row["created_by"]
 
@@ -157,7 +157,7 @@ async def test_reprocess_runs_what_failed_and_says_when_nothing_is_left(
     assert again.code == 0
     assert again.objects[0]["total_items"] == 2
     nothing = await cli("reprocess", "latest")
-    assert (nothing.code, "Nothing to reprocess: every failure has been" in nothing.err) == (
+    assert (nothing.code, "Nothing to reprocess: all failures were" in nothing.err) == (
         0,
         True,
     )
@@ -165,8 +165,8 @@ async def test_reprocess_runs_what_failed_and_says_when_nothing_is_left(
 
     root = again.objects[0]["root_batch_id"]
     shown = (await cli("show", root)).out
-    assert "Nothing is outstanding: later batches completed every failure." in shown
-    assert "Next: nothing left to do" in shown
+    assert "  5 items: 2 completed, 1 skipped, 2 failed at first, all 2 fixed since\n" in shown
+    assert "Nothing left to do: all failures were fixed by later batches." in shown
 
 
 async def test_every_item_again_is_never_implied(cli: Command, shop, orders, monkeypatch) -> None:
@@ -177,7 +177,7 @@ async def test_every_item_again_is_never_implied(cli: Command, shop, orders, mon
     assert (await cli("reprocess", "latest", "--all", "--item", "1", "--yes")).code == 2
     monkeypatch.setattr("sys.stdin", TerminalInput("n\n"))
     declined = await cli("reprocess", "latest", "--all")
-    assert (declined.code, "Run all 5 items" in declined.err) == (4, True)
+    assert (declined.code, "Rerun all 5 items" in declined.err) == (4, True)
     assert await shop.fetchval("SELECT count(*) FROM orders") == 2
     assert (await cli("reprocess", "latest", "--all", "--yes", "--json")).objects[0][
         "total_items"
@@ -197,7 +197,7 @@ async def test_the_same_file_is_refused_skipped_or_forced(cli: Command, shop, or
     assert (refused.code, refused.out) == (2, "")
     assert first in refused.err
     skipped = await cli("import", orders, "-t", "orders", "--on-same-file", "skip")
-    assert (skipped.code, f"Imported before, as batch {first}" in skipped.err) == (1, True)
+    assert (skipped.code, f"Already imported, as batch {first}" in skipped.err) == (1, True)
     forced = await cli("import", orders, "-t", "orders", "--on-same-file", "force", "--json")
     assert forced.objects[0]["batch_id"] != first
 
@@ -314,7 +314,7 @@ async def test_people_see_items_and_logs(cli: Command, shop, orders, monkeypatch
     logged = await cli("logs", "latest", "--level", "info", "--limit", 1)
     assert re.match(r"\d{4}-\d\d-\d\d .* info +batch created \{", logged.out)
     assert (await cli("logs", "latest", "--level", "error")).out == ""
-    assert "no such items" in (await cli("items", "latest", "--status", "pending")).err
+    assert "No items match" in (await cli("items", "latest", "--status", "pending")).err
     assert (await cli("item", "latest", 99)).code == 2
     assert (await cli("item", "latest", 2**31)).code == 2
 
@@ -332,7 +332,7 @@ async def test_an_item_shows_the_value_at_fault_and_what_cannot_be_seen(
     assert f'"count": "{shown}"' in item
     assert item.count("Input should be a valid integer") == 1
     value = shown.replace("\\u00a0", "\\xa0")  # as Python writes it
-    assert f"unable to parse string as an integer; it is '{value}'" in " ".join(item.split())
+    assert f"unable to parse string as an integer; the value is '{value}'" in " ".join(item.split())
 
 
 async def test_types_need_no_database(bare: Command, monkeypatch) -> None:
@@ -434,10 +434,10 @@ USAGE_ERRORS = [
     (["import", __file__, "-t", "orders", "--format", "docx"], "docx"),
     (["list", "--status", "odd"], "odd"),
     (["purge"], "--older-than"),
-    (["purge", "latest", "--older-than", "1d"], "not both"),
+    (["purge", "latest", "--older-than", "1d"], "either"),
     (["purge", "--older-than", "soon"], "30d"),
-    (["purge", "--older-than", "999999999w"], "longer"),
-    (["migrate", "--check", "--sql"], "exclude"),
+    (["purge", "--older-than", "999999999w"], "too long"),
+    (["migrate", "--check", "--sql"], "combined"),
     (["list", "--database-url-file", "/no/such/file"], "/no/such/file"),
     (["nonsense"], "nonsense"),
     (["db"], "db --help"),
@@ -470,7 +470,7 @@ async def test_the_unexpected_is_one_line_without_passwords(bare: Command, monke
     result = await bare("list")
     assert result.code == 3
     assert result.err.splitlines()[0].startswith(
-        "Error: unexpected error: RuntimeError: cannot use"
+        "Error: An unexpected error occurred: RuntimeError: cannot use"
     )
     assert "Traceback" not in result.err
     monkeypatch.setenv("RELIABLE_IMPORTS_TRACEBACK", "1")
@@ -486,7 +486,7 @@ async def test_purge_asks_and_deletes_a_lineage(cli: Command, shop, orders) -> N
     old = await cli("purge", "--older-than", "1d", "--yes", "--json")
     assert old.objects == [{"purged_batches": 0}]
     assert (await cli("purge", "latest", "--yes")).out == "2 batches deleted.\n"
-    assert "no such batches" in (await cli("list")).err
+    assert "No batches match" in (await cli("list")).err
 
 
 # ---------------------------------------------------------------- processes of their own
@@ -566,8 +566,8 @@ async def test_a_stopped_import_is_resumed_and_loses_nothing(
     stopped = await program.finish(process)
 
     assert (stopped.code, stopped.out) == (4, "")
-    assert "Stopped. 3 of 10 items settled; nothing is lost." in stopped.err
-    (tail,) = re.findall(r"resume with: reliable-imports process (\w+)", stopped.err)
+    assert "Stopped. 3 of 10 items done; nothing is lost." in stopped.err
+    (tail,) = re.findall(r"continue with: reliable-imports process (\w+)", stopped.err)
     leased = "SELECT count(*) FROM reliable_imports.import_batch_ranges WHERE lease_until > now()"
     assert await conn.fetchval(leased) == 0
     resumed = await cli("process", tail, "--json")
@@ -624,7 +624,9 @@ async def test_the_embedded_server_runs_while_db_start_does(
 ) -> None:
     directory = Path(tempfile.gettempdir()) / f"ri-cli-{uuid4().hex[:12]}"
     try:
-        assert "does not run" in (await bare("db", "stop", "--directory", directory)).err
+        assert (
+            "The server is not running" in (await bare("db", "stop", "--directory", directory)).err
+        )
         process = program.start("db", "start", "try", "--directory", str(directory))
         assert process.stdout is not None
         url = (await to_thread.run_sync(process.stdout.readline)).strip()
@@ -638,7 +640,7 @@ async def test_the_embedded_server_runs_while_db_start_does(
         assert (no_psql.code, "psql is not on the PATH" in no_psql.err) == (2, True)
         process.send_signal(signal.SIGINT)
         ended = await program.finish(process)
-        assert (ended.code, "It is stopped." in ended.err) == (0, True)
+        assert (ended.code, "The server has stopped." in ended.err) == (0, True)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -686,7 +688,7 @@ def test_durations_are_read_and_written() -> None:
     assert words.parse_duration("30d") == timedelta(days=30)
     assert words.parse_duration(" 2W ") == timedelta(weeks=2)
     for text in ("", "d", "-1d", "1.5h", "30", "1y"):
-        with pytest.raises(ValueError, match="no duration"):
+        with pytest.raises(ValueError, match="not a duration"):
             words.parse_duration(text)
     shown = [words.duration(timedelta(seconds=seconds)) for seconds in (8.24, 200, 7_500, 200_000)]
     assert shown == ["8.2 s", "3 min 20 s", "2 h 5 min", "2 d 7 h"]

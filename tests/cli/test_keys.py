@@ -35,12 +35,12 @@ def lines(text: str) -> list[str]:
 async def test_a_file_that_comes_again_is_skipped_and_says_why(cli, stock) -> None:
     first = await cli("import", stock, "-t", "stock")
     assert first.code == 1
-    assert "2 completed   1 skipped   1 failed   of 4" in first.out
+    assert "4 items: 2 completed, 1 skipped, 1 failed" in first.out
     assert lines(first.out)[3:5] == ["Skipped, by reason", "1  duplicate of item …"]
     stock.write_text(stock.read_text().replace("bad", "4"))
     again = await cli("import", stock, "-t", "stock")
     assert again.code == 0
-    assert "1 completed   3 skipped   0 failed   of 4" in again.out
+    assert "4 items: 1 completed, 3 skipped, 0 failed" in again.out
     shown = lines((await cli("show", "latest")).out)
     assert shown[4:6] == ["2  unchanged since item … of batch …", "1  duplicate of item …"]
     (stored,) = (await cli("show", "latest", "--json")).objects

@@ -17,9 +17,10 @@ from ..support.trying import LEDGER, insert, processor, records, written
 # A worker that an item kills: without a word, as the kernel does when there is no memory left.
 WORKER = """
 import asyncio, os, signal, sys
-from reliable_imports_async import BaseProcessor, BatchManager, suspects
+from reliable_imports_async import BaseProcessor, BatchManager
+from reliable_imports_async.runner import quarantine
 
-suspects.DEAD_SECONDS = 1.0
+quarantine.DEAD_SECONDS = 1.0
 
 class TriedProcessor(BaseProcessor):
     async def process_item(self, item, ctx):
@@ -95,7 +96,7 @@ async def test_an_item_waits_until_the_dead_are_known_to_be_dead(manager, conn, 
     await conn.execute("UPDATE reliable_imports.import_batch_ranges SET crashes = 1")
     await _mark(conn, batch_id, 2, age="1 hour")
     await _mark(conn, batch_id, 2, age="0 s")
-    manager._processing._control._settings = manager.settings.model_copy(
+    manager._processing._leases._settings = manager.settings.model_copy(
         update={"lease_seconds": 1.0}
     )
     summary = await manager.process_batch(batch_id)
@@ -116,7 +117,7 @@ async def test_a_process_leaves_suspect_ranges_to_others(manager, conn):
     ranges = await conn.execute("UPDATE reliable_imports.import_batch_ranges SET crashes = 1")
     assert ranges == "UPDATE 20"
     assert (await manager.process_batch(batch_id)).ok
-    assert 1 < max(held) <= quarantine.MOST_RANGES < 20
+    assert 1 < max(held) <= quarantine.MAX_RANGES < 20
     assert await written(conn) == list(range(1, 401))
 
 
@@ -144,7 +145,7 @@ async def test_a_process_whose_queue_is_full_takes_over_too(manager, conn):
         await insert(item, ctx)
 
     manager.registry.register(processor(process_item))
-    manager._processing._control._settings = manager.settings.model_copy(
+    manager._processing._leases._settings = manager.settings.model_copy(
         update={"lease_seconds": 1.0}
     )
     batch_id = await manager.create_batch("tried", records(400))

@@ -21,10 +21,10 @@ OWN_CODE = (errors.RegistryError, errors.NotAProcessor, errors.NotAnEndpoint)
 """Raised at start, about a class that whoever reads them has written: Python is their language."""
 
 ONLY_PYTHON = {
-    "sources/iterables.py": "records in memory",
-    "sources/spool.py": "file objects; of paths the hints have no Python",
-    "loading.py": "a connection was passed",
-    "api/manager.py": "an application mounts the API",
+    "loading/sources/iterables.py": "records in memory",
+    "loading/sources/spool.py": "file objects; of paths the hints have no Python",
+    "loading/create.py": "a connection was passed",
+    "web/api_manager.py": "an application mounts the API",
     "testing/items.py": "tests call it",
 }
 """Modules whose Python advice is about objects that only Python code can pass."""

@@ -501,3 +501,10 @@ class Continuation:
         for batch in left:
             if batch is not None:
                 await self.after(batch)
+
+
+def nothing_to_reprocess(summary: BatchSummary) -> str:
+    """Why a reprocessing created no batch, given the summary of the lineage's latest batch."""
+    if not summary.outstanding_items:
+        return "Nothing to reprocess: all failures were fixed by later batches."
+    return "Nothing to reprocess: the outstanding records must be corrected first."

@@ -1,8 +1,8 @@
-"""Hooks that run outside of any transaction: promised by a row of the outbox, run by one process.
+"""Runs the hooks outside of transactions, which rows of the outbox promise, in one process each.
 
-A row is written in the transaction that finishes or creates the batch. Whoever runs the hook has
-claimed the row and renews the claim meanwhile; when that process dies, the claim runs out, and any
-process that knows the hook runs it: a worker, the API, or the next `process_batch`.
+The transaction that finishes or creates a batch writes a row. The process that runs the hook claims
+the row, and renews the claim meanwhile. When it dies, the claim runs out, and any process that
+knows the hook runs it: a worker, the API, or the next `process_batch`.
 """
 
 import logging
@@ -60,10 +60,10 @@ class Outbox:
         self._running: set[tuple[UUID, OutboxHook]] = set()
 
     async def add_finished(self, conn: Connection, batch: ImportBatch) -> None:
-        """Promise what is to be run after a batch, in the transaction that finishes it."""
+        """Promise the hooks after a batch, in the transaction that finishes it."""
         known = dict.fromkeys(self._registry.hooks(batch.batch_type), True)
         known.pop(OutboxHook.AFTER_CREATE, None)
-        if "announce" in batch.options:  # somebody else knows its endpoint
+        if "announce" in batch.options:  # another process knows its endpoint
             known.setdefault(OutboxHook.ENDPOINT_AFTER_COMPLETE, False)
         if known:
             await outbox.add(conn, batch.id, known, self._process_id, LEASE_SECONDS)
@@ -71,10 +71,10 @@ class Outbox:
     def on_created(
         self, data: Mapping[str, Any] | None, *, enqueue: bool
     ) -> Callable[[Connection, UUID], Awaitable[None]] | None:
-        """What promises after_create_batch, in the transaction that creates the batch.
+        """A function that promises after_create_batch, in the transaction that creates the batch.
 
         Args:
-            data: What was asked for, without the items; None: there is no such hook.
+            data: The request without its items; None: there is no such hook.
             enqueue: Whether the batch is for workers once the hook has run.
         """
         if data is None:
@@ -98,7 +98,7 @@ class Outbox:
     async def created(self, batch_id: UUID, hook: Callable[[], Awaitable[None]]) -> bool:
         """Run after_create_batch for the request that created the batch; False: it has run.
 
-        Whatever it raises is raised here, once the batch is free to be processed.
+        An exception of the hook is raised here, once the batch may be processed.
         """
         return await self._run(batch_id, OutboxHook.AFTER_CREATE, hook)
 
@@ -106,8 +106,8 @@ class Outbox:
         """Run the hooks of a batch that are due and known here.
 
         Args:
-            wait: Until those that another process runs have run, or are ours to run because it
-                has died.
+            wait: Whether to wait for hooks that another process runs, until they have run, or
+                this process has to run them because the other one has died.
         """
         known = self._registry.hooks(batch.batch_type)
         while known:
@@ -116,20 +116,23 @@ class Outbox:
             )
             waiting = [row for row in rows if row.hook in known]
             ran = [row.due and await self._run(batch.id, row.hook) for row in waiting]
-            left = [row for row, done in zip(waiting, ran, strict=True) if not done]
-            elsewhere = [row.seconds for row in left if (batch.id, row.hook) not in self._running]
+            elsewhere = [
+                row.seconds
+                for row, done in zip(waiting, ran, strict=True)
+                if not done and (batch.id, row.hook) not in self._running
+            ]
             if not wait or not elsewhere:
                 return
             await anyio.sleep(min(ASK_SECONDS, max(0.05, min(elsewhere))))
 
     async def sweep(self) -> int:
-        """Run the known hooks whose process died, or did not know them; how many."""
+        """Run the known hooks whose process died, or did not know them; return how many."""
         types = self._registry.hooked_types
         known = [(hook, name) for name in types for hook in self._registry.hooks(name)]
         if not known:
             return 0
         async with self._database.connection() as conn:
-            found = await outbox.due(conn, known, LEASE_SECONDS, SWEPT_AT_ONCE)
+            due = await outbox.due(conn, known, LEASE_SECONDS, SWEPT_AT_ONCE)
         count, limiter = 0, anyio.CapacityLimiter(HOOKS_AT_ONCE)
 
         async def run(batch_id: UUID, hook: OutboxHook) -> None:
@@ -142,7 +145,7 @@ class Outbox:
                     logger.warning("%s of batch %s was not run: %s", hook, batch_id, reason)
 
         async with anyio.create_task_group() as group:
-            for batch_id, hook in found:
+            for batch_id, hook in due:
                 group.start_soon(run, batch_id, hook)
         return count
 
@@ -153,7 +156,7 @@ class Outbox:
             await anyio.sleep(SWEEP_SECONDS)
 
     async def sweep_if_possible(self) -> None:
-        """Sweep, unless the server is away: somebody else, or the next sweep, will."""
+        """Sweep, unless the server is down: another process, or the next sweep, will do it."""
         try:
             await self.sweep()
         except Exception as exc:
@@ -164,11 +167,11 @@ class Outbox:
     async def _run(
         self, batch_id: UUID, hook: OutboxHook, given: Callable[[], Awaitable[None]] | None = None
     ) -> bool:
-        """Claim a hook, run it, and say that it has run; False when it is not ours to run.
+        """Claim a hook, run it, and note that it has run; False when it is not ours to run.
 
         Args:
-            given: Runs it; what it raises is raised here. Without it the hook is called for the
-                batch as it is stored, and what it raises is logged.
+            given: Runs the hook; its exceptions are raised here. Without it the hook is called for
+                the batch as it is stored, and its exceptions are logged.
         """
         key = batch_id, hook
         if key in self._running:
@@ -204,11 +207,11 @@ class Outbox:
         call: Callable[[], Awaitable[None]],
         ended: Callable[[Connection], Awaitable[None]],
     ) -> None:
-        """Run something and renew the claim meanwhile; store that it ended, or was stopped."""
+        """Run a hook and renew the claim meanwhile; store that it has ended, or was stopped."""
         token = _inside.set(_inside.get(frozenset()) | {batch_id})
         end: Callable[[Connection], Awaitable[None]] = partial(
             outbox.release, batch_id=batch_id, hook=hook, process_id=self._process_id
-        )  # others may run it at once
+        )  # another process may run it at once
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._keep_renewing, batch_id, hook)
@@ -241,7 +244,7 @@ class Outbox:
         details: Mapping[str, Any],
         log: LogBuffer,
     ) -> None:
-        """The hook has run; after the first one the batch is for workers, if that was asked for."""
+        """Store that the hook has run, and enqueue the batch if that was to come next."""
         async with conn.transaction():
             await logs.insert_lines(conn, batch_id, log.finished())
             await outbox.ran(conn, batch_id, hook)
@@ -251,7 +254,7 @@ class Outbox:
     async def _call_stored(
         self, batch_id: UUID, hook: OutboxHook, details: Mapping[str, Any], log: LogBuffer
     ) -> None:
-        """Call a hook for a batch as it is stored; what it raises is logged with the batch."""
+        """Call a hook for a batch as it is stored; log its exceptions with the batch."""
         async with self._database.connection() as conn:
             batch = await batches.get(conn, batch_id)
             summary = await summaries.get(conn, batch_id)
@@ -274,7 +277,7 @@ class Outbox:
                 self._log_failure(
                     log, name, batch_id, f"it took longer than hook_timeout ({seconds:g} s)"
                 )
-        except BaseException as exc:  # the batch is what it is, whatever this hook does
+        except BaseException as exc:  # the hook changes nothing about the batch
             if must_propagate(exc):
                 raise
             failure = describe(exc, kind=FailureKind.EXCEPTION, redact=self._database.redact)

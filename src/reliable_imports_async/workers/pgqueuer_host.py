@@ -1,4 +1,4 @@
-"""An existing PgQueuer application takes our jobs along with its own."""
+"""Lets an existing PgQueuer application run our jobs beside its own."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ class HostedManager(Protocol):
 
 
 def register(pgq: PgQueuer, manager: HostedManager) -> None:
-    """Let a PgQueuer application drain enqueued batches, instead of `manager.run_worker()`.
+    """Let a PgQueuer application process enqueued batches, instead of `manager.run_worker()`.
 
     Call it before ``pgq.run()``, with the manager open and its processors registered; the manager
     must stay open while it runs. Give ``pgq.run`` a short ``dequeue_timeout`` and, as

@@ -187,7 +187,7 @@ async def test_reprocessing_nothing_says_so(client, conn):
     assert nothing.status_code == 200
     body = nothing.json()
     assert (body["created"], body["batch_id"]) == (False, child["batch_id"])
-    assert body["message"].startswith("Nothing to reprocess: every failure")
+    assert body["message"].startswith("Nothing to reprocess: all failures")
     page = (await client.get(f"/dashboard/batches/{child['batch_id']}?nothing=1")).text
     assert "Nothing to reprocess: every failure" in page
 
