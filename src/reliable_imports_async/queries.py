@@ -22,7 +22,7 @@ from .models import (
 from .overviews import BatchOverviews
 from .repair.export import ExportFormat, FailureExport
 from .runner.exclusive import running
-from .store import batches, item_keys, items, logs, metrics, reprocessing, summaries
+from .store import batches, items, logs, metrics, reprocessing, summaries
 from .store.metrics import Measurements
 from .store.visibility import Visibility, Visible
 
@@ -107,7 +107,7 @@ class BatchQueries(BatchOverviews):
         first 250 ranges that have skipped items are looked at.
         """
         async with self._database.connection() as conn:
-            return tuple(await item_keys.skip_reasons(conn, batch_id, limit))
+            return tuple(await summaries.skip_reasons(conn, batch_id, limit))
 
     def export_failures(
         self,

@@ -21,7 +21,7 @@ from ..failures import is_server_state
 from ..models import ImportBatch, ImportBatchItem, ItemStatus
 from ..outcomes import Deferred, Failure, FailureKind
 from ..processors.thresholds import FailureLimits
-from ..store import items, settlements
+from ..store import settlements
 from ..wording import counted
 from .auto_pause import pause
 from .item_queue import Queue, QueuedItem
@@ -306,7 +306,7 @@ class Slots:
                 await anyio.sleep(_backoff(1))
         asked = {one.item.item_number: one.item for one in prepared}
         stored = await self._control.insist(
-            lambda conn: settlements.ask(conn, self._batch.id, list(asked)), apart=True
+            lambda conn: settlements.read_statuses(conn, self._batch.id, list(asked)), apart=True
         )
         verdicts = {number: _answer(asked[number], one) for number, one in stored.items()}
         return {number: verdict for number, verdict in verdicts.items() if verdict is not None}
@@ -356,10 +356,11 @@ class Slots:
 
     async def _ask(self, item: ImportBatchItem[Any]) -> Verdict | None:
         """What the item's row says under its lock; None: it is pending, and ours to try again."""
+        number = item.item_number
         stored = await self._control.insist(
-            lambda conn: items.ask(conn, item.batch_id, item.item_number), apart=True
+            lambda conn: settlements.read_statuses(conn, item.batch_id, [number]), apart=True
         )
-        return _answer(item, stored)
+        return _answer(item, stored[number])
 
 
 class Outages:
@@ -447,7 +448,7 @@ def _in_order(works: Sequence[QueuedItem]) -> list[Prepared]:
     return prepared
 
 
-def _answer(item: ImportBatchItem[Any], stored: items.StoredStatus) -> Verdict | None:
+def _answer(item: ImportBatchItem[Any], stored: settlements.StoredStatus) -> Verdict | None:
     """What an item's row means for it; None: it is pending, and ours to try again."""
     if stored.status is not ItemStatus.PENDING:
         return Settled(stored.status, stored.error_group)
