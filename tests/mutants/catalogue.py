@@ -42,23 +42,30 @@ class Mutant:
         return (Edit(self.file, self.old, self.new, self.times), *self.also)
 
 
-_FENCE = " AND status = 'pending' AND attempts = $3 AND reprocessed_by IS NULL"
-
 MUTANTS = (
     Mutant(
         "no fence",
-        "store/sql/items.sql",
-        _FENCE,
-        " AND $3::integer >= 0",
+        "migrations/0015_shared_statements.sql",
+        "AND i.status = 'pending' AND i.attempts = tries AND i.reprocessed_by IS NULL",
+        "AND tries >= 0",
         ("tests/system/test_processes.py::test_two_processes_drain_one_batch_together[no_lease]",),
-        times=4,
         torture=("--kinds", "freeze"),
         also=(
             Edit(
-                "migrations/0008_settling.sql",
-                "AND i.status = 'pending' AND i.attempts = tries AND i.reprocessed_by IS NULL",
-                "AND tries >= 0",
-                times=3,
+                "store/sql/settlements.sql",
+                "AND status = 'pending' AND attempts = $3 AND reprocessed_by IS NULL",
+                "AND $3::integer >= 0",
+            ),
+            Edit(
+                "store/sql/settlements.sql",
+                "AND i.status = 'pending' AND i.attempts = $3 AND i.reprocessed_by IS NULL",
+                "AND $3::integer >= 0",
+            ),
+            Edit(
+                "store/sql/settlements.sql",
+                " AND i.status = 'pending'\n       AND i.attempts = ((SELECT g.outcomes FROM given g) "
+                "-> i.item_number::text ->> 'attempts')::integer\n       AND i.reprocessed_by IS NULL\n",
+                "\n",
             ),
         ),
     ),
@@ -93,9 +100,9 @@ MUTANTS = (
     ),
     Mutant(
         "plain SELECT when in doubt",
-        "store/sql/items.sql",
-        " WHERE batch_id = $1 AND item_number = $2\n   FOR UPDATE;",
-        " WHERE batch_id = $1 AND item_number = $2;",
+        "store/sql/settlements.sql",
+        " ORDER BY item_number\n   FOR UPDATE;",
+        " ORDER BY item_number;",
         ("tests/system/test_processes.py::test_an_outcome_in_doubt_is_read_under_the_row_lock",),
         torture=("--kinds", "abandon_commit", "--slow-commits", "--patience", "100"),
     ),
@@ -177,7 +184,6 @@ MUTANTS = (
         (
             "tests/repair/test_one_open_try.py::test_the_key_refuses_a_second_try_even_without_the_lock",
         ),
-        times=4,
     ),
     Mutant(
         "a late failure mark of a hook",

@@ -505,6 +505,9 @@ async def test_a_declared_key_that_records_call_otherwise_is_refused(manager):
     manager.registry.register(declared(model=Renamed, item_key=lambda self, record: record["Key"]))
 
 
+REFUSES_KEYS = "ALTER TABLE reliable_imports.import_item_keys ADD CHECK (false)"
+
+
 async def test_a_declared_upsert_that_asks_for_nothing_has_no_keys(manager):
     manager.registry.register(declared(skip_unchanged=False))
     summary = await manager.process_batch(
@@ -513,10 +516,10 @@ async def test_a_declared_upsert_that_asks_for_nothing_has_no_keys(manager):
     assert [item.item_key for item in await stored(manager, summary)] == [None]
 
 
-async def test_a_processor_without_keys_pays_for_none(manager, mode, monkeypatch):
-    """No statement about keys is sent for it: each would fail."""
+async def test_a_processor_without_keys_pays_for_none(manager, conn, mode, monkeypatch):
+    """No statement about keys is sent for it, and none is written: each would fail."""
     monkeypatch.setattr(statements, "_SQL", dict.fromkeys(statements._SQL, "broken"))
-    monkeypatch.setattr(statements, "_SETTLE", "broken")
+    await conn.execute(REFUSES_KEYS)
     records = [{"k": "a", "v": "1"}, {"k": "a", "v": "bad"}]
     summary = await run(manager, put, records)
     assert counts(summary) == (1, 0, 1)

@@ -18,7 +18,8 @@ import pytest_asyncio
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, Settings
 from reliable_imports_async.database.embedded import EmbeddedServer
-from reliable_imports_async.store import items
+from reliable_imports_async.outcomes import Failed
+from reliable_imports_async.store import settlements
 
 from ..support.proxy import Fault, Proxy
 from ..support.trying import PATIENCE, appears
@@ -364,10 +365,12 @@ async def test_giving_an_item_up_sees_an_outage_through(dsn, conn, monkeypatch):
     """An item that breaks three connections fails; so it does when storing that breaks a fourth."""
     await conn.execute(LEDGER)
     batch_id = await create(dsn, 3)
-    settle_failed, answers = items.settle_failed, []
+    settle_item, answers = settlements.settle_item, []
 
-    async def lost_at_first(*args: object) -> bool:
-        stored = await settle_failed(*args)
+    async def lost_at_first(conn, item, outcome, *args, **options) -> bool:
+        stored = await settle_item(conn, item, outcome, *args, **options)
+        if not isinstance(outcome, Failed):
+            return stored
         answers.append(stored)
         if len(answers) == 1:
             raise asyncpg.ConnectionDoesNotExistError("the answer is lost")
@@ -380,7 +383,7 @@ async def test_giving_an_item_up_sees_an_outage_through(dsn, conn, monkeypatch):
             if item.item_number == 2:
                 await ctx.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
-    monkeypatch.setattr(items, "settle_failed", lost_at_first)
+    monkeypatch.setattr(settlements, "settle_item", lost_at_first)
     summary = await process(dsn, batch_id, Poison())
 
     assert (summary.completed_items, summary.failed_items) == (2, 1)
