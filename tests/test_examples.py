@@ -1,4 +1,4 @@
-"""Every example runs, and prints exactly what its reader is promised."""
+"""Every example runs and prints the documented output."""
 
 import asyncio
 import csv
@@ -27,7 +27,7 @@ reprocessed: 1 completed, 1 failed
 
 CATEGORIES = """\
 4 of 5 categories imported
-1 waited in vain for parent=garden
+1 failed, missing parent=garden
 """
 
 PRODUCTS = """\
@@ -45,24 +45,24 @@ flights-2013-01.csv.gz: 26,324 of 27,004 completed, 680 failed.
             93  dest=BQN
             70  dest=STT
             31  dest=PSE
-The cause is known, so it can be removed:
+Four airports are missing. Import them:
 missing_airports.csv: 4 of 4 completed, 0 failed.
-Reprocessed: 680 of 680 completed; nothing that had succeeded ran again.
-Checked: 27,004 flights, every value as in flights-2013-01.csv.gz; sum of distance 27,188,805.
+Reprocessed: 680 of 680 completed; only the failed flights ran again.
+Checked: 27,004 flights, all values as in flights-2013-01.csv.gz; sum of distance 27,188,805.
 """
 
 
 TRIAGE = """\
 dry run: 26,324 would complete, 680 would fail
   flights_demo.flights: 26,324 inserted, 0 updated
-  nothing has changed: True
-add_the_airports: 680 failed, 0 are left; 27,004 flights, sum of distance 27,188,805
+  tables unchanged: True
+add_the_airports: 680 failed, 0 outstanding; 27,004 flights, sum of distance 27,188,805
   the canary has not passed: 0 of 20 items succeeded, 90% must; the rest was not run
-try_a_few_first: 680 failed, 0 are left; 27,004 flights, sum of distance 27,188,805
-  1 and 679 records are edited; before, the first had BQN
-edit_the_values: 680 failed, 0 are left; 27,004 flights, sum of distance 27,188,805
+try_a_few_first: 680 failed, 0 outstanding; 27,004 flights, sum of distance 27,188,805
+  edited 1 and 679 records; the first had BQN before
+edit_the_values: 680 failed, 0 outstanding; 27,004 flights, sum of distance 27,188,805
   the file has 680 rows
-correct_the_file: 680 failed, 0 are left; 27,004 flights, sum of distance 27,188,805
+correct_the_file: 680 failed, 0 outstanding; 27,004 flights, sum of distance 27,188,805
 """
 
 
@@ -122,7 +122,7 @@ async def test_the_demo_may_be_repeated_with_any_file(dsn: str, conn, capsys, tm
         with gzip.open(demo.JANUARY, "rt", encoding="utf-8") as january:
             (tmp_path / name).write_text("".join(islice(january, rows + 1)))
         await demo.main(dsn, tmp_path / name)
-        assert f"Checked: {rows} flights, every value as in {name}" in capsys.readouterr().out
+        assert f"Checked: {rows} flights, all values as in {name}" in capsys.readouterr().out
     assert await conn.fetchval("SELECT count(*) FROM flights_demo.flights") == 200
 
 
@@ -151,7 +151,7 @@ async def test_the_check_notices_every_difference(
             " (6, 'N14228', 200, '2013-01-01 11:00Z')"
         )
         same = await check.compare(connection, file)
-        assert same == "2 flights, every value as in flights.csv; sum of distance 300"
+        assert same == "2 flights, all values as in flights.csv; sum of distance 300"
         await connection.execute(harm)
         with pytest.raises(SystemExit, match=complaint):
             await check.compare(connection, file)
@@ -171,14 +171,14 @@ async def test_the_api_has_a_quota_and_tells_of_the_end(dsn: str) -> None:
         assert (await client.post("/api/batches", json=body)).json()["ok"]
         endpoint = api.manager.registry.endpoint("contact")
         async with asyncio.timeout(60):
-            while not endpoint.notes:
+            while not endpoint.notifications:
                 await asyncio.sleep(0.01)
-        assert endpoint.notes == ["1 of 1 contacts are in"]
+        assert endpoint.notifications == ["1 of 1 contacts are imported"]
         too_many = body | {"items": [contact] * (api_example.QUOTA + 1)}
         refused = await client.post("/api/batches", json=too_many)
         assert (refused.status_code, refused.json()["detail"]) == (
             422,
-            "0 items of yours are waiting; at most 1000 may.",
+            "You have 0 pending items; at most 1000 are allowed.",
         )
 
 
