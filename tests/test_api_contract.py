@@ -106,6 +106,7 @@ def test_it_answers_as_described(schema_of_the_api, operation, mode):
 
 
 @pytest.mark.timeout(60 + 60 * EXAMPLES)
+@pytest.mark.long
 async def test_all_phases_find_nothing(served, tmp_path):
     """Examples, every boundary of every parameter, generated requests, and chains of operations."""
     process = await asyncio.create_subprocess_exec(

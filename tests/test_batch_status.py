@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from uuid import uuid4
 
 import asyncpg
@@ -52,12 +53,15 @@ EVENTS = {
 async def happens(conn, event: str, batch_id) -> None:
     match event:
         case "start":
-            await batches.mark_started(conn, batch_id, "{}")
+            batch = await batches.get(conn, batch_id)
+            await batches.mark_started(conn, batch, "{}")
         case "start hook failed":
             await batches.mark_start_failed(conn, batch_id, "no")
         case "finish":
             summary = await summaries.get(conn, batch_id)
-            await batches.mark_finished(conn, summary, BatchStatus.PARTIAL, "{}")
+            summary = replace(summary, status=BatchStatus.PARTIAL)
+            batch = await batches.get(conn, batch_id)
+            await batches.mark_finished(conn, batch, summary, "{}")
         case "finish hook failed":
             await batches.mark_finish_failed(conn, batch_id, "no")
         case "join":
@@ -258,7 +262,8 @@ async def test_a_hook_that_always_raises_an_outage_fails_in_the_end(manager, mon
 FROZEN = """
 import asyncio, os, signal, sys
 from uuid import UUID
-from reliable_imports_async import BaseProcessor, BatchManager, lifecycle
+from reliable_imports_async import BaseProcessor, BatchManager
+from reliable_imports_async.runner import lifecycle
 
 lifecycle.SERVER_GRACE = 0.2
 

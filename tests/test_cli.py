@@ -31,6 +31,8 @@ from reliable_imports_async.cli.output import Output
 from reliable_imports_async.cli.progress import Bar, Lines, display
 from reliable_imports_async.cli.views import batches_table
 
+from .trying import PATIENCE
+
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
 HOSTILE = "\x1b]0;owned\x07\x9b31m [bold red]x[/] \u202e"
 
@@ -216,6 +218,18 @@ async def test_reading_options_reach_the_reader(cli: Command, shop, tmp_path: Pa
     file.write_text("a\t7\n")
     other = await cli("import", file, "-t", "orders", *options, "--idempotency-key", "k")
     assert other.code == 2
+
+
+async def test_a_pipe_is_imported(cli: Command, shop, monkeypatch) -> None:
+    received, sent = os.pipe()
+    with os.fdopen(received) as stdin:
+        with os.fdopen(sent, "w") as other_end:
+            other_end.write("sku\na\nb\n")
+        monkeypatch.setattr("sys.stdin", stdin)
+        result = await cli("import", "-", "-t", "orders", "--name", "piped.csv")
+    assert (result.code, result.err) == (0, "")
+    assert "from piped.csv" in result.out
+    assert "2 completed" in result.out
 
 
 async def test_a_pause_is_visible_everywhere_and_undone(
@@ -510,13 +524,10 @@ class Program:
             text=True,
         )
 
-    async def finish(self, process: subprocess.Popen[str], given: str | None = None) -> Result:
+    async def finish(self, process: subprocess.Popen[str]) -> Result:
         with process:
-            out, err = await to_thread.run_sync(lambda: process.communicate(given, timeout=20))
+            out, err = await to_thread.run_sync(lambda: process.communicate(timeout=PATIENCE))
         return Result(process.returncode, out, err)
-
-    async def run(self, *arguments: str, given: str | None = None, **environment: str) -> Result:
-        return await self.finish(self.start(*arguments, **environment), given)
 
 
 @pytest.fixture
@@ -536,7 +547,7 @@ async def settled(conn: asyncpg.Connection, program: Program, dsn: str):
     await conn.add_listener("done", lambda *_: queue.put_nowait("settled"))
 
     async def wait(count: int) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE):
             for _ in range(count):
                 await queue.get()
 
@@ -545,8 +556,10 @@ async def settled(conn: asyncpg.Connection, program: Program, dsn: str):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_stopped_import_is_resumed_and_loses_nothing(
-    program: Program, settled, conn, number: signal.Signals
+    program: Program, settled, conn, cli: Command, monkeypatch, number: signal.Signals
 ) -> None:
+    monkeypatch.syspath_prepend(program.directory)
+    monkeypatch.setenv("RELIABLE_IMPORTS_PROCESSORS", "slow_processors")
     process = program.start("import", "slow.csv", "-t", "slow", STUCK="yes")
     await settled(3)
     process.send_signal(number)
@@ -557,7 +570,7 @@ async def test_a_stopped_import_is_resumed_and_loses_nothing(
     (tail,) = re.findall(r"continue with: reliable-imports process (\w+)", stopped.err)
     leased = "SELECT count(*) FROM reliable_imports.import_batch_ranges WHERE lease_until > now()"
     assert await conn.fetchval(leased) == 0
-    resumed = await program.run("process", tail, "--json")
+    resumed = await cli("process", tail, "--json")
     assert (resumed.code, resumed.objects[0]["completed_items"]) == (0, 10)
     rows = await conn.fetch("SELECT item FROM done ORDER BY item")
     assert [row["item"] for row in rows] == list(range(1, 11))
@@ -585,15 +598,6 @@ async def test_an_interrupted_loading_imports_nothing(program: Program, settled,
     assert await conn.fetchval("SELECT count(*) FROM reliable_imports.import_batches") == 0
 
 
-async def test_a_pipe_is_imported(program: Program, settled) -> None:
-    result = await program.run(
-        "import", "-", "-t", "slow", "--name", "piped.csv", given="a\n1\n2\n"
-    )
-    assert (result.code, result.err) == (0, "")
-    assert "from piped.csv" in result.out
-    assert "2 completed" in result.out
-
-
 async def test_a_reader_may_leave_early(program: Program, manager, dsn: str) -> None:
     manager.registry.register(HostileProcessor)
     await manager.create_batch("hostile", ({"text": "x" * 100} for _ in range(5_000)))
@@ -607,20 +611,21 @@ async def test_a_reader_may_leave_early(program: Program, manager, dsn: str) -> 
     assert process.returncode == 0
 
 
-async def test_version_and_help(program: Program) -> None:
-    version = await program.run("--version")
+async def test_version_and_help(bare: Command) -> None:
+    version = await bare("--version")
     assert re.fullmatch(r"reliable-imports \d+\.\d+\.\d+\n", version.out)
-    help_ = await program.run()
+    help_ = await bare()
     assert help_.code == 0
     assert all(f" {name} " in help_.out for name in ("import", "process", "reprocess", "db"))
 
 
-async def test_the_embedded_server_runs_while_db_start_does(program: Program) -> None:
+async def test_the_embedded_server_runs_while_db_start_does(
+    program: Program, bare: Command, monkeypatch
+) -> None:
     directory = Path(tempfile.gettempdir()) / f"ri-cli-{uuid4().hex[:12]}"
     try:
         assert (
-            "The server is not running"
-            in (await program.run("db", "stop", "--directory", str(directory))).err
+            "The server is not running" in (await bare("db", "stop", "--directory", directory)).err
         )
         process = program.start("db", "start", "try", "--directory", str(directory))
         assert process.stdout is not None
@@ -628,9 +633,10 @@ async def test_the_embedded_server_runs_while_db_start_does(program: Program) ->
         conn = await asyncpg.connect(url)
         assert await conn.fetchval("SELECT current_database()") == "try"
         await conn.close()
-        used = await program.run("db", "stop", "--json", "--directory", str(directory))
+        used = await bare("db", "stop", "--json", "--directory", directory)
         assert used.objects == [{"running": True}]
-        no_psql = await program.run("db", "psql", "--directory", str(directory), PATH="")
+        monkeypatch.setenv("PATH", "")
+        no_psql = await bare("db", "psql", "--directory", directory)
         assert (no_psql.code, "psql is not on the PATH" in no_psql.err) == (2, True)
         process.send_signal(signal.SIGINT)
         ended = await program.finish(process)

@@ -1,4 +1,4 @@
-"""How many intervals run at once, by what is faster."""
+"""How many chunks run at once, by what is faster."""
 
 from collections.abc import Callable
 
@@ -9,23 +9,23 @@ from reliable_imports_async.runner.adaptive_limit import FIRST, LONGEST_REST, Ad
 
 
 class World:
-    """Slots that execute intervals of a hundred items, so many in a second as `speed` says."""
+    """Slots that execute chunks of a hundred items, so many in a second as `speed` says."""
 
     def __init__(self, most: int, speed: Callable[[int], float], work: float = 0.3) -> None:
         self.speed = speed
         self.work = work  # the thread's share of a processor
         self.now = 0.0
-        self.crowd = AdaptiveLimit(
+        self.adaptive = AdaptiveLimit(
             most, clock=lambda: self.now, worked=lambda: self.now * self.work
         )
 
-    def intervals(self, count: int) -> list[int]:
+    def chunks(self, count: int) -> list[int]:
         """Execute so many; how many slots did it, each time."""
         limits = []
         for _ in range(count):
-            self.now += 100 / self.speed(self.crowd.limit)
-            limits.append(self.crowd.limit)
-            self.crowd.finished(100)
+            self.now += 100 / self.speed(self.adaptive.limit)
+            limits.append(self.adaptive.limit)
+            self.adaptive.finished(100)
         return limits
 
 
@@ -41,15 +41,15 @@ def busy(slots: int) -> float:
 
 def test_over_a_slow_network_all_slots_are_used_soon() -> None:
     world = World(16, far_away)
-    world.intervals(50)
-    assert world.crowd.limit == 16
-    limits = world.intervals(5_000)
+    world.chunks(50)
+    assert world.adaptive.limit == 16
+    limits = world.chunks(5_000)
     assert sum(limits) / len(limits) > 15.5
 
 
 def test_on_a_busy_machine_it_stays_at_few_and_tries_more_seldom() -> None:
     world = World(16, busy)
-    limits = world.intervals(5_000)
+    limits = world.chunks(5_000)
     assert set(limits) == {FIRST, 2 * FIRST}
     assert sum(limit > FIRST for limit in limits[:100]) > 0
     assert sum(limit > FIRST for limit in limits[-LONGEST_REST * FIRST * 2 :]) < 100
@@ -59,20 +59,20 @@ def test_on_a_busy_machine_it_stays_at_few_and_tries_more_seldom() -> None:
 def test_it_finds_out_when_the_world_has_changed(kind: Callable[[int], float]) -> None:
     other = busy if kind is far_away else far_away
     world = World(16, kind)
-    world.intervals(500)
+    world.chunks(500)
     world.speed = other
-    world.intervals(4_000)
+    world.chunks(4_000)
     expected = FIRST if other is busy else 16
-    assert world.crowd.limit in {expected, 2 * FIRST, 8}  # the second while it tries
-    limits = world.intervals(2_000)
+    assert world.adaptive.limit in {expected, 2 * FIRST, 8}  # the second while it tries
+    limits = world.chunks(2_000)
     assert sorted(limits)[len(limits) // 2] == expected
 
 
 def test_a_thread_that_has_no_time_for_more_does_not_try() -> None:
     world = World(16, far_away, work=0.8)
-    assert set(world.intervals(1_000)) == {FIRST}
+    assert set(world.chunks(1_000)) == {FIRST}
     world.work = 0.5
-    assert 16 in world.intervals(100)
+    assert 16 in world.chunks(100)
 
 
 @pytest.mark.parametrize("most", [1, 2, 5])
@@ -80,14 +80,14 @@ def test_a_thread_that_has_no_time_for_more_does_not_try() -> None:
 def test_never_more_than_there_are_slots_and_never_none(
     most: int, kind: Callable[[int], float]
 ) -> None:
-    assert set(World(most, kind).intervals(500)) == {most}
+    assert set(World(most, kind).chunks(500)) == {most}
 
 
 def test_what_takes_no_time_tells_nothing() -> None:
-    crowd = AdaptiveLimit(16, clock=lambda: 0.0, worked=lambda: 0.0)
+    adaptive = AdaptiveLimit(16, clock=lambda: 0.0, worked=lambda: 0.0)
     for _ in range(1_000):
-        crowd.finished(100)
-    assert crowd.limit == FIRST
+        adaptive.finished(100)
+    assert adaptive.limit == FIRST
 
 
 async def test_who_waits_for_a_place_gets_it_when_there_are_more() -> None:
@@ -97,7 +97,7 @@ async def test_who_waits_for_a_place_gets_it_when_there_are_more() -> None:
 
     async def slot() -> None:
         nonlocal inside
-        async with world.crowd.places:
+        async with world.adaptive.capacity:
             inside += 1
             await leave.wait()
 
@@ -106,8 +106,8 @@ async def test_who_waits_for_a_place_gets_it_when_there_are_more() -> None:
             group.start_soon(slot)
         await anyio.wait_all_tasks_blocked()
         assert inside == FIRST
-        world.intervals(30)
+        world.chunks(30)
         await anyio.wait_all_tasks_blocked()
-        assert inside == world.crowd.limit == 8
-        assert not world.crowd.too_many
+        assert inside == world.adaptive.limit == 8
+        assert not world.adaptive.exceeded
         leave.set()

@@ -134,7 +134,7 @@ async def test_a_cycle_ends(manager, conn, mode):
     summary = await manager.process_batch(batch_id, commit_interval=1)
     assert (summary.status, summary.failed_items) == ("failed", 3)
     assert await passes(manager, batch_id) == [
-        "final pass: 3 deferred items again, and what still waits fails"
+        "final pass: 3 deferred items run again; items that still wait will fail"
     ]
     assert await written(conn) == []
 

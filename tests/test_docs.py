@@ -112,6 +112,7 @@ def agrees(shown: str, real: str) -> bool:
     return "…" in printed or not left
 
 
+@pytest.mark.long
 async def test_following_the_quick_start_word_for_word_imports_every_record(dsn, conn, tmp_path):
     """Each command as it is printed, each output as it is printed, and all five orders are in."""
     page = text("README.md")

@@ -254,7 +254,7 @@ async def test_a_pause_settles_what_has_run(manager, conn):
         await insert(item, ctx)
         if item.item_number == 10:
             await manager.pause_batch(item.batch_id)
-            manager._processing._control.note_status(item.batch_id, "paused")
+            manager._processing._leases.note_status(item.batch_id, "paused")
 
     summary = await run(manager, process_item, 40, commit_interval=40, concurrency=1)
 

@@ -24,7 +24,7 @@ from reliable_imports_async import (
 )
 from reliable_imports_async.execution.key_order import Ordering, coarse
 
-from .trying import appears
+from .trying import appears, some_long
 
 TABLES = """
 CREATE TABLE account (key integer PRIMARY KEY, numbers integer[] NOT NULL);
@@ -270,7 +270,7 @@ async def process(dsn: str, processor: type[BaseProcessor[Any]], records, manage
         return await opened[0].get_batch_summary(batch_id)
 
 
-@pytest.mark.parametrize("managers", [1, 2])
+@pytest.mark.parametrize("managers", some_long([1, 2], {2}))
 @pytest.mark.parametrize("mode", MODES)
 async def test_the_effects_are_those_of_one_after_the_other(dsn, conn, mode, managers):
     """Whatever fails, conflicts or is tried again, in ranges of twenty items."""

@@ -281,7 +281,8 @@ async def test_the_log_lines_of_hooks_keep_their_times(manager, conn):
 KILLED = """
 import asyncio, os, signal, sys
 from uuid import UUID
-from reliable_imports_async import BaseEndpoint, BaseProcessor, BatchManager, outbox
+from reliable_imports_async import BaseEndpoint, BaseProcessor, BatchManager
+from reliable_imports_async.runner import outbox
 
 outbox.LEASE_SECONDS = 0.5
 

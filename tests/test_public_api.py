@@ -18,7 +18,10 @@ from reliable_imports_async import errors
 PACKAGE = Path(reliable_imports_async.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULE_LINES = 600
-LONGER = {"errors.py": 700}  # one tree, whose classes are mostly their messages
+LONGER = {
+    "errors.py": 700,
+    "manager.py": 1_300,
+}  # the public face: mostly docstrings and signatures
 FUNCTION_LINES = 50
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -224,7 +224,7 @@ async def test_the_context_is_closed_once_the_item_has_settled(manager, conn):
 
 
 async def test_a_blocked_event_loop_costs_time_and_nothing_else(dsn, conn, monkeypatch):
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
 
     async def process_item(item, ctx):
         await insert(item, ctx)

@@ -6,6 +6,7 @@ import sys
 from uuid import uuid4
 
 import asyncpg
+import pytest
 
 from reliable_imports_async import BatchManager, FailureKind
 from reliable_imports_async.runner import quarantine
@@ -16,9 +17,10 @@ from .trying import LEDGER, insert, processor, records, written
 # A worker that an item kills: without a word, as the kernel does when there is no memory left.
 WORKER = """
 import asyncio, os, signal, sys
-from reliable_imports_async import BaseProcessor, BatchManager, suspects
+from reliable_imports_async import BaseProcessor, BatchManager
+from reliable_imports_async.runner import quarantine
 
-suspects.DEAD_SECONDS = 1.0
+quarantine.DEAD_SECONDS = 1.0
 
 class TriedProcessor(BaseProcessor):
     async def process_item(self, item, ctx):
@@ -35,6 +37,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 async def test_an_item_that_kills_its_process_costs_three_crashes(dsn, conn):
     await conn.execute(LEDGER)
     async with BatchManager(dsn) as manager:
@@ -93,7 +96,7 @@ async def test_an_item_waits_until_the_dead_are_known_to_be_dead(manager, conn, 
     await conn.execute("UPDATE reliable_imports.import_batch_ranges SET crashes = 1")
     await _mark(conn, batch_id, 2, age="1 hour")
     await _mark(conn, batch_id, 2, age="0 s")
-    manager._processing._control._settings = manager.settings.model_copy(
+    manager._processing._leases._settings = manager.settings.model_copy(
         update={"lease_seconds": 1.0}
     )
     summary = await manager.process_batch(batch_id)
@@ -114,7 +117,7 @@ async def test_a_process_leaves_suspect_ranges_to_others(manager, conn):
     ranges = await conn.execute("UPDATE reliable_imports.import_batch_ranges SET crashes = 1")
     assert ranges == "UPDATE 20"
     assert (await manager.process_batch(batch_id)).ok
-    assert 1 < max(held) <= quarantine.MOST_RANGES < 20
+    assert 1 < max(held) <= quarantine.MAX_RANGES < 20
     assert await written(conn) == list(range(1, 401))
 
 
@@ -142,7 +145,7 @@ async def test_a_process_whose_queue_is_full_takes_over_too(manager, conn):
         await insert(item, ctx)
 
     manager.registry.register(processor(process_item))
-    manager._processing._control._settings = manager.settings.model_copy(
+    manager._processing._leases._settings = manager.settings.model_copy(
         update={"lease_seconds": 1.0}
     )
     batch_id = await manager.create_batch("tried", records(400))

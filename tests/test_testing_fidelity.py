@@ -394,6 +394,7 @@ SESSION = "asyncio_default_fixture_loop_scope = session\nasyncio_default_test_lo
         ("", f"asyncio_mode = auto\n{SESSION}"),
     ],
 )
+@pytest.mark.long
 def test_every_mode_of_pytest_asyncio(tmp_path: Path, empty_dsn: str, mark: str, ini: str) -> None:
     files = {"test_it.py": MANAGED.format(mark=mark), "pytest.ini": f"[pytest]\n{ini}\n"}
     code, output = pytest_in(tmp_path, url=empty_dsn, **files)
@@ -402,6 +403,7 @@ def test_every_mode_of_pytest_asyncio(tmp_path: Path, empty_dsn: str, mark: str,
 
 
 @embedded
+@pytest.mark.long
 async def test_nothing_is_left_behind(tmp_path: Path) -> None:
     """On a server of its own, where nobody else creates and drops databases."""
     directory = Path(tempfile.gettempdir()) / f"ri-plugin-{uuid4().hex[:12]}"
@@ -420,6 +422,7 @@ async def test_nothing_is_left_behind(tmp_path: Path) -> None:
 
 
 @embedded
+@pytest.mark.long
 def test_without_a_url_the_embedded_server_is_used(tmp_path: Path) -> None:
     files = {
         "test_it.py": MANAGED.format(mark="@pytest.mark.asyncio"),
@@ -430,6 +433,7 @@ def test_without_a_url_the_embedded_server_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("blocked", ["no:asyncio", "no:anyio"])
+@pytest.mark.long
 def test_the_fixture_says_what_it_needs(tmp_path: Path, empty_dsn: str, blocked: str) -> None:
     text = "def test_it(import_manager):\n    assert import_manager\n"
     code, output = pytest_in(tmp_path, "-p", blocked, url=empty_dsn, **{"test_it.py": text})

@@ -13,7 +13,7 @@ import pytest
 from reliable_imports_async import BaseProcessor, BatchManager
 from reliable_imports_async.errors import ContextClosed
 
-from .trying import LEDGER, run, written
+from .trying import LEDGER, run, some_long, written
 
 # What is left, and what tells that it is still there.
 PATH = "current_setting('search_path') LIKE '%elsewhere%'"
@@ -239,7 +239,7 @@ async def in_all_sessions(pool: Any, question: str) -> list[Any]:
         return [await one.fetchval(f"SELECT {question}") for one in held]
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", some_long(POOLS, {"own", "no-op reset"}))
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 async def test_nothing_that_user_code_leaves_is_met_by_anybody(dsn, role, place, pool):
     met = []

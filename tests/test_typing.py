@@ -42,11 +42,13 @@ def mypy(file: Path, cache: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.long
 def test_a_users_file_passes(cache: Path) -> None:
     result = mypy(TYPED_USER, cache)
     assert (result.returncode, result.stdout) == (0, ""), result.stdout + result.stderr
 
 
+@pytest.mark.long
 def test_a_users_mistakes_do_not(cache: Path, tmp_path: Path) -> None:
     source = TYPED_USER.read_text()
     for right, (wrong, _) in MISTAKES.items():

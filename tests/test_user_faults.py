@@ -414,7 +414,7 @@ def test_when_an_item_is_to_blame_for_its_outages(case: tuple[Any, ...]) -> None
     for count in range(1, STUCK_REFUSALS + 5):
         settled += others
         outages.add(refusal(sqlstate, lost=lost, by_item=by_item), healthy=healthy)
-        failed_at = failed_at or (count if outages.hopeless else None)
+        failed_at = failed_at or (count if outages.poison else None)
         stuck_at = stuck_at or (count if outages.stuck else None)
     assert (failed_at, stuck_at) == (fails, stuck)
 

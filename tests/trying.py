@@ -1,10 +1,11 @@
 """What many tests need: a processor made from a function, run over a few records."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import anyio
+import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchSummary, ImportBatchItem
 from reliable_imports_async.database.guard import Connection
@@ -13,8 +14,13 @@ LEDGER = "CREATE TABLE ledger (n integer, note text)"
 INSERT = "INSERT INTO ledger (n) VALUES ($1)"
 MODES = {"item": {}, "interval": {"commit_interval": 7}, "set": {"commit_interval": 8}}
 DEFAULTS: dict[str, Any] = {}  # attributes of every processor made here; a test may set them
-PATIENCE = 20.0
+PATIENCE = 60.0  # seconds until what has to come is given up; a busy machine is slow
 PER_ITEM = "SELECT n, count(*)::integer AS times FROM ledger GROUP BY n ORDER BY n"
+
+
+def some_long(cases: Iterable[Any], quick: Container[Any]) -> list[Any]:
+    """Cases of which only a few are quick enough for `make test`."""
+    return [case if case in quick else pytest.param(case, marks=pytest.mark.long) for case in cases]
 
 
 async def appears(conn: Connection, query: str, *args: object) -> None:

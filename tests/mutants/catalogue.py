@@ -102,7 +102,7 @@ MUTANTS = (
     Mutant(
         "no reset after a hook",
         "runner/lifecycle.py",
-        "            self._database.note_trace(work.conn, guarded.left_behind)\n",
+        "            self._database.note_trace(tx.conn, guarded.left_behind)\n",
         "",
         ("tests/test_traces.py", "-k", "Start or Complete or Check"),
     ),
@@ -124,15 +124,15 @@ MUTANTS = (
     Mutant(
         "batch finished without looking again",
         "runner/lifecycle.py",
-        "            if await ranges.any_unfinished(conn, batch_id):\n                return batch\n",
+        "        if await ranges.any_unfinished(conn, batch_id):\n            return batch, summary\n",
         "",
         ("tests/test_ending.py::test_a_finish_waits_for_a_range_that_is_still_leased",),
         also=(
             Edit(
                 "store/sql/batches.sql",
                 "   AND NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r "
-                "WHERE r.batch_id = b.id AND r.state <> 'done');\n\n-- name: mark_start_failed",
-                ";\n\n-- name: mark_start_failed",
+                "WHERE r.batch_id = b.id AND r.state <> 'done')\nRETURNING b.started_at",
+                "RETURNING b.started_at",
             ),
         ),
     ),
@@ -210,7 +210,7 @@ MUTANTS = (
     Mutant(
         "an item waits for ever for what only it meets",
         "runner/slots.py",
-        "            self.hopeless = replace(failure, kind=FailureKind.EXCEPTION)\n",
+        "            self.poison = replace(failure, kind=FailureKind.EXCEPTION)\n",
         "            pass\n",
         (
             "tests/test_user_faults.py::test_when_an_item_is_to_blame_for_its_outages",
@@ -228,8 +228,8 @@ MUTANTS = (
     Mutant(
         "items of one key run side by side",
         "runner/drain.py",
-        "                work.keys, work.read = self._ordering.keys(work.item)\n",
-        "                work.keys, work.read = (), None\n",
+        "                entry.keys, entry.read = self._ordering.keys(entry.item)\n",
+        "                entry.keys, entry.read = (), None\n",
         ("tests/test_ordering.py", "-k", "one_after_the_other and interval-1"),
     ),
     Mutant(

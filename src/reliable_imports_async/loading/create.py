@@ -36,17 +36,31 @@ from ..store.visibility import Visibility
 from . import binary_copy
 from .binary_copy import Loaded, Progress
 from .columns import check_columns
-from .options import require_columns, require_totals
+from .options import BatchOptions, require_columns, require_totals
 from .records import Limits
 from .sources import OpenedSource, Source
 
 OnSameFile = Literal["refuse", "skip", "force"]
+
 LARGEST_RANGE = 500
 SMALLEST_RANGE = 20
 RANGES_PER_BATCH = 64
 SPOOL_IN_MEMORY = 8 * 1024 * 1024
 ANALYZE_ABOVE = 10_000
 CONFIRM_SECONDS = 30.0
+
+
+class CreateOptions(BatchOptions, total=False):
+    """The keyword arguments of `create_batch`."""
+
+    metadata: Mapping[str, Any] | None
+    created_by: str | None
+    idempotency_key: str | None
+    connection: Connection | None
+    on_same_file: OnSameFile
+    enqueue: bool
+    progress: Progress | None
+    visible: Visibility | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
