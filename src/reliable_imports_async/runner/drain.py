@@ -11,8 +11,8 @@ import anyio.lowlevel
 
 from ..database.guard import Connection
 from ..execution.executor import Executor
-from ..execution.session import Outage
 from ..models import ImportBatch, LogLevel
+from ..outcomes import Outage
 from ..store import items, logs, ranges
 from ..store.item_keys import Remembering
 from ..store.ranges import KeyOrder

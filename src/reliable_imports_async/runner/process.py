@@ -211,10 +211,10 @@ class Processing:
         reader = ReadingConnection(self._database.reading)
         async with processor.resources(ImportContext(batch, reader)) as shared:
             executor = Executor(
-                batch, processor, self._database, self._settings, shared=shared, streak=streak
+                batch, processor, self._database, self._settings, shared=shared, limits=streak
             )
             executor.ordering.begin()
-            if (reason := await executor.calls.check_declaration(self._database)) is not None:
+            if (reason := await executor.invoker.check_declaration(self._database)) is not None:
                 await pause(batch, self._control, reason)
                 return
             concurrency = min(

@@ -1,4 +1,4 @@
-"""Slots: each takes queued items and runs them on one kept connection until they have verdicts."""
+"""Slots: each takes queued items and runs them on one kept connection until they have outcomes."""
 
 import logging
 import random
@@ -15,11 +15,22 @@ import anyio
 from ..execution.chunk import ChunkExecutor
 from ..execution.executor import Executor
 from ..execution.prepare import Prepared
-from ..execution.session import Outage, Session
-from ..execution.settler import FenceLost, Rescheduled, Settled, Verdict
+from ..execution.session import Session
 from ..failures import is_server_state
 from ..models import ImportBatch, ImportBatchItem, ItemStatus
-from ..outcomes import Deferred, Failure, FailureKind
+from ..outcomes import (
+    Completed,
+    Deferred,
+    Failed,
+    Failure,
+    FailureKind,
+    FenceLost,
+    Outage,
+    Outcome,
+    Postponed,
+    Rescheduled,
+    Skip,
+)
 from ..processors.thresholds import FailureLimits
 from ..store import items, settlements
 from ..wording import counted
@@ -264,23 +275,23 @@ class Slots:
             unsettled: The keys of items that have not had their end here, with their ranges; later
                 items of these keys stay behind them. Added to.
         """
-        verdicts: dict[int, Verdict] = {}
+        outcomes: dict[int, Outcome] = {}
         if unsettled:
             works = [work for work in works if not _stays_behind(work, unsettled)]
         if len(works) > 1 and self._interval is not None:
             await self._make_ready(works)
-            verdicts = await self._verdicts(self._interval, works, session)
+            outcomes = await self._outcomes(self._interval, works, session)
         for work in works:
-            verdict = verdicts.get(work.item.item_number)
-            if verdict is not None:
-                _count(work, verdict)
+            outcome = outcomes.get(work.item.item_number)
+            if outcome is not None:
+                _count(work, outcome)
                 work.held.finish_item()
             elif not _stays_behind(work, unsettled):
                 await self.run_alone(work, session)
             if not work.settled:
                 unsettled |= dict.fromkeys(work.keys, work.held)
-        if verdicts:
-            self._settled += sum(map(_succeeded, verdicts.values()))
+        if outcomes:
+            self._settled += sum(map(_succeeded, outcomes.values()))
         if self._streak.reason is not None:
             await pause(self._batch, self._control, self._streak.reason)
 
@@ -295,9 +306,9 @@ class Slots:
                 with suppress(Outage):
                     work.prepared = await self._executor.prepare(work.item, work.read)
 
-    async def _verdicts(
+    async def _outcomes(
         self, interval: ChunkExecutor, works: Sequence[QueuedItem], session: Session
-    ) -> dict[int, Verdict]:
+    ) -> dict[int, Outcome]:
         """Execute items in one transaction until their outcomes are known, as far as it gets."""
         prepared = _in_order(works)
         by_number = {work.number: work for work in works}
@@ -309,21 +320,19 @@ class Slots:
             logger.warning("%s must wait: %s", counted(len(works), "item"), outage.failure.message)
             if not outage.lost:
                 await anyio.sleep(_backoff(1))
-        asked = {one.item.item_number: one.item for one in prepared}
-        stored = await self._control.insist(
-            lambda conn: settlements.ask(conn, self._batch.id, list(asked)), apart=True
+        return await self._control.insist(
+            lambda conn: settlements.ask(conn, self._batch.id, [one.item for one in prepared]),
+            apart=True,
         )
-        verdicts = {number: _answer(asked[number], one) for number, one in stored.items()}
-        return {number: verdict for number, verdict in verdicts.items() if verdict is not None}
 
     async def run_alone(self, work: QueuedItem, session: Session) -> None:
         """Run one item, unless its range or the batch was given up meanwhile."""
         held = work.held
         try:
             if self.may_start(work):
-                verdict = await self._verdict(work, session)
-                _count(work, verdict)
-                if _succeeded(verdict):
+                outcome = await self._outcome(work, session)
+                _count(work, outcome)
+                if _succeeded(outcome):
                     self._streak.success()
                     self._settled += 1
                 if self._streak.reason is not None:
@@ -331,7 +340,7 @@ class Slots:
         finally:
             held.finish_item()
 
-    async def _verdict(self, work: QueuedItem, session: Session) -> Verdict:
+    async def _outcome(self, work: QueuedItem, session: Session) -> Outcome:
         """Execute an item until its outcome is known, whatever happens to the server."""
         item, prepared = work.item, work.prepared
         outages: Outages | None = None
@@ -354,17 +363,14 @@ class Slots:
                     self._streak.halt(f"the server refuses everything, for now: {message[:300]}")
                 if not outage.lost:
                     await anyio.sleep(_backoff(outages.delays))
-            if (verdict := await self._ask(item)) is not None:
-                return verdict
+            if (outcome := await self._ask(item)) is not None:
+                return outcome
             if not self.running:
                 return Rescheduled()
 
-    async def _ask(self, item: ImportBatchItem[Any]) -> Verdict | None:
+    async def _ask(self, item: ImportBatchItem[Any]) -> Outcome | None:
         """What the item's row says under its lock; None: it is pending, and ours to try again."""
-        stored = await self._control.insist(
-            lambda conn: items.ask(conn, item.batch_id, item.item_number), apart=True
-        )
-        return _answer(item, stored)
+        return await self._control.insist(lambda conn: items.ask(conn, item), apart=True)
 
 
 class Outages:
@@ -422,20 +428,23 @@ def _stays_behind(work: QueuedItem, unsettled: Mapping[str, HeldRange]) -> bool:
     return True
 
 
-def _succeeded(verdict: Verdict) -> bool:
-    return isinstance(verdict, Settled) and verdict.status is not ItemStatus.FAILED
+def _succeeded(outcome: Outcome) -> bool:
+    return isinstance(outcome, Completed | Skip)
 
 
-def _count(work: QueuedItem, verdict: Verdict) -> None:
+def _count(work: QueuedItem, outcome: Outcome) -> None:
     """Add a settled item to its range's counts; or note that it waits for the next pass."""
-    match verdict:
-        case Settled(status, group):
-            work.settled = True
-            work.held.count(status, group)
+    work.settled = isinstance(outcome, Completed | Skip | Failed | Deferred)
+    match outcome:
+        case Completed():
+            work.held.count(ItemStatus.COMPLETED, None)
+        case Skip():
+            work.held.count(ItemStatus.SKIPPED, None)
+        case Failed(failure):
+            work.held.count(ItemStatus.FAILED, failure.group)
         case Deferred():
-            work.settled = True
             work.held.deferred.add(work.item.item_number)
-        case Rescheduled() | FenceLost():
+        case Postponed() | Rescheduled() | FenceLost():
             pass
 
 
@@ -450,13 +459,6 @@ def _in_order(works: Sequence[QueuedItem]) -> list[Prepared]:
             work.prepared.keys = work.keys
             prepared.append(work.prepared)
     return prepared
-
-
-def _answer(item: ImportBatchItem[Any], stored: items.StoredStatus) -> Verdict | None:
-    """What an item's row means for it; None: it is pending, and ours to try again."""
-    if stored.status is not ItemStatus.PENDING:
-        return Settled(stored.status, stored.error_group)
-    return None if stored.attempts == item.attempts else Rescheduled()
 
 
 def _backoff(count: int) -> float:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -18,7 +17,16 @@ from ..database.statements import statements
 from ..exact_json import LARGE, aside
 from ..log_buffer import LogLine
 from ..models import ImportBatchItem, ItemStatus
-from ..outcomes import COMPLETED, Completed, Failed, Failure, FailureKind, Skip
+from ..outcomes import (
+    COMPLETED,
+    Completed,
+    Failed,
+    Failure,
+    FailureKind,
+    Outcome,
+    Rescheduled,
+    Skip,
+)
 
 _SQL = statements("store/items")
 _SETTLE = _SQL["settle"]
@@ -27,15 +35,6 @@ _SETTLE_AT_ONCE = re.sub(r"\$(\d)", r"{\1}", _SQL["settle_at_once"]).format
 READ_AT_ONCE = 524_288  # characters of records; then everything else that waits has its turn
 FENCE_LOST = "RI001"
 """The SQLSTATE of a settling statement whose item is not pending any more in this try."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredStatus:
-    """What an item's row says under its lock."""
-
-    status: ItemStatus
-    attempts: int
-    error_group: str | None
 
 
 async def read_pending(
@@ -197,16 +196,35 @@ async def postpone(
     return bool(stored == 1)
 
 
-async def ask(conn: Connection, batch_id: UUID, item_number: int) -> StoredStatus:
-    """What became of an item in doubt: waits for its row lock, then reads."""
-    return stored_status(await conn.fetchrow(_SQL["ask_item"], batch_id, item_number))
+async def ask(conn: Connection, item: ImportBatchItem[Any]) -> Outcome | None:
+    """What became of an item in doubt: waits for its row lock, then reads.
+
+    Returns:
+        None: the item is pending, and no other try has been stored since it was read.
+    """
+    row = await conn.fetchrow(_SQL["ask_item"], item.batch_id, item.item_number)
+    return answered(row, item.attempts)
 
 
-def stored_status(row: asyncpg.Record | None) -> StoredStatus:
-    """What an item's row says to the try that asks."""
+def answered(row: asyncpg.Record | None, attempts: int) -> Outcome | None:
+    """What an item's row says to the try that asks; None: this try is as good as never made.
+
+    Args:
+        attempts: As the try has read them.
+    """
     if row is None or row["reprocessed_by"] is not None:
-        return StoredStatus(ItemStatus.SKIPPED, 0, None)  # purged, or taken over: not ours
-    return StoredStatus(ItemStatus(row["status"]), row["attempts"], row["error_group"])
+        return Skip()  # purged, or taken over: not ours
+    match ItemStatus(row["status"]):
+        case ItemStatus.COMPLETED:
+            return COMPLETED
+        case ItemStatus.SKIPPED:
+            return Skip()
+        case ItemStatus.FAILED:
+            kind, name = FailureKind(row["error_kind"]), row["error_type"]
+            message, group = row["error_message"], row["error_group"]
+            return Failed(Failure(kind=kind, type=name, message=message, group=group))
+        case ItemStatus.PENDING:
+            return None if row["attempts"] == attempts else Rescheduled()
 
 
 async def get(conn: Connection, batch_id: UUID, number: int) -> ImportBatchItem[Any] | None:

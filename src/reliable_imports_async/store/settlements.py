@@ -13,7 +13,7 @@ from ..models import ImportBatchItem, ItemStatus
 from ..outcomes import COMPLETED, Completed, Deferred, Failed, Outcome, Postponed, Skip
 from .item_keys import SETTLE_OUTCOMES as _SETTLE_KEYED
 from .item_keys import Remembering
-from .items import StoredStatus, logged, stored_outcome, stored_status
+from .items import answered, logged, stored_outcome
 
 _SQL = statements("store/settlements")
 _SETTLE_COMPLETED = _SQL["settle_completed"]
@@ -92,11 +92,20 @@ async def settle(
     return settled
 
 
-async def ask(conn: Connection, batch_id: UUID, numbers: Sequence[int]) -> dict[int, StoredStatus]:
-    """What became of items in doubt, by number: waits for their row locks, then reads."""
-    rows = await conn.fetch(_SQL["ask_items"], batch_id, numbers)
-    found = {row["item_number"]: stored_status(row) for row in rows}
-    return {number: found.get(number, stored_status(None)) for number in numbers}
+async def ask(
+    conn: Connection, batch_id: UUID, asked: Sequence[ImportBatchItem[Any]]
+) -> dict[int, Outcome]:
+    """What became of items in doubt, by number: waits for their row locks, then reads.
+
+    Returns:
+        An item is missing while it is pending and no other try has been stored since it was read.
+    """
+    rows = await conn.fetch(_SQL["ask_items"], batch_id, [item.item_number for item in asked])
+    by_number = {row["item_number"]: row for row in rows}
+    outcomes = {
+        item.item_number: answered(by_number.get(item.item_number), item.attempts) for item in asked
+    }
+    return {number: outcome for number, outcome in outcomes.items() if outcome is not None}
 
 
 def _array(numbers: Iterable[int]) -> str:

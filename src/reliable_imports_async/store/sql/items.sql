@@ -79,7 +79,7 @@ SELECT count(*) FROM postponed;
 
 -- name: ask_item
 -- The oracle for an outcome in doubt: the row lock waits until the old backend's transaction is over.
-SELECT status, attempts, error_group, reprocessed_by
+SELECT status, attempts, error_kind, error_type, error_message, error_group, reprocessed_by
   FROM reliable_imports.import_batch_items
  WHERE batch_id = $1 AND item_number = $2
    FOR UPDATE;

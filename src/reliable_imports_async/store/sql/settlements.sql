@@ -48,7 +48,7 @@ SELECT (SELECT count(*) FROM plain) + (SELECT count(*) FROM others);
 
 -- name: ask_items
 -- The oracle for an interval in doubt: the row locks wait until the old backend's transaction is over.
-SELECT item_number, status, attempts, error_group, reprocessed_by
+SELECT item_number, status, attempts, error_kind, error_type, error_message, error_group, reprocessed_by
   FROM reliable_imports.import_batch_items
  WHERE batch_id = $1 AND item_number = ANY ($2::integer[])
  ORDER BY item_number
