@@ -36,7 +36,7 @@ from ..processors.keys import remembering, skips_unchanged
 from ..processors.processor import BaseProcessor
 from ..processors.thresholds import FailureLimits
 from ..settings import Settings
-from ..store import item_keys, items
+from ..store import settlements
 from ..store.catalog import Catalog
 from .attempt import Attempt, Invoker, outcome_of
 from .key_order import KeyLearnt, Ordering
@@ -207,9 +207,10 @@ class Executor:
             if self.ordering.version != prepared.ordered:
                 raise KeyLearnt
             chain = not (guarded.changed_transaction or guarded.trace) and session.more()
-            keyed = self.remembering is not None and item.item_key is not None
-            if chain and not keyed and not prepared.lines:
-                at_once = items.settling(item, outcome, 0.0)
+            if chain:
+                at_once = settlements.settling_text(
+                    item, outcome, prepared.lines, remembering=self.remembering
+                )
             else:
                 fenced = await self._settle(conn, item, outcome, prepared.lines)
         if attempt.raised is not None:
@@ -238,8 +239,8 @@ class Executor:
         """
         timeout = self.settings.commit_timeout
         try:
-            return await item_keys.settle(
-                conn, item, outcome, lines, self.remembering, timeout=timeout
+            return await settlements.settle_item(
+                conn, item, outcome, lines, remembering=self.remembering, timeout=timeout
             )
         except TimeoutError as exc:
             raise outage(exc, lost=True, redact=self.database.redact) from exc

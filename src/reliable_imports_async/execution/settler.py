@@ -1,6 +1,7 @@
 """Stores what became of an item that did not commit: its failure or its retry, fenced as well."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -24,13 +25,13 @@ from ..outcomes import (
 )
 from ..processors.thresholds import FailureLimits
 from ..settings import Settings
-from ..store import items
+from ..store import settlements
 from .session import Session
 
 
 def is_fence_lost(exc: BaseException) -> bool:
     """Whether a settling statement met no pending row of this try."""
-    return getattr(exc, "sqlstate", None) == items.FENCE_LOST
+    return getattr(exc, "sqlstate", None) == settlements.FENCE_LOST
 
 
 def lines_of(log: LogBuffer, item: ImportBatchItem[Any], outcome: Outcome) -> list[LogLine]:
@@ -80,10 +81,7 @@ class Settler:
             await session.rollback()
             return Rescheduled()
         try:
-            if isinstance(outcome, Failed):
-                stored = await self._store_failure(session, item, outcome.failure, log, seconds)
-            else:
-                stored = await self._store_retry(session, item, outcome, log)
+            stored = await self._store(session, item, outcome, log, seconds)
         except Outage:
             raise
         except BaseException as exc:
@@ -93,30 +91,20 @@ class Settler:
             raise outage(exc, lost=True, redact=self._database.redact) from exc
         return outcome if stored else FenceLost()
 
-    async def _store_retry(
-        self, session: Session, item: ImportBatchItem[Any], outcome: Postponed, log: LogBuffer
-    ) -> bool:
-        """Store a retry; False: the fence did not hold."""
-        conn = await session.idle()
-        with anyio.fail_after(self._settings.commit_timeout, shield=True):
-            lines = lines_of(log, item, outcome)
-            async with self._database.settling(conn):
-                return await items.postpone(conn, item, outcome.after, lines)
-
-    async def _store_failure(
+    async def _store(
         self,
         session: Session,
         item: ImportBatchItem[Any],
-        failure: Failure,
+        outcome: Failed | Postponed,
         log: LogBuffer,
         seconds: float,
     ) -> bool:
-        """Store a failure, in one message with the rollback if possible."""
-        lines = log.finished()
-        if not lines and session.more():
-            settling = items.settling(item, Failed(failure), seconds)
+        """Store an outcome, in one message with the rollback if an item follows at once."""
+        lines = lines_of(log, item, outcome)
+        if session.more():
+            text = settlements.settling_text(item, outcome, lines, seconds=seconds)
             try:
-                await session.limit.shielded(session.replace(settling))
+                await session.limit.shielded(session.replace(text))
             except asyncpg.PostgresError as exc:
                 if is_fence_lost(exc):
                     await session.rollback()
@@ -127,26 +115,31 @@ class Settler:
                 return True
         conn = await session.idle()
         with anyio.fail_after(self._settings.commit_timeout, shield=True):
-            return await self._store_apart(conn, item, failure, lines, seconds)
+            return await self._store_apart(conn, item, outcome, lines, seconds)
 
     async def _store_apart(
         self,
         conn: Connection,
         item: ImportBatchItem[Any],
-        failure: Failure,
+        outcome: Failed | Postponed,
         lines: Sequence[LogLine],
         seconds: float,
     ) -> bool:
         """The same in its own statement; with constant texts if the server refuses the real."""
         try:
             async with self._database.settling(conn):
-                return await items.settle_failed(conn, item, failure, lines, seconds)
+                return await settlements.settle_item(conn, item, outcome, lines, seconds=seconds)
         except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
-            bare = Failure(
-                kind=failure.kind,
-                type="Unstorable",
-                message="the error could not be stored as it was",
-                group=failure.group,
-            )
+            bare = replace(outcome, failure=_bare(outcome.failure))
             async with self._database.settling(conn):
-                return await items.settle_failed(conn, item, bare, [], seconds)
+                return await settlements.settle_item(conn, item, bare, seconds=seconds)
+
+
+def _bare(failure: Failure) -> Failure:
+    """A failure that can certainly be stored."""
+    return Failure(
+        kind=failure.kind,
+        type="Unstorable",
+        message="the error could not be stored as it was",
+        group=failure.group,
+    )

@@ -32,11 +32,26 @@ from ..store.visibility import Visibility
 from . import binary_copy
 from .binary_copy import Loaded, Progress
 from .columns import check_columns
-from .options import require_columns, require_totals
+from .options import BatchOptions, require_columns, require_totals
 from .records import Limits
 from .sources import OpenedSource, Source
 
 OnSameFile = Literal["refuse", "skip", "force"]
+
+
+class CreateOptions(BatchOptions, total=False):
+    """Everything that `create_batch` takes by name, with the same meaning."""
+
+    metadata: Mapping[str, Any] | None
+    created_by: str | None
+    idempotency_key: str | None
+    connection: Connection | None
+    on_same_file: OnSameFile
+    enqueue: bool
+    progress: Progress | None
+    visible: Visibility | None
+
+
 LARGEST_RANGE = 500
 SMALLEST_RANGE = 20
 RANGES_PER_BATCH = 64

@@ -10,8 +10,8 @@ from uuid import UUID
 from starlette.responses import Response
 
 from ...errors import BatchNotFound, ItemNotFound
+from ...manager import VALUES_SAMPLE
 from ...models import BatchStatus, BatchSummary, FailureGroup, GroupGlance, ImportBatch, ItemStatus
-from ...overviews import VALUES_SAMPLE
 from ...repair.reprocess import stopped_by
 from . import charts
 from .record_fields import as_rows, in_order, wrong_in

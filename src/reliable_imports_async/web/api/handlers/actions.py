@@ -6,6 +6,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from ....models import BatchSummary
+from ....repair.reprocess import nothing_to_reprocess
 from ...endpoints import answer
 from ...http.batch_actions import settled
 from ...http.bodies import json_body
@@ -98,9 +99,7 @@ def _nothing(summary: BatchSummary) -> str:
     """Why no batch was created."""
     if not summary.status.settled:
         return f"Nothing new to reprocess: batch {summary.batch_id} is in progress."
-    if summary.outstanding_items:
-        return "Nothing to reprocess: the outstanding records have to be corrected first."
-    return "Nothing to reprocess: every failure has been completed by a later batch."
+    return nothing_to_reprocess(summary)
 
 
 async def _run(call: Call, batch_id: UUID, process: str, **more: Any) -> Response:
