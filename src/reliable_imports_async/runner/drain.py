@@ -81,7 +81,7 @@ class Drainer:
         reader = ReadingConnection(self._database.reading)
         async with processor.resources(ImportContext(batch, reader)) as shared:
             executor = Executor(
-                batch, processor, self._database, self._settings, shared=shared, streak=limits
+                batch, processor, self._database, self._settings, shared=shared, limits=limits
             )
             executor.ordering.begin()
             concurrency = self._database.concurrency
@@ -95,7 +95,7 @@ class Drainer:
                 chunk_size=commit_interval or interval_of(processor),
                 concurrency=min(processor.concurrency or concurrency, concurrency),
             )
-            if (reason := await executor.calls.check_declaration(self._database)) is not None:
+            if (reason := await executor.invoker.check_declaration(self._database)) is not None:
                 await pause(batch_run, reason)
                 return
             async with auto_pause(batch_run):
