@@ -1,4 +1,4 @@
-"""Log lines of one item or hook, bounded in number and size, until they are stored."""
+"""The log lines of one item or hook, limited in number and size until they are stored."""
 
 import logging
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ LogLine = tuple[str, str, str | None, datetime]
 
 @dataclass(slots=True)
 class LogBuffer:
-    """The log lines of one item, bounded in number and size."""
+    """The log lines of one item or hook, limited in number and size."""
 
     threshold: LogLevel = LogLevel.INFO
     redact: Redact = redact_patterns
@@ -86,6 +86,31 @@ class LogBuffer:
             note = f"{self.dropped} more log lines were dropped: too many or too long"
             return [*self.lines, (LogLevel.WARNING.value, note, None, datetime.now(UTC))]
         return self.lines
+
+
+class LogMethods:
+    """The methods by which user code writes log lines, one for each level."""
+
+    __slots__ = ()
+
+    def debug(self, message: str, **details: Any) -> None:
+        """Add a log line of level debug."""
+        self._write(LogLevel.DEBUG, message, details)
+
+    def info(self, message: str, **details: Any) -> None:
+        """Add a log line of level info."""
+        self._write(LogLevel.INFO, message, details)
+
+    def warning(self, message: str, **details: Any) -> None:
+        """Add a log line of level warning."""
+        self._write(LogLevel.WARNING, message, details)
+
+    def error(self, message: str, **details: Any) -> None:
+        """Add a log line of level error. The line fails nothing."""
+        self._write(LogLevel.ERROR, message, details)
+
+    def _write(self, level: LogLevel, message: str, details: Mapping[str, Any]) -> None:
+        raise NotImplementedError
 
 
 def _size(line: LogLine) -> int:
