@@ -11,7 +11,7 @@ import pytest
 
 from reliable_imports_async import BatchManager, ItemStatus
 from reliable_imports_async.execution.chunk import ChunkExecutor
-from reliable_imports_async.execution.settler import Settled
+from reliable_imports_async.outcomes import Completed, Failed, Outcome, Skip
 from reliable_imports_async.runner.slots import Slots
 
 from ..support.trying import LEDGER, insert, processor, records
@@ -57,28 +57,38 @@ async def by_cancelling_twice(work, seconds):
 WAYS = (by_wait_for, by_move_on_after, by_cancelling_the_task, by_cancelling_twice)
 
 
+SETTLED = {
+    Completed: ItemStatus.COMPLETED,
+    Skip: ItemStatus.SKIPPED,
+    Failed: ItemStatus.FAILED,
+}
+
+
 @pytest.fixture
 def verdicts(monkeypatch) -> Counter:
     """What the engine believed about each item, as often as it believed it."""
     seen: Counter = Counter()
-    verdict_of = Slots._verdict
+
+    def note(number: int, outcome: Outcome) -> None:
+        if type(outcome) in SETTLED:
+            seen[number, SETTLED[type(outcome)]] += 1
+
+    outcome_of = Slots._outcome
 
     async def listening(self, work, session):
-        verdict = await verdict_of(self, work, session)
-        if isinstance(verdict, Settled):
-            seen[work.item.item_number, verdict.status] += 1
-        return verdict
+        outcome = await outcome_of(self, work, session)
+        note(work.item.item_number, outcome)
+        return outcome
 
     execute = ChunkExecutor.execute
 
     async def listening_to_many(self, prepared, session, may_start):
-        verdicts = await execute(self, prepared, session, may_start)
-        for number, verdict in verdicts.items():
-            if isinstance(verdict, Settled):
-                seen[number, verdict.status] += 1
-        return verdicts
+        outcomes = await execute(self, prepared, session, may_start)
+        for number, outcome in outcomes.items():
+            note(number, outcome)
+        return outcomes
 
-    monkeypatch.setattr(Slots, "_verdict", listening)
+    monkeypatch.setattr(Slots, "_outcome", listening)
     monkeypatch.setattr(ChunkExecutor, "execute", listening_to_many)
     return seen
 

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from reliable_imports_async import FailureKind, ItemStatus, Retry, Skip
-from reliable_imports_async.execution.chunk import ChunkExecutor
+from reliable_imports_async.execution.chunk import Abandoned, ChunkExecutor
 
 from ..support.trying import LEDGER, insert, run, written
 
@@ -24,14 +24,15 @@ async def ledger(conn):
 def commits(monkeypatch) -> list[int]:
     """How many items each transaction settled."""
     seen: list[int] = []
-    transaction = ChunkExecutor._transaction
+    transaction = ChunkExecutor._transact
 
     async def counted(self, *args):
         ended = await transaction(self, *args)
-        seen.append(len(ended))
+        if not isinstance(ended, Abandoned):
+            seen.append(len(ended))
         return ended
 
-    monkeypatch.setattr(ChunkExecutor, "_transaction", counted)
+    monkeypatch.setattr(ChunkExecutor, "_transact", counted)
     return seen
 
 

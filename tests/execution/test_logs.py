@@ -143,7 +143,7 @@ async def test_no_error_is_too_bad_to_be_stored(manager, where):
 
 
 async def test_what_postgresql_will_not_have_is_stored_as_a_constant_text(manager, monkeypatch):
-    for module in ("judgement", "safe_text"):
+    for module in ("failures", "sanitize"):
         name = f"reliable_imports_async.{module}.storable"
         monkeypatch.setattr(name, lambda text, _, **__: text)
     monkeypatch.setattr("reliable_imports_async.failures.visible", lambda text: text)

@@ -11,9 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from reliable_imports_async import BaseProcessor, BatchStatus, FailureKind, ItemStatus, Retry
-from reliable_imports_async.execution.session import Outage
 from reliable_imports_async.failures import describe, ends_process, sound
-from reliable_imports_async.outcomes import Failure
+from reliable_imports_async.outcomes import Failure, Outage
 from reliable_imports_async.runner.slots import (
     LOSSES,
     REFUSALS,

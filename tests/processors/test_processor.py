@@ -215,7 +215,7 @@ async def test_retry_postpones_the_item_until_its_tries_are_used_up(manager, con
 
 @pytest.mark.parametrize("stage", ["validate_item", "prepare_item", "process_item"])
 async def test_retry_on_means_retry_at_every_stage(manager, monkeypatch, stage):
-    monkeypatch.setattr("reliable_imports_async.execution.settler.LONGEST_BACKOFF", 0.01)
+    monkeypatch.setattr("reliable_imports_async.execution.attempt.LONGEST_BACKOFF", 0.01)
     tries = []
 
     async def flaky(item, ctx):
