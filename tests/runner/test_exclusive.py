@@ -96,7 +96,7 @@ async def test_a_second_batch_is_refused_while_the_first_runs(manager, conn):
             manager.create_batch("tried", records(1), enqueue=True),
             manager.import_file(_never_read(), "tried", format="csv"),
         ):
-            with pytest.raises(AnotherBatchRuns, match=f"batch {first} does") as caught:
+            with pytest.raises(AnotherBatchRuns, match=f"batch {first} is running") as caught:
                 await refused
             assert f"reliable-imports pause {first}" in caught.value.cli_hint
         assert [batch.id async for batch in manager.list_batches()] == [second, first]
