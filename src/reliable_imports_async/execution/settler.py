@@ -102,10 +102,10 @@ class Settler:
         """Store an outcome, in one message with the rollback if an item follows at once."""
         lines = lines_of(log, item, outcome)
         if session.more():
-            text = settlements.settling_text(item, outcome, lines, seconds=seconds)
             try:
+                text = settlements.settling_text(item, outcome, lines, seconds=seconds)
                 await session.limit.shielded(session.replace(text))
-            except asyncpg.PostgresError as exc:
+            except (asyncpg.PostgresError, ValueError) as exc:  # ValueError: no JSON can hold it
                 if is_fence_lost(exc):
                     await session.rollback()
                     return False
@@ -125,11 +125,11 @@ class Settler:
         lines: Sequence[LogLine],
         seconds: float,
     ) -> bool:
-        """The same in its own statement; with constant texts if the server refuses the real."""
+        """The same in its own statement; with constant texts if the real ones cannot be stored."""
         try:
             async with self._database.settling(conn):
                 return await settlements.settle_item(conn, item, outcome, lines, seconds=seconds)
-        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
+        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ValueError):
             bare = replace(outcome, failure=_bare(outcome.failure))
             async with self._database.settling(conn):
                 return await settlements.settle_item(conn, item, bare, seconds=seconds)
