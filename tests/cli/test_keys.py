@@ -63,7 +63,7 @@ async def test_an_import_is_refused_while_another_runs_and_nothing_is_stored(
     await running(conn, other, "nightly")
     refused = await cli("import", stock, "-t", "nightly")
     assert refused.code == 4
-    assert f"batch {other} does" in " ".join(refused.err.split())
+    assert f"batch {other} is running" in " ".join(refused.err.split())
     assert await conn.fetchval("SELECT count(*) FROM reliable_imports.import_batches") == 1
 
 

@@ -133,7 +133,7 @@ async def test_limits_and_totals(cli, shop, orders, monkeypatch) -> None:
     wrong = await cli("import", orders, *force, "--expect-count", "6", "--expect-sum", "count=15")
     assert wrong.code == 2
     assert "Error: The control totals do not agree: count is 5, expected 6" in wrong.err
-    assert "nothing was imported; compare the file with where it came from" in wrong.err
+    assert "nothing was imported; compare the file with its source" in wrong.err
     right = await cli("import", orders, *force, "--expect-count", "5", "--expect-sum", "count=15")
     assert right.code == 0
     assert (await cli("import", orders, *force, "--expect-sum", "count")).code == 2

@@ -245,7 +245,7 @@ async def test_a_server_that_takes_no_writes_is_named_at_once(dsn, conn):
     async with BatchManager(dsn) as manager:
         manager.registry.register(RowProcessor)
         manager.registry.register(processor(nothing))
-        with pytest.raises(DatabaseReadOnly, match="takes no writes"):
+        with pytest.raises(DatabaseReadOnly, match="does not accept writes"):
             await manager.create_batch("row", records(3))
         with pytest.raises(DatabaseReadOnly, match="transactions are read-only"):
             await manager.process_batch(batch_id)

@@ -93,7 +93,7 @@ async def test_an_empty_batch_completes(notes):
 
 
 async def test_creation_joins_the_callers_transaction(notes, conn):
-    with pytest.raises(ConfigurationError, match="in no transaction"):
+    with pytest.raises(ConfigurationError, match="not in a transaction"):
         await notes.create_batch("note", [{"a": 1}], connection=conn)
     transaction = conn.transaction()
     await transaction.start()

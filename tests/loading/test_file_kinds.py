@@ -27,11 +27,9 @@ from reliable_imports_async.errors import (
     SourceError,
     TotalsDisagree,
 )
-from reliable_imports_async.loading.columns import check_columns
-from reliable_imports_async.loading.records import Limits
-from reliable_imports_async.loading.sources import SourceInfo
-from reliable_imports_async.loading.sources.charset import guessed_encoding, is_plausible
-from reliable_imports_async.repair.csv_cells import changes
+
+from ..repair.reach import changes
+from .reach import Limits, SourceInfo, check_columns, guessed_encoding, is_plausible
 
 GERMAN = "Müller Jörg Käthe Großmann Weiß Schröder Krüger Jäger Köhler Straße Übergröße schön"
 FRENCH = (
@@ -152,7 +150,7 @@ async def test_in_a_file_that_is_utf_8_only_the_other_lines_fail(words, other):
         assert failed[0].raw == b"900," + foreign + b",x"
         assert (failed[0].line, "not valid utf-8" in failed[0].reason) == (place + 1, True)
         assert [json.loads(one.text) for one in records if one.text] == rows_of(text)
-        assert "encoding" in info.notes[0]
+        assert "not valid UTF-8" in info.notes[0]
 
 
 async def test_a_few_umlauts_of_windows_1252_are_recognised():
@@ -328,7 +326,7 @@ async def test_what_stands_between_objects_fails_visibly():
 async def test_a_list_within_one_object_is_not_one_record(document, path, indent):
     data = json.dumps(document, indent=indent).encode()
     for name in ("x.json", "x.jsonl", None):
-        with pytest.raises(SourceError, match="one object") as caught:
+        with pytest.raises(SourceError, match="single object") as caught:
             await opened(data, name=name)
         assert repr(path) in caught.value.message
         assert path in caught.value.cli_hint
@@ -490,7 +488,7 @@ def test_json_under_a_name_of_csv_is_recognised(column):
 def test_columns_that_nothing_takes_are_told():
     assert checked(Person, "id", "name", "phone") == []
     assert checked(Person, "id", "name", "Phone") == [
-        "No field of Person takes the column 'Phone'. Perhaps meant: 'Phone' for 'phone'."
+        "No field of Person reads the column 'Phone'. Similar names: 'Phone' for 'phone'."
     ]
     (note,) = checked(Person, "id", "name", *(f"extra {n}" for n in range(40)))
     assert "and 10 more" in note

@@ -14,13 +14,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from reliable_imports_async.errors import ConfigurationError
-from reliable_imports_async.loading.records import (
-    Limits,
-    from_json,
-    from_parsed,
-    from_value,
-    unreadable,
-)
+
+from .reach import Limits, from_json, from_parsed, from_value, unreadable
 
 quick = settings(
     max_examples=300,
@@ -285,7 +280,7 @@ def test_a_model_does_not_turn_nan_into_null():
     ):
         record = from_value(value)
         assert record.text is None
-        assert "which JSON does not have" in (record.reason or "")
+        assert "which JSON cannot represent" in (record.reason or "")
     assert from_value(Holder(None)).text == b'{"model":null}'
 
 
@@ -294,24 +289,24 @@ def test_a_model_does_not_turn_nan_into_null():
     [
         (b'{"a":1,"b":2,"a":3}', "key 'a' occurs twice"),
         (b'{"x":{"\\u0061":1,"a":3}}', "key 'a' occurs twice"),
-        (b'{"a":NaN}', "it contains NaN, which JSON does not have"),
-        (b'{"a":-Infinity}', "it contains -Infinity, which JSON does not have"),
+        (b'{"a":NaN}', "it contains NaN, which JSON cannot represent"),
+        (b'{"a":-Infinity}', "it contains -Infinity, which JSON cannot represent"),
         (b'{"a":"\xe9"}', "it is not UTF-8: byte 6 is 0xe9"),
         (b'{"a":"\\u0000"}', "it contains a NUL character, which PostgreSQL cannot store"),
         (b'{"a":"\\\\\\u0000"}', "it contains a NUL character, which PostgreSQL cannot store"),
-        (b'{"a":"\\uD83dx"}', "it contains half a character (\\uD83d)"),
-        (b'{"a":"\\ud83d\\\\ude00"}', "it contains half a character (\\ud83d)"),
-        (b'{"a":"\\ude00\\ud83d"}', "it contains half a character (\\ude00)"),
-        (b'{"a":1e400}', "the number 1e400 cannot be read back"),
-        (b'{"a":-1E400}', "the number -1E400 cannot be read back"),
-        (b'{"a":1e-400}', "the number 1e-400 cannot be read back"),
-        (b'{"a":0e-99999}', "the number 0e-99999 cannot be read back"),
-        (b'{"a":1e23,"b":1e999999999}', "the number 1e999999999 cannot be read back"),
+        (b'{"a":"\\uD83dx"}', "it contains half a character (the lone surrogate \\uD83d)"),
+        (b'{"a":"\\ud83d\\\\ude00"}', "it contains half a character (the lone surrogate \\ud83d)"),
+        (b'{"a":"\\ude00\\ud83d"}', "it contains half a character (the lone surrogate \\ude00)"),
+        (b'{"a":1e400}', "the number 1e400 cannot be stored without loss"),
+        (b'{"a":-1E400}', "the number -1E400 cannot be stored without loss"),
+        (b'{"a":1e-400}', "the number 1e-400 cannot be stored without loss"),
+        (b'{"a":0e-99999}', "the number 0e-99999 cannot be stored without loss"),
+        (b'{"a":1e23,"b":1e999999999}', "the number 1e999999999 cannot be stored without loss"),
         (b'{"a":[1]', "it is not JSON: Expecting ',' delimiter at character 8"),
-        (b"[1]", "it is not an object of names and values but a list"),
-        (b'"a"', "it is not an object of names and values but a text"),
-        (b"1", "it is not an object of names and values but a number"),
-        (b"null", "it is not an object of names and values but null"),
+        (b"[1]", "it is a list, not a JSON object"),
+        (b'"a"', "it is a text, not a JSON object"),
+        (b"1", "it is a number, not a JSON object"),
+        (b"null", "it is null, not a JSON object"),
         (b"", "it is not JSON: Expecting value at character 0"),
         (b"\xef\xbb\xbf{}", "it is not JSON: Expecting value at character 0"),
         (b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", "it is nested more than 64 levels deep"),

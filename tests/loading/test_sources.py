@@ -19,15 +19,18 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from reliable_imports_async.errors import SourceError
-from reliable_imports_async.loading.records import Limits
-from reliable_imports_async.loading.sources import (
+
+from .reach import (
+    CsvReader,
+    Dialect,
+    Limits,
     OpenedSource,
     Source,
     SourceInfo,
     as_source,
     read_file,
+    read_in_blocks,
 )
-from reliable_imports_async.loading.sources.csv_records import CsvReader, Dialect
 
 quick = settings(
     max_examples=100,
@@ -203,10 +206,10 @@ async def test_text_behind_a_closing_quote():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"a,b,a\n1,2,3\n", "The header in line 1 has twice 'a'."),
-        (b"\n\na,,c,\n", "The header in line 3 has no name in column 2, 4."),
+        (b"a,b,a\n1,2,3\n", "The header in line 1 repeats the name 'a'."),
+        (b"\n\na,,c,\n", "The header in line 3 has no name in columns 2, 4."),
         (b'"a\n1\n', "The header in line 1 cannot be read: line 1: a quote opened here"),
-        (b"a\0,b\n", "The header in line 1 has with NUL 'a\\x00'."),
+        (b"a\0,b\n", "The header in line 1 has a NUL character in the name 'a\\x00'."),
     ],
 )
 async def test_headers_that_are_ambiguous(data, message):
@@ -362,7 +365,7 @@ async def test_json_array_round_trip(items, spaces, block, indented):
         text += element + after
     data = (text + "]" + end).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reliable_imports_async.loading.sources.json_records.BLOCK", block)
+        read_in_blocks(patch, block)
         records = await read(data, format="json")
     assert values(records) == items
     assert [record.text for record in records] == [element.encode() for element in texts]
@@ -431,20 +434,24 @@ async def test_json_in_another_encoding():
         (b'[{"a":1}},{"a":3}]', [b'{"a":1}}', {"a": 3}], "it is not JSON: Extra data"),
         (b'[{"a":1} {"a":2},{}]', [b'{"a":1} {"a":2}', {}], "it is not JSON: Extra data"),
         (b'[{"a":1}\n,,{}]', [{"a": 1}, b"", {}], "an element is missing before this comma"),
-        (b'[{"a":1},1,"x,]",[],{}]', [{"a": 1}, b"1", b'"x,]"', b"[]", {}], "it is not an object"),
+        (b'[{"a":1},1,"x,]",[],{}]', [{"a": 1}, b"1", b'"x,]"', b"[]", {}], "not a JSON object"),
         (b'[{"a":1},{"a":{},{"a":3}]', [{"a": 1}, b'{"a":{},{"a":3}]'], "the file ends inside"),
         (b'[{"a":1},{"a', [{"a": 1}, b'{"a'], "the file ends inside this element"),
         (b'[{"a":1},{"a\\', [{"a": 1}, b'{"a\\'], "the file ends inside this element"),
         (b'[{"a":1}', [{"a": 1}, b""], "the file ends without the closing ]"),
         (b'[{"a":1},', [{"a": 1}, b""], "the file ends without the closing ]"),
         (b"[", [b""], "the file ends without the closing ]"),
-        (b'[{"a":1}], {"b":2}', [{"a": 1}, b', {"b":2}'], "something follows the end of the"),
-        (b"[{}]\n[{}]", [{}, b"[{}]"], "something follows the end of the array"),
+        (
+            b'[{"a":1}], {"b":2}',
+            [{"a": 1}, b', {"b":2}'],
+            "there is more text after the end of the",
+        ),
+        (b"[{}]\n[{}]", [{}, b"[{}]"], "there is more text after the end of the array"),
     ],
 )
 @pytest.mark.parametrize("block", [1, 3, 1_000])
 async def test_broken_arrays(data, expected, reason, block, monkeypatch):
-    monkeypatch.setattr("reliable_imports_async.loading.sources.json_records.BLOCK", block)
+    read_in_blocks(monkeypatch, block)
     records = await read(data, name="x.json")
     assert values(records) == expected
     assert any((text or "").startswith(reason) for text in reasons(records))
@@ -459,7 +466,7 @@ async def test_no_byte_of_a_broken_array_is_lost(text, block):
     data = f"[{text}".encode()
     whole = await read(data, format="json")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reliable_imports_async.loading.sources.json_records.BLOCK", block)
+        read_in_blocks(patch, block)
         assert await read(data, format="json") == whole
     kept = b"".join(record.text or record.raw or b"" for record in whole)
     dropped = bytes.maketrans(b"", b""), b" \n[],"  # what stands between elements
@@ -527,14 +534,14 @@ zipped_rows = gzip.compress(b"a,b\n" + rows.encode(), mtime=0)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"a,b\n1,2\n", "x.csv.gz is not gzip data, though its name says so."),
+        (b"a,b\n1,2\n", "x.csv.gz is not gzip data, although its name says so."),
         (b"", "x.csv.gz is not gzip data"),
         (zipped_rows[:-1], f"The gzip data ends too early, at byte {len(zipped_rows) - 1:,}."),
         (zipped_rows[:99], "The gzip data ends too early, at byte 99."),
         (zipped_rows[:5], "The gzip data ends too early, at byte 5."),
         (zipped_rows[:-6] + b"xy" + zipped_rows[-4:], "The gzip data is corrupt within the"),
         (zipped_rows + b"garbage", "The gzip data is corrupt within the"),
-        (gzip.compress(b"a\n" + b"0" * 40_000_000), "The gzip data unfolds to more than 200 times"),
+        (gzip.compress(b"a\n" + b"0" * 40_000_000), "The gzip data expands to more than 200 times"),
     ],
     ids=[
         "renamed",
@@ -556,21 +563,24 @@ async def test_broken_gzip_is_refused_as_a_whole(data, message):
 async def test_gzip_limits_can_be_changed():
     bomb = gzip.compress(b"a\n" + (b"0" * 999 + b"\n") * 4_000)
     assert len(await read(bomb, max_ratio=2_000)) == 4_000
-    with pytest.raises(SourceError, match="unfolds to more than 3,000,000 bytes"):
+    with pytest.raises(SourceError, match="expands to more than 3,000,000 bytes"):
         await read(bomb, max_ratio=2_000, max_output_bytes=3_000_000)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "xlsx"}, "There is no format 'xlsx'.\nHint: use one of csv, tsv, jsonl, json."),
-        ({"encoding": "klingon"}, "There is no encoding 'klingon'."),
-        ({"encoding": "base64"}, "There is no encoding 'base64'."),
-        ({"delimiter": ";;"}, "';;' cannot separate fields."),
-        ({"delimiter": '"'}, "'\"' cannot separate fields."),
+        (
+            {"format": "xlsx"},
+            "The format 'xlsx' is not supported.\nHint: use one of csv, tsv, jsonl, json.",
+        ),
+        ({"encoding": "klingon"}, "The encoding 'klingon' does not exist."),
+        ({"encoding": "base64"}, "The encoding 'base64' does not exist."),
+        ({"delimiter": ";;"}, "';;' is not a valid delimiter."),
+        ({"delimiter": '"'}, "'\"' is not a valid delimiter."),
         ({"columns": []}, "The columns are not a list of names."),
         ({"columns": "ab"}, "The columns are not a list of names."),
-        ({"columns": ["a", "a"]}, "The list of columns has twice 'a'."),
+        ({"columns": ["a", "a"]}, "The list of columns repeats the name 'a'."),
         ({"columns": ["a", " "]}, "The list of columns has no name in column 2."),
     ],
 )
@@ -582,7 +592,7 @@ def test_options_that_cannot_work(options, message):
 
 @pytest.mark.parametrize("options", [{"columns": ["a"]}, {"delimiter": ";"}])
 async def test_options_for_csv_only(options):
-    with pytest.raises(SourceError, match="are for CSV; this file is json"):
+    with pytest.raises(SourceError, match="apply only to CSV; this file is json"):
         await read(b"[]", name="x.json", **options)
 
 
@@ -666,20 +676,20 @@ async def test_a_stream_can_be_received_only_once():
 async def test_what_is_no_binary_file(tmp_path):
     text = tmp_path / "text.csv"
     text.write_text("a\n1\n")
-    with text.open() as file, pytest.raises(SourceError, match="text, not bytes"):
+    with text.open() as file, pytest.raises(SourceError, match="text instead of bytes"):
         read_file(file)
-    with pytest.raises(SourceError, match="There is no file"):
+    with pytest.raises(SourceError, match="does not exist"):
         read_file(tmp_path / "missing.csv")
     with pytest.raises(SourceError, match="is a folder"):
         read_file(str(tmp_path))
     for wrong in (b"a\n1\n", 7, None, [b"a"]):
-        with pytest.raises(SourceError, match="is no file"):
+        with pytest.raises(SourceError, match="is not a file"):
             read_file(wrong)  # type: ignore[arg-type]
     with tempfile.NamedTemporaryFile("w+") as file, pytest.raises(SourceError, match="text"):
         await opened(read_file(file))
-    with pytest.raises(SourceError, match="text, not bytes"):
+    with pytest.raises(SourceError, match="text instead of bytes"):
         await opened(read_file(body("text")))
-    with pytest.raises(SourceError, match="gave int"):
+    with pytest.raises(SourceError, match="returned int"):
         await opened(read_file(body(7)))
 
     class Upload:

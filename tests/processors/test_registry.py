@@ -16,7 +16,8 @@ from reliable_imports_async.errors import (
     NotAProcessor,
     UnknownBatchType,
 )
-from reliable_imports_async.processors.registry import batch_type_of
+
+from .reach import batch_type_of
 
 PROCESSOR = """
 from reliable_imports_async import BaseProcessor
@@ -131,7 +132,7 @@ def test_bases_imports_and_private_classes_are_passed_over(package: Callable[...
 def test_a_duplicate_names_both_files(package: Callable[..., str]) -> None:
     source = PROCESSOR.format(name="OrderProcessor")
     name = package(one=source, two=source)
-    with pytest.raises(DuplicateBatchType, match="'order' is claimed twice") as caught:
+    with pytest.raises(DuplicateBatchType, match="'order' is used twice") as caught:
         Registry().discover(name)
     assert f"{name}/one.py" in caught.value.message
     assert f"{name}/two.py" in caught.value.message

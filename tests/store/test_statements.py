@@ -12,8 +12,8 @@ import pytest
 
 import reliable_imports_async
 from reliable_imports_async import BatchManager
-from reliable_imports_async.database.statements import statements
 
+from ..database.reach import statements
 from ..support.trying import LEDGER, insert, run
 
 PACKAGE = Path(reliable_imports_async.__file__).parent

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import shutil
 import subprocess
 from functools import wraps
@@ -124,6 +125,13 @@ def _made(*variables):
     command = ["make", "--dry-run", "bench", *variables]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return " ".join(said.splitlines()[-1].split()).removeprefix(".venv/bin/")
+
+
+def test_the_documents_name_what_there_is():
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r"`make bench NAME=(\w+)", text)) <= entry.BENCHMARKS.keys(), path
+        assert not re.search(r"make bench-|-m benchmarks\.", text), path
 
 
 def test_names_are_chosen():

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 import reliable_imports_async
-from reliable_imports_async.database.guard import examined
 from reliable_imports_async.sanitize import glimpse, redact_patterns, redacted, redactor, storable
+
+from ..database.reach import examined
 
 ROOT = Path(reliable_imports_async.__file__).parent
 SIZE = 10_000  # characters; four times as many are tried as well
