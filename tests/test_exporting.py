@@ -16,9 +16,9 @@ from reliable_imports_async.repair.csv_cells import (
     CONTROL,
     changes,
     control_names,
-    found_control_names,
     harmless,
     original,
+    read_control_names,
     shown,
 )
 
@@ -201,4 +201,4 @@ def test_control_columns_never_collide_and_are_found_again(columns) -> None:
     names = control_names(columns)
     assert tuple(names) == CONTROL
     assert not set(names.values()) & set(columns)
-    assert found_control_names([*names.values(), *columns]) == names
+    assert read_control_names([*names.values(), *columns]) == names
