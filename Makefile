@@ -27,7 +27,7 @@ demo: install ## Import real flights, see 680 fail, repair and reprocess them (F
 
 .PHONY: screenshots
 screenshots: install ## Pictures of the dashboard into docs/screenshots; needs chromium
-	@$(BIN)/python -m tests.screenshots docs/screenshots
+	@$(BIN)/python -m tests.web.dashboard.screenshots docs/screenshots
 
 .PHONY: axe
 axe: ## Fetch axe-core, with which the tests check accessibility; needs npm
@@ -43,7 +43,7 @@ test-all: install ## The long ones too, as CI does
 
 .PHONY: fuzz
 fuzz: install ## Try the REST API with many generated requests (EXAMPLES=300)
-	@EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -q tests/test_api_contract.py
+	@EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -q tests/web/api/test_contract.py
 
 .PHONY: torture
 torture: install ## Real processes, seeded faults, invariants (SECONDS=60 or MINUTES=, FAULTS=, ITEMS=n|all, SEED=7 …)

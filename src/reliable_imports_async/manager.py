@@ -83,7 +83,6 @@ from .settings import Settings
 from .store import (
     batches,
     enqueue,
-    item_keys,
     items,
     logs,
     metrics,
@@ -713,7 +712,7 @@ class BatchManager:
         first 250 ranges that have skipped items are looked at.
         """
         async with self._database.connection() as conn:
-            return tuple(await item_keys.skip_reasons(conn, batch_id, limit))
+            return tuple(await summaries.skip_reasons(conn, batch_id, limit))
 
     async def failure_groups(
         self, batch_id: UUID, *, values: int = 10, visible: Visibility | None = None

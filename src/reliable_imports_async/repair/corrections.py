@@ -204,9 +204,14 @@ async def _take_over(
         accepted.append(item)
         texts.append(text)
     if accepted:
-        whole, offset = rows[0].text is not None, tally.accepted
-        tally.accepted += await reprocessing.take_over_corrected(
-            conn, batch.root_batch_id, child_id, accepted, texts, whole=whole, offset=offset
+        tally.accepted += await reprocessing.take_over_edited(
+            conn,
+            batch.root_batch_id,
+            child_id,
+            accepted,
+            texts,
+            change="merge" if rows[0].text is None else "record",
+            offset=tally.accepted,
         )
 
 

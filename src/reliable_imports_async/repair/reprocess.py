@@ -509,8 +509,8 @@ async def _take_transformed(
         limit=PAGE,
     ):
         texts = [_transformed(item, selection.transform, limits) for item in page]
-        count += await reprocessing.take_over_changed(
-            conn, batch.root_batch_id, child_id, page, texts, count
+        count += await reprocessing.take_over_edited(
+            conn, batch.root_batch_id, child_id, page, texts, change="replace", offset=count
         )
         after = page[-1].root_number
     return count

@@ -15,7 +15,7 @@ import asyncpg
 import stamina
 from pydantic_core import to_json
 
-from ..database.guard import Connection, PooledConnection
+from ..database.guard import Connection, PooledConnection, drop
 from ..database.pool import STATEMENT_SECONDS, Database
 from ..database.server_errors import explained
 from ..failures import is_outage
@@ -283,7 +283,7 @@ class Leases:
     async def _drop_kept(self) -> None:
         """Terminate the kept connection: something interrupted it."""
         if self._kept is not None:
-            self._kept.terminate()
+            drop(self._kept)
         await self._return_kept()
 
     async def _return_kept(self) -> None:

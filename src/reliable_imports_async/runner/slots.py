@@ -25,7 +25,7 @@ from ..failures import is_server_state
 from ..models import ImportBatch, ImportBatchItem, ItemStatus
 from ..outcomes import Deferred, Failure, FailureKind
 from ..processors.thresholds import FailureLimits
-from ..store import items, settlements
+from ..store import settlements
 from ..wording import counted
 from .adaptive_limit import AdaptiveLimit
 from .auto_pause import pause
@@ -290,7 +290,8 @@ class Slots:
                 await anyio.sleep(_backoff(1))
         in_doubt = {each.item.item_number: each.item for each in prepared}
         stored = await self._leases.retry_until_answered(
-            lambda conn: settlements.ask(conn, self._batch.id, list(in_doubt)), own_connection=True
+            lambda conn: settlements.read_statuses(conn, self._batch.id, list(in_doubt)),
+            own_connection=True,
         )
         verdicts = {number: _stored(in_doubt[number], status) for number, status in stored.items()}
         return {number: verdict for number, verdict in verdicts.items() if verdict is not None}
@@ -347,10 +348,12 @@ class Slots:
 
     async def _stored_verdict(self, item: ImportBatchItem[Any]) -> Verdict | None:
         """The outcome in an item's row, read under its lock; None: it is pending and still ours."""
+        number = item.item_number
         stored = await self._leases.retry_until_answered(
-            lambda conn: items.ask(conn, item.batch_id, item.item_number), own_connection=True
+            lambda conn: settlements.read_statuses(conn, item.batch_id, [number]),
+            own_connection=True,
         )
-        return _stored(item, stored)
+        return _stored(item, stored[number])
 
 
 class Gate:
@@ -478,7 +481,7 @@ def _in_order(entries: Sequence[QueuedItem]) -> list[Prepared]:
     return prepared
 
 
-def _stored(item: ImportBatchItem[Any], stored: items.StoredStatus) -> Verdict | None:
+def _stored(item: ImportBatchItem[Any], stored: settlements.StoredStatus) -> Verdict | None:
     """The outcome that an item's row has; None: it is pending, and still ours."""
     if stored.status is not ItemStatus.PENDING:
         return Settled(stored.status, stored.error_group)

@@ -282,20 +282,11 @@ def _changed(
 def _batch(row: asyncpg.Record) -> ImportBatch:
     columns = row["source_columns"]
     return ImportBatch(
-        id=row["id"],
-        batch_type=row["batch_type"],
-        status=BatchStatus(row["status"]),
-        parent_batch_id=row["parent_batch_id"],
-        root_batch_id=row["root_batch_id"],
-        created_by=row["created_by"],
-        metadata=MappingProxyType(exact_json.read(row["metadata"])),
-        options=MappingProxyType(json.loads(row["options"])),
-        source_name=row["source_name"],
-        source_columns=None if columns is None else tuple(columns),
-        total_items=row["total_items"],
-        pause_reason=row["pause_reason"],
-        error=row["error"],
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
+        **{
+            **row,
+            "status": BatchStatus(row["status"]),
+            "metadata": MappingProxyType(exact_json.read(row["metadata"])),
+            "options": MappingProxyType(json.loads(row["options"])),
+            "source_columns": None if columns is None else tuple(columns),
+        }
     )
