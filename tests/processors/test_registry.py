@@ -16,7 +16,8 @@ from reliable_imports_async.errors import (
     NotAProcessor,
     UnknownBatchType,
 )
-from reliable_imports_async.processors.registry import batch_type_of
+
+from .reach import batch_type_of
 
 PROCESSOR = """
 from reliable_imports_async import BaseProcessor

@@ -9,7 +9,8 @@ import pytest
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus
 from reliable_imports_async.errors import BatchPaused, ConfigurationError, TotalsDisagree
 from reliable_imports_async.outcomes import Failure, FailureKind
-from reliable_imports_async.processors.thresholds import FailureLimits, Thresholds
+
+from .reach import FailureLimits, Thresholds
 
 
 class EvenProcessor(BaseProcessor):

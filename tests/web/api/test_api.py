@@ -26,7 +26,8 @@ from reliable_imports_async import (
     Visible,
 )
 from reliable_imports_async.errors import ConfigurationError
-from reliable_imports_async.web.http.authentication import hash_of, new_api_key
+
+from ..reach import hash_of, new_api_key
 
 
 class Customer(BaseModel):

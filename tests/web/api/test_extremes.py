@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 
 from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, BatchManager, Visible
-from reliable_imports_async.web.api.routes import OPERATIONS
-from reliable_imports_async.web.dashboard.routes import PAGES
+
+from ..reach import OPERATIONS, PAGES
 
 NUMBERS = (
     "-1", "0", "1", "2147483647", "2147483648", "9223372036854775807", "9223372036854775808",

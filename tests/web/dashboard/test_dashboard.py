@@ -11,10 +11,8 @@ from starlette.applications import Starlette
 
 from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, Settings, Visible
 from reliable_imports_async.models import ItemStatus, Tick
-from reliable_imports_async.web.dashboard.charts import timeline
-from reliable_imports_async.web.dashboard.filters import percent, shown, size, span
-from reliable_imports_async.web.dashboard.routes import PAGES
-from reliable_imports_async.web.http.authentication import hash_of, new_api_key
+
+from ..reach import PAGES, hash_of, new_api_key, percent, shown, size, span, timeline
 
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 
