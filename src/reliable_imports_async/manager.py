@@ -43,7 +43,7 @@ from .models import (
     BatchSummary,
     CorrectedFile,
     FailureGroup,
-    GroupGlance,
+    FailureGroupPreview,
     ImportBatch,
     ImportBatchItem,
     ItemEdit,
@@ -827,9 +827,9 @@ class BatchManager:
             )
         return tuple(found)
 
-    async def group_glance(
+    async def failure_group_preview(
         self, batch_id: UUID, group: str, *, shown: int = 5, sampled: int = VALUES_SAMPLE
-    ) -> GroupGlance:
+    ) -> FailureGroupPreview:
         """The offending values among the first items of a failure group, and its first items.
 
         Args:
@@ -837,7 +837,7 @@ class BatchManager:
             sampled: Among how many items to look for values; 0 for none.
         """
         async with self._database.connection() as conn:
-            return await previews.group_glance(conn, batch_id, group, sampled, shown)
+            return await previews.failure_group_preview(conn, batch_id, group, sampled, shown)
 
     async def source_details(self, batch_id: UUID) -> SourceDetails:
         """What is known about a batch's file; raises `BatchNotFound`."""

@@ -11,7 +11,14 @@ from starlette.responses import Response
 
 from ...errors import BatchNotFound, ItemNotFound
 from ...manager import VALUES_SAMPLE
-from ...models import BatchStatus, BatchSummary, FailureGroup, GroupGlance, ImportBatch, ItemStatus
+from ...models import (
+    BatchStatus,
+    BatchSummary,
+    FailureGroup,
+    FailureGroupPreview,
+    ImportBatch,
+    ItemStatus,
+)
 from ...repair.reprocess import stopped_by
 from . import charts
 from .record_fields import as_rows, in_order, wrong_in
@@ -149,10 +156,10 @@ def _sampled(groups: Sequence[FailureGroup]) -> int:
 
 async def _glances(
     visit: Visit, batch_id: UUID, groups: Sequence[FailureGroup]
-) -> list[tuple[FailureGroup, GroupGlance]]:
+) -> list[tuple[FailureGroup, FailureGroupPreview]]:
     """Each cause with its values, where PostgreSQL has named any, and samples."""
     sampled = _sampled(groups)
-    glance = visit.manager.group_glance
+    glance = visit.manager.failure_group_preview
     return [
         (one, await glance(batch_id, one.group, sampled=sampled if one.sqlstate else 0))
         for one in groups
