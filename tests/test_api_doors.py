@@ -107,7 +107,7 @@ async def test_nobody_comes_in_unasked(dsn, caplog, way):
             assert "allow_anonymous=True" in created.json()["detail"]
             assert (await outside.get(f"{prefix}/health")).status_code == 200
         assert [one async for one in manager.list_batches()] == []
-    assert "anonymous requests are refused" in caplog.text
+    assert "Anonymous requests are refused" in caplog.text
 
 
 @pytest.mark.parametrize("where", ["constructor", "mount"])
@@ -316,7 +316,7 @@ def test_a_long_secret_is_taken():
 
 @pytest.mark.parametrize("ends", ["key", "sign-out", "visibility", "ticket"])
 async def test_a_stream_ends_soon_after_its_key(manager, batch_id, monkeypatch, ends):
-    monkeypatch.setattr(streams, "LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(streams, "RECHECK_SECONDS", 0.01)
     seen = {"tried": True}
 
     class Seen(BaseEndpoint):

@@ -255,8 +255,8 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from reliable_imports_async import Settings
-from reliable_imports_async.api.receiving import RequestIds
-from reliable_imports_async.api.serving import run
+from reliable_imports_async.web.http.middleware import RequestIds
+from reliable_imports_async.web.server import run
 
 async def hello(request):
     return PlainTextResponse("hello")

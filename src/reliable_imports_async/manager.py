@@ -38,7 +38,6 @@ from .runner.process import Processing, refuse_stopped
 from .settings import Settings
 from .store import batches, enqueue, logs
 from .store.visibility import Visibility
-from .web.http.browser_sessions import BrowserSessions
 from .workers.jobs import BatchJobs
 from .workers.worker import Worker
 
@@ -467,9 +466,9 @@ class BatchManager(BatchRepairs):
         return stored | ({"announce": True} if announced else {}) | ({HELD: True} if held else {})
 
     @property
-    def sessions(self) -> BrowserSessions:
-        """The sessions of browsers that the API and the dashboard have begun."""
-        return BrowserSessions(self._database)
+    def database(self) -> Database:
+        """Lends connections; for what the web keeps beside the batches."""
+        return self._database
 
     @property
     def is_open(self) -> bool:
