@@ -107,7 +107,7 @@ async def main(
             async with BatchManager(dsn, concurrency=slots) as manager:
                 for processor in PROCESSORS.values():
                     manager.registry.register(processor)
-                name(manager._processing._control.worker_id)
+                name(manager._processing._leases.worker_id)
                 return await work(manager, done, foreground=foreground)
         except Exception as exc:  # while connecting
             if not is_outage(exc):

@@ -1,4 +1,8 @@
-"""Named SQL statements from the `.sql` files of the rooms; each block has a name and a comment."""
+"""Named SQL statements from the `.sql` files of the rooms.
+
+A file consists of blocks, each with a name and a comment: ``-- name:`` begins a statement,
+``-- part:`` a text that several statements of the file share. ``-- use:`` stands for a part.
+"""
 
 import re
 from collections.abc import Mapping
@@ -8,11 +12,11 @@ from types import MappingProxyType
 
 _PACKAGE = resources.files(__package__.rpartition(".")[0])
 
-_NAME = re.compile(r"^-- name: (?P<name>\w+)$", re.MULTILINE)
+_NAME = re.compile(r"^-- (name|part): (\w+)$", re.MULTILINE)
 
 _CLOCK = re.compile(r"(?<![\w.])(?:now|clock_timestamp)\(\)")
-"""Applications put clocks of their own in front of these two, with the `search_path`; our leases,
-retries and times must not be set by them."""
+"""Applications may define clocks of their own that precede these two in the `search_path`; our
+leases, retries and times must not depend on them."""
 
 
 @cache
@@ -24,12 +28,18 @@ def statements(file: str) -> Mapping[str, str]:
     """
     room, name = file.split("/")
     text = _PACKAGE.joinpath(room, "sql", f"{name}.sql").read_text(encoding="utf-8")
-    parts = _NAME.split(text)[1:]
-    blocks = zip(parts[::2], parts[1::2], strict=True)
-    return MappingProxyType({name: _body(block) for name, block in blocks})
+    _, *pieces = _NAME.split(text)
+    blocks = list(zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True))
+    parts = {name: body for kind, name, body in blocks if kind == "part"}
+    return MappingProxyType(
+        {name: _statement(body, parts) for kind, name, body in blocks if kind == "name"}
+    )
 
 
-def _body(block: str) -> str:
-    lines = [line for line in block.splitlines() if not line.startswith("--")]
+def _statement(body: str, parts: Mapping[str, str]) -> str:
+    """The text to send: with the parts it uses, and without comments."""
+    for name, part in parts.items():
+        body = body.replace(f"-- use: {name}\n", part)
+    lines = [line for line in body.splitlines() if not line.startswith("--")]
     text = "\n".join(lines).strip().removesuffix(";")
     return _CLOCK.sub(r"pg_catalog.\g<0>", text)

@@ -20,7 +20,6 @@ from ..outcomes import (
     Skip,
 )
 from ..processors.processor import is_set_wise
-from ..runner.adaptive_limit import AdaptiveLimit
 from ..store import catalog, settlements
 from .chunk_modes import ItemWise, MayStart, RunFailed, SetWise, TransactionChanged
 from .chunk_progress import Done, Round, Screening
@@ -70,18 +69,10 @@ class _Abandoned(Exception):
 
 
 class ChunkExecutor:
-    """Executes up to `size` items in a transaction; shared by all slots of a drain.
+    """Executes up to `size` items in a transaction; shared by all slots of a drain."""
 
-    Args:
-        most: How many slots there are.
-
-    Attributes:
-        crowd: How many of them may execute at once.
-    """
-
-    def __init__(self, executor: Executor, size: int, most: int) -> None:
+    def __init__(self, executor: Executor, size: int) -> None:
         self._executor = executor
-        self.crowd = AdaptiveLimit(most)
         self._limit = size
         self._size = size
         set_wise = is_set_wise(type(executor.processor))

@@ -36,7 +36,7 @@ from ..processors.processor import BaseProcessor, as_outcome, as_outcomes, is_de
 from ..processors.thresholds import FailureLimits
 from ..processors.upsert import Upsert, declared_upsert
 from ..settings import Settings
-from ..store import item_keys, items
+from ..store import settlements
 from ..store.catalog import Catalog
 from .key_order import KeyLearnt, Ordering
 from .prepare import NotReady, Prepared, make_ready
@@ -363,7 +363,7 @@ class Executor:
             at_once = None
             keyed = self.remembering is not None and item.item_key is not None
             if chain and not keyed and not prepared.lines:
-                at_once = items.settling(item, outcome, 0.0)
+                at_once = settlements.settling_text(item, outcome)
             else:
                 await self._settle(conn, item, outcome, prepared.lines)
         except BaseException as raised:  # noqa: BLE001 - judged; what is not ours is raised again
@@ -402,8 +402,8 @@ class Executor:
         """The last statement before COMMIT, fenced: exactly one row, or the try is rolled back."""
         timeout = self.settings.commit_timeout
         try:
-            settled = await item_keys.settle(
-                conn, item, outcome, lines, self.remembering, timeout=timeout
+            settled = await settlements.settle_item(
+                conn, item, outcome, lines, remembering=self.remembering, timeout=timeout
             )
         except TimeoutError as exc:
             raise self._outage(exc) from exc

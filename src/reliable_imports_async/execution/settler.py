@@ -30,7 +30,7 @@ from ..outcomes import (
 from ..processors.processor import BaseProcessor
 from ..processors.thresholds import FailureLimits
 from ..settings import Settings
-from ..store import items
+from ..store import settlements
 from .session import Outage, Session
 
 LONGEST_BACKOFF = 300.0
@@ -99,7 +99,7 @@ def _delay(signal: BaseException, item: ImportBatchItem[Any]) -> float:
 
 def is_fence_lost(exc: BaseException) -> bool:
     """Whether a settling statement met no pending row of this try."""
-    return getattr(exc, "sqlstate", None) == items.FENCE_LOST
+    return getattr(exc, "sqlstate", None) == settlements.FENCE_LOST
 
 
 def defers(processor: BaseProcessor[Any], item: ImportBatchItem[Any], exc: BaseException) -> bool:
@@ -160,12 +160,12 @@ class Settler:
                 case Failed(failure):
                     stored = await self._store_failure(session, item, failure, log, seconds)
                     verdict: Verdict = Settled(ItemStatus.FAILED, failure.group)
-                case Postponed(after):
+                case Postponed():
                     conn = await session.idle()
                     with anyio.fail_after(self._settings.commit_timeout, shield=True):
                         lines = lines_of(log, item, outcome)
                         async with self._database.settling(conn):
-                            stored = await items.postpone(conn, item, after, lines)
+                            stored = await settlements.settle_item(conn, item, outcome, lines)
                     verdict = Rescheduled()
         except Outage:
             raise
@@ -189,7 +189,7 @@ class Settler:
         """Store a failure: in one message with the rollback where that can be."""
         lines = log.finished()
         if not lines and session.more():
-            settling = items.settling(item, Failed(failure), seconds)
+            settling = settlements.settling_text(item, Failed(failure), seconds=seconds)
             try:
                 await session.limit.shielded(session.replace(settling))
             except asyncpg.PostgresError as exc:
@@ -215,7 +215,9 @@ class Settler:
         """The same in a statement of its own; with constant texts if the real ones are refused."""
         try:
             async with self._database.settling(conn):
-                return await items.settle_failed(conn, item, failure, lines, seconds)
+                return await settlements.settle_item(
+                    conn, item, Failed(failure), lines, seconds=seconds
+                )
         except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
             bare = Failure(
                 kind=failure.kind,
@@ -224,4 +226,4 @@ class Settler:
                 group=failure.group,
             )
             async with self._database.settling(conn):
-                return await items.settle_failed(conn, item, bare, [], seconds)
+                return await settlements.settle_item(conn, item, Failed(bare), seconds=seconds)

@@ -201,9 +201,14 @@ async def _take(
         taken.append(item)
         texts.append(text)
     if taken:
-        whole = rows[0].text is not None
-        tally.accepted += await reprocessing.take_over_corrected(
-            conn, batch.root_batch_id, child_id, taken, texts, whole=whole, offset=tally.accepted
+        tally.accepted += await reprocessing.take_over_edited(
+            conn,
+            batch.root_batch_id,
+            child_id,
+            taken,
+            texts,
+            change="merge" if rows[0].text is None else "record",
+            offset=tally.accepted,
         )
 
 

@@ -4,9 +4,10 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
+from typing_extensions import TypedDict
 from uuid_utils.compat import uuid7
 
 from .. import exact_json
@@ -26,8 +27,33 @@ Transform = Callable[[Any], Mapping[str, Any]]
 
 PAGE = 500
 LARGEST_NUMBER = 2_147_483_647  # of an item
+MIN_SUCCESS = 0.9
 # Of one batch, not of its reprocessings.
 OWN_OPTIONS = frozenset({"after_create", "canary", "expect", "forgiven", "request_sha256"})
+
+
+class ReprocessOptions(TypedDict, total=False):
+    """What `create_reprocessing` takes by name.
+
+    Attributes:
+        group: As for `reprocess_batch`, like the next five.
+        item_numbers: Only these items of the batch.
+        transform: Makes the new record from the old one.
+        canary: So many items first.
+        min_success: The share of them (0-1) that must succeed.
+        actor: Who asks, for the log.
+        continues: Whether the process that finishes a canary that passes goes on with the rest, be
+            it this one or a worker; else only `process_reprocessing` does. A `transform` is code
+            that other processes do not have, so with one it is always `process_reprocessing`.
+    """
+
+    group: str | None
+    item_numbers: Sequence[int] | None
+    transform: Transform | None
+    canary: int | None
+    min_success: float
+    actor: str | None
+    continues: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +76,18 @@ class Selection:
     transform: Transform | None = None
     canary: int | None = None
     checked: bool = False
+
+    @classmethod
+    def of(cls, failed_items_only: bool, options: ReprocessOptions) -> Self:  # noqa: FBT001
+        """What the arguments of `reprocess_batch` select."""
+        numbers = options.get("item_numbers")
+        return cls(
+            failed_items_only=failed_items_only,
+            group=options.get("group"),
+            item_numbers=None if numbers is None else tuple(numbers),
+            transform=options.get("transform"),
+            canary=options.get("canary"),
+        )
 
 
 @asynccontextmanager
@@ -259,8 +297,8 @@ async def _take_transformed(
         limit=PAGE,
     ):
         texts = [_transformed(item, selection.transform, limits) for item in page]
-        count += await reprocessing.take_over_changed(
-            conn, batch.root_batch_id, child_id, page, texts, count
+        count += await reprocessing.take_over_edited(
+            conn, batch.root_batch_id, child_id, page, texts, change="replace", offset=count
         )
         after = page[-1].root_number
     return count
@@ -385,6 +423,19 @@ class Canary:
         }
 
 
+def canary_options(selection: Selection, options: ReprocessOptions) -> dict[str, Any]:
+    """The options of a reprocessing that is a canary; none for any other.
+
+    Raises:
+        ConfigurationError: The canary cannot work.
+    """
+    if selection.canary is None:
+        return {}
+    canary = Canary(selection.canary, options.get("min_success", MIN_SUCCESS))
+    continues = options.get("continues", False)
+    return canary.options(selection, continues=continues, actor=options.get("actor"))
+
+
 def rest_of(options: Mapping[str, Any], selection: Selection) -> Selection:
     """What is left to run once the canary of these options has passed."""
     kept = options["canary"]
@@ -450,3 +501,10 @@ class Continuation:
         for batch in left:
             if batch is not None:
                 await self.after(batch)
+
+
+def nothing_to_reprocess(summary: BatchSummary) -> str:
+    """Why a reprocessing created no batch, given the summary of the lineage's latest batch."""
+    if not summary.outstanding_items:
+        return "Nothing to reprocess: all failures were fixed by later batches."
+    return "Nothing to reprocess: the outstanding records must be corrected first."

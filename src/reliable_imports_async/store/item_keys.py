@@ -1,6 +1,6 @@
 """Statements about the keys of items, and the contents with which keys were last completed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,16 +9,9 @@ from pydantic_core import to_json
 
 from ..database.guard import Connection
 from ..database.statements import statements
-from ..log_buffer import LogLine
-from ..models import ImportBatchItem
-from ..outcomes import Completed, Failure, Skip
-from . import items
+from ..outcomes import Failure
 
 _SQL = statements("store/item_keys")
-_SETTLE = _SQL["settle_keyed"]
-_SETTLE_WITH_LOGS = _SQL["settle_keyed_with_logs"]
-SETTLE_OUTCOMES = _SQL["settle_keyed_outcomes"]
-REASONS_RANGES = 250  # of which reasons are counted: all, in a batch of up to 100,000 items
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,39 +88,6 @@ async def find_unchanged(
         _SQL["find_unchanged"], batch_id, first, last, remembering.batch_type, remembering.version
     )
     return frozenset(row["item_number"] for row in rows)
-
-
-async def settle(
-    conn: Connection,
-    item: ImportBatchItem[Any],
-    outcome: Completed | Skip,
-    logs: Sequence[LogLine],
-    remembering: Remembering | None,
-    *,
-    timeout: float,
-) -> bool:
-    """The same as `items.settle`; the content of a completed item with a key is remembered.
-
-    Raises:
-        TimeoutError: There was no answer within `timeout` seconds.
-    """
-    if remembering is None or item.item_key is None or isinstance(outcome, Skip):
-        return await items.settle(conn, item, outcome, logs, timeout=timeout)
-    values: tuple[Any, ...] = (item.batch_id, item.item_number, item.attempts)
-    values += (outcome.target_table, outcome.target_id, outcome.processed_data)
-    values += (remembering.batch_type, remembering.version)
-    if not logs:
-        tag = await conn.execute(_SETTLE, *values, timeout=timeout)
-        return bool(tag == "INSERT 0 1")
-    lines = items.logged(logs)
-    settled = await conn.fetchval(_SETTLE_WITH_LOGS, *values, lines, timeout=timeout)
-    return bool(settled == 1)
-
-
-async def skip_reasons(conn: Connection, batch_id: UUID, limit: int) -> list[tuple[str, int]]:
-    """Why items were skipped, most frequent first."""
-    rows = await conn.fetch(_SQL["skip_reasons"], batch_id, limit, REASONS_RANGES)
-    return [(row["reason"], row["items"]) for row in rows]
 
 
 def _stored(key: RecordKeys | Failure) -> dict[str, Any]:

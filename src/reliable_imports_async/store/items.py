@@ -1,41 +1,23 @@
 """Statements about items."""
 
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 from anyio.lowlevel import cancel_shielded_checkpoint
-from pydantic_core import to_json
 
 from .. import exact_json
 from ..database.guard import Connection
 from ..database.statements import statements
 from ..exact_json import LARGE, aside
-from ..log_buffer import LogLine
 from ..models import ImportBatchItem, ItemStatus
-from ..outcomes import COMPLETED, Completed, Failed, Failure, FailureKind, Skip
+from ..outcomes import Failure, FailureKind
 
 _SQL = statements("store/items")
-_SETTLE = _SQL["settle"]
-_SETTLE_WITH_LOGS = _SQL["settle_with_logs"]
-_SETTLE_AT_ONCE = re.sub(r"\$(\d)", r"{\1}", _SQL["settle_at_once"]).format
 READ_AT_ONCE = 524_288  # characters of records; then everything else that waits has its turn
-FENCE_LOST = "RI001"
-"""The SQLSTATE of a settling statement whose item is not pending any more in this try."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredStatus:
-    """What an item's row says under its lock."""
-
-    status: ItemStatus
-    attempts: int
-    error_group: str | None
 
 
 async def read_pending(
@@ -86,129 +68,6 @@ async def _pending(
     return pending
 
 
-async def settle(
-    conn: Connection,
-    item: ImportBatchItem[Any],
-    outcome: Completed | Skip,
-    logs: Sequence[LogLine],
-    *,
-    timeout: float,
-) -> bool:
-    """The last statement of an item's transaction; False when the fence did not hold.
-
-    Raises:
-        TimeoutError: There was no answer within `timeout` seconds.
-    """
-    key = (item.batch_id, item.item_number, item.attempts)
-    values: tuple[Any, ...]
-    match outcome:
-        case Completed(table, target_id, data):
-            values = (ItemStatus.COMPLETED.value, table, target_id, data, None)
-        case Skip(reason):
-            values = (ItemStatus.SKIPPED.value, None, None, None, reason)
-    if not logs:
-        tag = await conn.execute(_SETTLE, *key, *values, timeout=timeout)
-        return bool(tag == "UPDATE 1")
-    lines = logged(logs)
-    return bool(await conn.fetchval(_SETTLE_WITH_LOGS, *key, *values, lines, timeout=timeout) == 1)
-
-
-def settling(item: ImportBatchItem[Any], outcome: Completed | Skip | Failed, seconds: float) -> str:
-    """The SQL text that settles an item, for one message with what ends its transaction.
-
-    A message of several statements takes no arguments. The values in it are an id, numbers and
-    hexadecimal digits, so there is nothing to escape.
-
-    Args:
-        seconds: How long a failed try took.
-    """
-    stored = "NULL"
-    if outcome != COMPLETED:
-        digits = to_json(stored_outcome(outcome) | {"seconds": seconds}).hex()
-        stored = f"'{digits}'"
-    return _SETTLE_AT_ONCE(None, f"'{item.batch_id}'", item.item_number, item.attempts, stored)
-
-
-def stored_outcome(outcome: Completed | Skip | Failed) -> dict[str, Any]:
-    """What settling statements read about an outcome, as JSON; what is missing is NULL."""
-    match outcome:
-        case Completed(table, target_id, data):
-            return {
-                "status": ItemStatus.COMPLETED,
-                "target_table": table,
-                "target_id": target_id,
-                "processed_data": data,
-            }
-        case Skip(reason):
-            return {"status": ItemStatus.SKIPPED, "skip_reason": reason}
-        case Failed(failure):
-            fields = to_json(failure.fields).decode() if failure.fields else None
-            stored = {name: getattr(failure, name) for name in Failure.__slots__}
-            return stored | {"status": ItemStatus.FAILED, "fields": fields}
-
-
-async def settle_failed(
-    conn: Connection,
-    item: ImportBatchItem[Any],
-    failure: Failure,
-    logs: Sequence[LogLine],
-    seconds: float,
-) -> bool:
-    """Store a failure and its log lines; False when the fence did not hold.
-
-    Args:
-        seconds: How long the try took.
-    """
-    settled = await conn.fetchval(
-        _SQL["settle_failed"],
-        item.batch_id,
-        item.item_number,
-        item.attempts,
-        failure.kind.value,
-        failure.type,
-        failure.message,
-        failure.group,
-        failure.sqlstate,
-        failure.constraint,
-        failure.table,
-        failure.column,
-        failure.detail,
-        failure.hint,
-        failure.traceback,
-        to_json(failure.fields).decode() if failure.fields else None,
-        seconds,
-        logged(logs),
-    )
-    return bool(settled == 1)
-
-
-async def postpone(
-    conn: Connection, item: ImportBatchItem[Any], after: float, logs: Sequence[LogLine]
-) -> bool:
-    """Store a retry that is due in `after` seconds; False when the fence did not hold."""
-    stored = await conn.fetchval(
-        _SQL["postpone"],
-        item.batch_id,
-        item.item_number,
-        item.attempts,
-        after,
-        logged(logs),
-    )
-    return bool(stored == 1)
-
-
-async def ask(conn: Connection, batch_id: UUID, item_number: int) -> StoredStatus:
-    """What became of an item in doubt: waits for its row lock, then reads."""
-    return stored_status(await conn.fetchrow(_SQL["ask_item"], batch_id, item_number))
-
-
-def stored_status(row: asyncpg.Record | None) -> StoredStatus:
-    """What an item's row says to the try that asks."""
-    if row is None or row["reprocessed_by"] is not None:
-        return StoredStatus(ItemStatus.SKIPPED, 0, None)  # purged, or taken over: not ours
-    return StoredStatus(ItemStatus(row["status"]), row["attempts"], row["error_group"])
-
-
 async def get(conn: Connection, batch_id: UUID, number: int) -> ImportBatchItem[Any] | None:
     """One item with everything stored about it."""
     row = await conn.fetchrow(_SQL["get_item"], batch_id, number)
@@ -245,52 +104,30 @@ async def delete_chunk(conn: Connection, batch_ids: Sequence[UUID], limit: int) 
     return int(tag.split()[1])
 
 
-def logged(lines: Sequence[Sequence[Any]]) -> str:
-    """Log lines as settling statements read them."""
-    return to_json(lines).decode()
-
-
 def _item(row: asyncpg.Record) -> ImportBatchItem[Any]:
     data: Any = None if row["source_data"] is None else exact_json.read(row["source_data"])
     processed = row["processed_data"]
     return ImportBatchItem(
-        batch_id=row["batch_id"],
-        item_number=row["item_number"],
-        source_data=data,
-        data=data,
-        status=ItemStatus(row["status"]),
-        attempts=row["attempts"],
-        root_batch_id=row["root_batch_id"],
-        root_item_number=row["root_item_number"] or row["item_number"],
-        source_line=row["source_line"],
-        item_key=row["item_key"],
-        raw=row["raw"],
-        due_at=row["due_at"],
-        target_table=row["target_table"],
-        target_id=row["target_id"],
-        processed_data=None if processed is None else exact_json.read(processed),
-        skip_reason=row["skip_reason"],
-        failure=_failure(row),
-        reprocessed_by=row["reprocessed_by"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
+        **{name: value for name, value in row.items() if not name.startswith("error_")}
+        | {
+            "source_data": data,
+            "data": data,
+            "status": ItemStatus(row["status"]),
+            "processed_data": None if processed is None else exact_json.read(processed),
+            "failure": _failure(row),
+        }
     )
 
 
 def _failure(row: asyncpg.Record) -> Failure | None:
     if row["error_group"] is None:
         return None
+    stored = {name: row[f"error_{name}"] for name in Failure.__slots__}
+    fields = stored["fields"]
     return Failure(
-        kind=FailureKind(row["error_kind"]),
-        type=row["error_type"],
-        message=row["error_message"],
-        group=row["error_group"],
-        sqlstate=row["error_sqlstate"],
-        constraint=row["error_constraint"],
-        table=row["error_table"],
-        column=row["error_column"],
-        detail=row["error_detail"],
-        hint=row["error_hint"],
-        traceback=row["error_traceback"],
-        fields=tuple(json.loads(row["error_fields"])) if row["error_fields"] else (),
+        **stored
+        | {
+            "kind": FailureKind(stored["kind"]),
+            "fields": tuple(json.loads(fields)) if fields else (),
+        }
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import asyncpg
@@ -13,6 +14,9 @@ from ..errors import BatchNotFound, EditRefused, ReprocessRefused
 from ..wording import counted
 
 _SQL = statements("store/reprocessing")
+
+Change = Literal["replace", "record", "merge"]
+"""What a text says about an item's record: all of it, all of it under a name, or some values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,27 +129,37 @@ async def take_over(
     numbers: Sequence[int] | None,
 ) -> int:
     """Mark what may run again and write it into the child; how many."""
-    row = await conn.fetchrow(_SQL["take_over"], root_batch_id, child_id, group, numbers)
+    row = await conn.fetchrow(_SQL["take_over"], root_batch_id, child_id, 0, group, numbers)
     return _written(row)
 
 
-async def take_over_changed(
+async def take_over_edited(
     conn: Connection,
     root_batch_id: UUID,
     child_id: UUID,
     items: Sequence[EligibleItem],
     texts: Sequence[str],
+    *,
+    change: Change,
     offset: int,
 ) -> int:
-    """The same for a page of items with new records; numbers continue after `offset`."""
+    """Mark a page of items and write them into the child with changed records; how many.
+
+    Args:
+        texts: JSON in the order of the items; `change` says what of.
+        change: "replace": new records; "record": objects whose ``record`` is one; "merge": objects
+            with only the values that change.
+        offset: The last number that the child has so far.
+    """
     row = await conn.fetchrow(
-        _SQL["take_over_changed"],
+        _SQL["take_over_edited"],
+        root_batch_id,
         child_id,
+        offset,
         [item.batch_id for item in items],
         [item.item_number for item in items],
         texts,
-        offset,
-        root_batch_id,
+        change,
     )
     return _written(row)
 
@@ -154,36 +168,8 @@ async def find_items(
     conn: Connection, root_batch_id: UUID, batch_ids: Sequence[UUID], numbers: Sequence[int]
 ) -> dict[int, int]:
     """The root numbers of items of a lineage, by their place (from 0) in what was asked for."""
-    rows = await conn.fetch(_SQL["find_family_items"], root_batch_id, batch_ids, numbers)
+    rows = await conn.fetch(_SQL["find_lineage_items"], root_batch_id, batch_ids, numbers)
     return {row["n"] - 1: row["root_number"] for row in rows}
-
-
-async def take_over_corrected(
-    conn: Connection,
-    root_batch_id: UUID,
-    child_id: UUID,
-    items: Sequence[EligibleItem],
-    texts: Sequence[str],
-    *,
-    whole: bool,
-    offset: int,
-) -> int:
-    """Write a page of items into the child, with what a corrected file says about them.
-
-    Args:
-        texts: JSON of the changed values; or, if `whole`, of an object with a new ``record``.
-    """
-    row = await conn.fetchrow(
-        _SQL["take_over_corrected"],
-        child_id,
-        [item.batch_id for item in items],
-        [item.item_number for item in items],
-        texts,
-        [whole] * len(items),
-        offset,
-        root_batch_id,
-    )
-    return _written(row)
 
 
 async def open_tries(conn: Connection, batch_id: UUID, root_id: UUID) -> list[OpenTries]:
@@ -194,7 +180,7 @@ async def open_tries(conn: Connection, batch_id: UUID, root_id: UUID) -> list[Op
 
 async def take_all(conn: Connection, batch_id: UUID, child_id: UUID, root_id: UUID) -> int:
     """Write every item of a batch into the child, whatever its outcome; how many."""
-    return _written(await conn.fetchrow(_SQL["take_all"], batch_id, child_id, root_id))
+    return _written(await conn.fetchrow(_SQL["take_all"], root_id, child_id, 0, batch_id))
 
 
 async def begin_purge(

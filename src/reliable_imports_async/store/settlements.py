@@ -1,35 +1,39 @@
-"""Statements that settle many items at once."""
+"""Statements that settle items under the fence, and that read which outcomes are stored."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
+import asyncpg
 from pydantic_core import to_json
 
 from ..database.guard import Connection
 from ..database.statements import statements
 from ..log_buffer import LogLine
 from ..models import ImportBatchItem, ItemStatus
-from ..outcomes import COMPLETED, Completed, Deferred, Failed, Outcome, Postponed, Skip
-from .item_keys import SETTLE_OUTCOMES as _SETTLE_KEYED
+from ..outcomes import COMPLETED, Completed, Deferred, Failed, Failure, Outcome, Postponed, Skip
 from .item_keys import Remembering
-from .items import StoredStatus, logged, stored_outcome, stored_status
 
 _SQL = statements("store/settlements")
 _SETTLE_COMPLETED = _SQL["settle_completed"]
 _SETTLE_OUTCOMES = _SQL["settle_outcomes"]
+_SETTLE_ITEM = _SQL["settle_item"]
+_SETTLE_COMPLETED_ITEM = _SQL["settle_completed_item"]
+FENCE_LOST = "RI001"
+"""The SQLSTATE of a message that settles an item which is not pending any more in this try."""
 
 
 class Settlement(Protocol):
-    """What is stored about one item."""
+    """What is stored about one item of a chunk."""
 
     @property
     def item(self) -> ImportBatchItem[Any]:
-        """As it was read."""
+        """The item as it was read."""
 
     @property
     def outcome(self) -> Outcome:
-        """What became of it."""
+        """Its outcome, which is not `Deferred`."""
 
     @property
     def lines(self) -> Sequence[LogLine]:
@@ -40,84 +44,223 @@ class Settlement(Protocol):
         """How long the try took."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredStatus:
+    """What an item's row says under its lock."""
+
+    status: ItemStatus
+    attempts: int
+    error_group: str | None
+
+
+_NOT_OURS = StoredStatus(ItemStatus.SKIPPED, 0, None)
+"""Of an item that was purged, or taken over by a reprocessing."""
+
+
 async def settle(
     conn: Connection,
     batch_id: UUID,
-    settling: Sequence[Settlement],
+    settlements: Sequence[Settlement],
     *,
     timeout: float,
     lines: Sequence[LogLine] = (),
     remembering: Remembering | None = None,
 ) -> int:
-    """Settle items of one batch; how many of them were still pending, and so are settled now.
+    """Settle items of one batch; returns how many of them the fence let through.
 
     Args:
-        settling: In the order in which their outcomes came about.
+        settlements: In the order in which the items ended.
+        timeout: Seconds to wait for the answer.
         lines: Log lines about the batch.
         remembering: Where the contents of completed items with a key are remembered.
 
     Raises:
-        TimeoutError: There was no answer within `timeout` seconds.
+        TimeoutError: There was no answer in time.
     """
-    tries = settling[0].item.attempts
-    plain, others = [], {}
-    for one in settling:
-        item, outcome = one.item, one.outcome
-        plainly = outcome is COMPLETED or outcome == COMPLETED  # comparing fields takes long
-        if plainly and item.attempts == tries:
-            plain.append(item.item_number)
-        else:
-            others[item.item_number] = _stored(one)
+    tries = settlements[0].item.attempts
+    plain, outcomes = _divided(settlements, tries)
     log: list[tuple[Any, ...]] = [(None, *line) for line in lines]
-    log += [(one.item.item_number, *line) for one in settling for line in one.lines]
-    kept = [] if remembering is None else _last_of_each_key(settling)
-    if not (others or log or kept):
+    log += [(each.item.item_number, *line) for each in settlements for line in each.lines]
+    last = {} if remembering is None else _last_of_each_key(settlements)
+    remembered = remembering if last else None
+    if not (outcomes or log or last):
         numbers = _array(plain)
         tag = await conn.execute(_SETTLE_COMPLETED, batch_id, numbers, tries, timeout=timeout)
         return int(tag.split()[1])
-    keyed: tuple[str, ...] = ()
-    if remembering and kept:
-        keyed = (remembering.batch_type, remembering.version, _array(kept))
     settled: int = await conn.fetchval(
-        _SETTLE_KEYED if keyed else _SETTLE_OUTCOMES,
+        _SETTLE_OUTCOMES,
         batch_id,
         _array(plain),
         tries,
-        _array(others),
-        to_json(others).decode(),
-        logged(log),
-        *keyed,
+        _array(outcomes),
+        to_json(outcomes).decode(),
+        to_json(log).decode(),
+        remembered and remembered.batch_type,
+        remembered and remembered.version,
+        _array(_repeating(settlements, last)),
         timeout=timeout,
     )
     return settled
 
 
-async def ask(conn: Connection, batch_id: UUID, numbers: Sequence[int]) -> dict[int, StoredStatus]:
-    """What became of items in doubt, by number: waits for their row locks, then reads."""
-    rows = await conn.fetch(_SQL["ask_items"], batch_id, numbers)
-    found = {row["item_number"]: stored_status(row) for row in rows}
-    return {number: found.get(number, stored_status(None)) for number in numbers}
+async def settle_item(
+    conn: Connection,
+    item: ImportBatchItem[Any],
+    outcome: Outcome,
+    lines: Sequence[LogLine] = (),
+    *,
+    seconds: float = 0.0,
+    remembering: Remembering | None = None,
+    timeout: float | None = None,
+) -> bool:
+    """Settle one item; False if the fence is lost, and with it the transaction.
+
+    Args:
+        outcome: Not `Deferred`: nothing is stored about a deferred item.
+        lines: The item's log lines.
+        seconds: How long a failed try took.
+        remembering: Where the content of a completed item with a key is remembered.
+        timeout: Seconds to wait for the answer; None: without end.
+
+    Raises:
+        TimeoutError: There was no answer in time.
+    """
+    key = (item.batch_id, item.item_number, item.attempts)
+    stored = _message(item, outcome, lines, seconds, remembering)
+    try:
+        if stored is None:
+            await conn.execute(_SETTLE_COMPLETED_ITEM, *key, timeout=timeout)
+        else:
+            await conn.execute(_SETTLE_ITEM, *key, stored, timeout=timeout)
+    except asyncpg.PostgresError as exc:
+        if exc.sqlstate != FENCE_LOST:
+            raise
+        return False
+    return True
+
+
+def settling_text(
+    item: ImportBatchItem[Any],
+    outcome: Outcome,
+    lines: Sequence[LogLine] = (),
+    *,
+    seconds: float = 0.0,
+    remembering: Remembering | None = None,
+) -> str:
+    """The SQL text that does the same, for a message that also ends the transaction.
+
+    A message of several statements takes no arguments. The values in the text are an id, numbers
+    and hexadecimal digits, so there is nothing to escape. If the fence is lost, the message ends
+    with the SQLSTATE `FENCE_LOST`.
+    """
+    stored = _message(item, outcome, lines, seconds, remembering)
+    key = (f"'{item.batch_id}'", item.item_number, item.attempts)
+    if stored is None:
+        return _COMPLETED_TEXT(None, *key)
+    return _ITEM_TEXT(None, *key, f"'{stored}'")
+
+
+async def read_statuses(
+    conn: Connection, batch_id: UUID, numbers: Sequence[int]
+) -> dict[int, StoredStatus]:
+    """What is stored about items, by number, once nobody holds the locks of their rows."""
+    rows = await conn.fetch(_SQL["read_statuses"], batch_id, _array(numbers))
+    stored = {row["item_number"]: _status(row) for row in rows}
+    return {number: stored.get(number, _NOT_OURS) for number in numbers}
+
+
+def _status(row: asyncpg.Record) -> StoredStatus:
+    if row["reprocessed_by"] is not None:
+        return _NOT_OURS
+    return StoredStatus(ItemStatus(row["status"]), row["attempts"], row["error_group"])
+
+
+def _template(sql: str) -> Callable[..., str]:
+    """Makes a statement's text from the values of its parameters, which are counted from 1."""
+    for number in range(1, 5):
+        sql = sql.replace(f"${number}", f"{{{number}}}")
+    return sql.format
+
+
+_ITEM_TEXT = _template(_SETTLE_ITEM)
+_COMPLETED_TEXT = _template(_SETTLE_COMPLETED_ITEM)
+
+
+def _message(
+    item: ImportBatchItem[Any],
+    outcome: Outcome,
+    lines: Sequence[LogLine],
+    seconds: float,
+    remembering: Remembering | None,
+) -> str | None:
+    """What `settle_item` stores, as hexadecimal digits of JSON; None: that the item completed."""
+    if item.item_key is None or not isinstance(outcome, Completed):
+        remembering = None
+    if outcome == COMPLETED and not lines and remembering is None:
+        return None
+    stored = _stored(outcome, seconds)
+    if lines:
+        stored["lines"] = lines
+    if remembering is not None:
+        stored |= {"batch_type": remembering.batch_type, "version": remembering.version}
+    return to_json(stored).hex()
+
+
+def _divided(
+    settlements: Sequence[Settlement], tries: int
+) -> tuple[list[int], dict[int, dict[str, Any]]]:
+    """The items that completed plainly in this try, and by number what is stored about the rest."""
+    plain, outcomes = [], {}
+    for each in settlements:
+        item, outcome = each.item, each.outcome
+        is_plain = outcome is COMPLETED or outcome == COMPLETED  # comparing fields takes long
+        if is_plain and item.attempts == tries:
+            plain.append(item.item_number)
+        else:
+            outcomes[item.item_number] = _stored(outcome, each.seconds, item.attempts)
+    return plain, outcomes
+
+
+def _stored(outcome: Outcome, seconds: float, attempts: int | None = None) -> dict[str, Any]:
+    """What settling statements read about an item, as JSON; missing members are NULL."""
+    stored: dict[str, Any] = {"seconds": seconds}
+    if attempts is not None:
+        stored["attempts"] = attempts
+    match outcome:
+        case Completed(table, target_id, data):
+            stored["status"] = ItemStatus.COMPLETED
+            stored |= {"target_table": table, "target_id": target_id, "processed_data": data}
+        case Skip(reason):
+            stored |= {"status": ItemStatus.SKIPPED, "skip_reason": reason}
+        case Failed(failure):
+            stored |= {name: getattr(failure, name) for name in Failure.__slots__}
+            stored["status"] = ItemStatus.FAILED
+            stored["fields"] = to_json(failure.fields).decode() if failure.fields else None
+        case Postponed(after):
+            stored |= {"status": ItemStatus.PENDING, "after": after}
+        case Deferred():
+            raise AssertionError  # nothing is stored about it
+    return stored
 
 
 def _array(numbers: Iterable[int]) -> str:
     return f"{{{','.join(map(str, numbers))}}}"
 
 
-def _last_of_each_key(settling: Sequence[Settlement]) -> list[int]:
-    """The numbers of the completed items whose contents are the last with their keys."""
-    completed = [one.item for one in settling if isinstance(one.outcome, Completed)]
-    last = {item.item_key: item.item_number for item in completed if item.item_key is not None}
-    return list(last.values())
+def _last_of_each_key(settlements: Sequence[Settlement]) -> dict[str, int]:
+    """By key the number of the completed item whose content is the last with it."""
+    return {
+        each.item.item_key: each.item.item_number
+        for each in settlements
+        if each.item.item_key is not None and isinstance(each.outcome, Completed)
+    }
 
 
-def _stored(one: Settlement) -> dict[str, Any]:
-    """What the statement reads about one item; what is missing is NULL."""
-    stored: dict[str, Any] = {"attempts": one.item.attempts, "seconds": one.seconds}
-    match one.outcome:
-        case Completed() | Skip() | Failed() as outcome:
-            stored |= stored_outcome(outcome)
-        case Postponed(after):
-            stored |= {"status": ItemStatus.PENDING, "after": after}
-        case Deferred():
-            raise AssertionError  # nothing is stored about it
-    return stored
+def _repeating(settlements: Sequence[Settlement], last: dict[str, int]) -> list[int]:
+    """The numbers of items whose keys later items have as well."""
+    return [
+        each.item.item_number
+        for each in settlements
+        if each.item.item_key is not None
+        and last.get(each.item.item_key, each.item.item_number) != each.item.item_number
+    ]

@@ -13,6 +13,8 @@ from .visibility import Visibility
 
 _SQL = statements("store/summaries")
 GROUPS_SHOWN = 50
+_DESCRIPTION = ("kind", "type", "message", "sqlstate", "constraint", "table", "column", "hint")
+REASONS_RANGES = 250  # whose reasons are counted: all, in a batch of up to 100,000 items
 
 
 async def get(conn: Connection, batch_id: UUID) -> BatchSummary | None:
@@ -34,7 +36,9 @@ async def progress(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSum
     rows = await conn.fetch(_SQL["summary"], batch_ids)
     roots = {row["root_batch_id"] for row in rows if row["reprocesses_all"]}
     recounted = {root: int(await conn.fetchval(_SQL["recount"], root)) for root in roots}
-    return [_summary(row, recounted.get(row["root_batch_id"], row["outstanding"])) for row in rows]
+    return [
+        _summary(row, recounted.get(row["root_batch_id"], row["outstanding_items"])) for row in rows
+    ]
 
 
 async def outstanding_groups(
@@ -122,43 +126,26 @@ async def with_values(
     return tuple(detailed)
 
 
+async def skip_reasons(conn: Connection, batch_id: UUID, limit: int) -> list[tuple[str, int]]:
+    """Why items were skipped, most frequent first."""
+    rows = await conn.fetch(_SQL["skip_reasons"], batch_id, limit, REASONS_RANGES)
+    return [(row["reason"], row["items"]) for row in rows]
+
+
 def _summary(row: asyncpg.Record, outstanding: int) -> BatchSummary:
     """The summary without groups."""
-    return BatchSummary(
-        batch_id=row["id"],
-        batch_type=row["batch_type"],
-        status=BatchStatus(row["status"]),
-        parent_batch_id=row["parent_batch_id"],
-        root_batch_id=row["root_batch_id"],
-        total_items=row["total_items"],
-        completed_items=row["completed"],
-        skipped_items=row["skipped"],
-        failed_items=row["failed"],
-        outstanding_items=outstanding,
-        deferred_items=row["deferred"],
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        read_at=row["read_at"],
-        pause_reason=row["pause_reason"],
-        error=row["error"],
-        source_name=row["source_name"],
-        source_encoding=row["source_encoding"],
-        notes=tuple(row["notes"]),
-        created_by=row["created_by"],
-    )
+    stored = dict(row) | {
+        "status": BatchStatus(row["status"]),
+        "outstanding_items": outstanding,
+        "notes": tuple(row["notes"]),
+    }
+    del stored["reprocesses_all"]
+    return BatchSummary(**stored)
 
 
 def _group(row: asyncpg.Record) -> FailureGroup:
     return FailureGroup(
         group=row["error_group"],
         count=row["items"],
-        kind=row["error_kind"],
-        type=row["error_type"],
-        message=row["error_message"],
-        sqlstate=row["error_sqlstate"],
-        constraint=row["error_constraint"],
-        table=row["error_table"],
-        column=row["error_column"],
-        hint=row["error_hint"],
+        **{name: row[f"error_{name}"] for name in _DESCRIPTION},
     )

@@ -21,6 +21,7 @@ from ..processors.registry import Registry
 from .api.openapi import document
 from .api.routes import OPERATIONS, Operation
 from .dashboard.routes import PAGES, page_routes
+from .endpoints import endpoints_of
 from .http.browser_safety import RefuseOtherSites, SafeHeaders
 from .http.call import Call
 from .http.middleware import BodyPace, RequestIds
@@ -148,7 +149,7 @@ def add_extra_routes(app: Starlette, registry: Registry, *, dashboard: bool) -> 
     """Serve the routes that endpoints add, and drop those of an earlier start."""
     routes: list[BaseRoute] = app.router.routes
     del routes[len(OPERATIONS) + (len(PAGES) if dashboard else 0) :]
-    for endpoint in registry.endpoints:
+    for endpoint in endpoints_of(registry):
         routes += endpoint.extra_routes()
 
 

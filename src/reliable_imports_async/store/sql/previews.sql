@@ -46,58 +46,43 @@ SELECT finished_at, status = 'failed' AS failed
   FROM reliable_imports.import_batch_items
  WHERE batch_id = $1 AND item_number = ANY ($2::integer[]) AND finished_at IS NOT NULL;
 
--- name: previews
--- A page of items after the number $2, shortened.
-SELECT i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reprocessed_by, i.finished_at, i.error_group,
+-- part: preview
+-- The columns of a shortened item `i`.
+       i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reprocessed_by, i.finished_at, i.error_group,
        CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 4000) END AS record,
        pg_column_size(i.source_data) AS record_size, left(encode(substring(i.raw FROM 1 FOR 200), 'escape'), 400) AS raw,
        i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message, i.error_column,
        left(i.error_detail, 400) AS error_detail,
        CASE WHEN pg_column_size(i.error_fields) <= 4000 THEN i.error_fields::text END AS error_fields
+
+-- name: previews
+-- A page of shortened items after the number $2.
+SELECT
+-- use: preview
   FROM reliable_imports.import_batch_items i
  WHERE i.batch_id = $1 AND i.item_number > $2
  ORDER BY i.item_number
  LIMIT $3;
 
 -- name: previews_by_status
--- The same for one status: only those ranges are read that have such items, or whose counts may be out of date.
+-- The same for one status; only ranges that can have such items are read.
 SELECT i.*
-  FROM (SELECT r.first_item, r.last_item
-          FROM reliable_imports.import_batch_ranges r
-         WHERE r.batch_id = $1 AND r.last_item > $2
-           AND (r.state = 'leased'
-                OR CASE $4::text
-                        WHEN 'completed' THEN r.completed
-                        WHEN 'skipped' THEN r.skipped
-                        WHEN 'failed' THEN r.failed
-                        ELSE r.last_item - r.first_item + 1 - r.completed - r.skipped - r.failed
-                   END > 0)
-         ORDER BY r.first_item) w
+  FROM reliable_imports.ranges_with_status($1, $4, $2) r
  CROSS JOIN LATERAL (
-       SELECT i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reprocessed_by, i.finished_at,
-              i.error_group,
-              CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 4000) END AS record,
-              pg_column_size(i.source_data) AS record_size,
-              left(encode(substring(i.raw FROM 1 FOR 200), 'escape'), 400) AS raw,
-              i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message, i.error_column,
-              left(i.error_detail, 400) AS error_detail,
-              CASE WHEN pg_column_size(i.error_fields) <= 4000 THEN i.error_fields::text END AS error_fields
+       SELECT
+-- use: preview
          FROM reliable_imports.import_batch_items i
-        WHERE i.batch_id = $1 AND i.item_number BETWEEN greatest(w.first_item, $2 + 1) AND w.last_item
+        WHERE i.batch_id = $1 AND i.item_number BETWEEN greatest(r.first_item, $2 + 1) AND r.last_item
           AND i.status = $4::text
         ORDER BY i.item_number
         LIMIT $3) i
- ORDER BY w.first_item, i.item_number
+ ORDER BY r.first_item, i.item_number
  LIMIT $3;
 
 -- name: previews_by_group
 -- The same for one failure group, through the index of the groups.
-SELECT i.item_number, i.status, i.attempts, i.source_line, i.item_key, i.reprocessed_by, i.finished_at, i.error_group,
-       CASE WHEN pg_column_size(i.source_data) <= 8000 THEN left(i.source_data::text, 4000) END AS record,
-       pg_column_size(i.source_data) AS record_size, left(encode(substring(i.raw FROM 1 FOR 200), 'escape'), 400) AS raw,
-       i.error_type, left(coalesce(i.error_message, i.skip_reason), 400) AS message, i.error_column,
-       left(i.error_detail, 400) AS error_detail,
-       CASE WHEN pg_column_size(i.error_fields) <= 4000 THEN i.error_fields::text END AS error_fields
+SELECT
+-- use: preview
   FROM reliable_imports.import_batch_items i
  WHERE i.batch_id = $1 AND i.item_number > $2 AND i.error_group = $4
  ORDER BY i.item_number

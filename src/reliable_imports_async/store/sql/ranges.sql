@@ -3,16 +3,10 @@
 -- name: insert_ranges
 -- Cuts a new batch into ranges, counting the records that failed at parse.
 INSERT INTO reliable_imports.import_batch_ranges (batch_id, first_item, last_item, failed, groups)
-SELECT $1, s.first_item, least(s.first_item + $3 - 1, $2), parsed.failed, parsed.groups
-  FROM generate_series(1, $2, $3) AS s(first_item)
- CROSS JOIN LATERAL (
-       SELECT coalesce(sum(g.items), 0)::integer AS failed,
-              coalesce(jsonb_object_agg(g.error_group, g.items), '{}') AS groups
-         FROM (SELECT i.error_group, count(*) AS items
-                 FROM reliable_imports.import_batch_items i
-                WHERE $4 AND i.batch_id = $1 AND i.error_group IS NOT NULL
-                  AND i.item_number BETWEEN s.first_item AND s.first_item + $3 - 1
-                GROUP BY i.error_group) g) parsed;
+SELECT $1, s.first_item, s.last_item, coalesce(n.failed, 0), coalesce(n.groups, '{}')
+  FROM (SELECT k AS first_item, least(k + $3 - 1, $2) AS last_item FROM generate_series(1, $2, $3) AS k) s
+  LEFT JOIN LATERAL (
+       SELECT c.failed, c.groups FROM reliable_imports.count_items($1, s.first_item, s.last_item) c WHERE $4) n ON true;
 
 -- name: claim_range
 -- Leases one range that is ready, whose lease ran out, or whose claim this worker made without hearing the answer.
@@ -60,22 +54,10 @@ claimable AS MATERIALIZED (
 rest AS (
     INSERT INTO reliable_imports.import_batch_ranges
            (batch_id, first_item, last_item, epoch, crashes, completed, skipped, failed, groups, deferred, final_pass)
-    SELECT c.batch_id, c.first_item + c.wanted, c.last_item, c.epoch, c.crashes, n.completed, n.skipped, n.failed, g.groups,
+    SELECT c.batch_id, c.first_item + c.wanted, c.last_item, c.epoch, c.crashes, n.completed, n.skipped, n.failed, n.groups,
            ARRAY(SELECT d FROM unnest(c.deferred) AS d WHERE d >= c.first_item + c.wanted), c.final_pass
       FROM claimable c
-     CROSS JOIN LATERAL (
-           SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
-                  count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
-                  count(*) FILTER (WHERE i.status = 'failed') AS failed
-             FROM reliable_imports.import_batch_items i
-            WHERE i.batch_id = $1 AND i.item_number BETWEEN c.first_item + c.wanted AND c.last_item) n
-     CROSS JOIN LATERAL (
-           SELECT coalesce(jsonb_object_agg(f.error_group, f.items), '{}') AS groups
-             FROM (SELECT i.error_group, count(*) AS items
-                     FROM reliable_imports.import_batch_items i
-                    WHERE i.batch_id = $1 AND i.error_group IS NOT NULL
-                      AND i.item_number BETWEEN c.first_item + c.wanted AND c.last_item
-                    GROUP BY i.error_group) f) g
+     CROSS JOIN LATERAL reliable_imports.count_items($1, c.first_item + c.wanted, c.last_item) n
      WHERE c.last_item >= c.first_item + c.wanted
     RETURNING first_item)
 UPDATE reliable_imports.import_batch_ranges k
@@ -126,16 +108,7 @@ SELECT DISTINCT p.first_item
 
 -- name: count_range
 -- What has been settled in a range, counted from its items.
-SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
-       count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
-       count(*) FILTER (WHERE i.status = 'failed') AS failed,
-       (SELECT coalesce(jsonb_object_agg(g.error_group, g.items), '{}')::text
-          FROM (SELECT f.error_group, count(*) AS items
-                  FROM reliable_imports.import_batch_items f
-                 WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.item_number BETWEEN $2 AND $3
-                 GROUP BY f.error_group) g) AS groups
-  FROM reliable_imports.import_batch_items i
- WHERE i.batch_id = $1 AND i.item_number BETWEEN $2 AND $3;
+SELECT n.completed, n.skipped, n.failed, n.groups::text AS groups FROM reliable_imports.count_items($1, $2, $3) n;
 
 -- name: renew_leases
 -- The control statement: renews leases, writes running counts, returns each batch's status and which leases still hold.
@@ -157,33 +130,21 @@ SELECT b.id, b.status, ARRAY(SELECT n.first_item FROM renewed n WHERE n.batch_id
 -- Closes a range, or hands it back with what is still pending; its counts are taken from its items. Fenced by the epoch.
 -- $5: the items that were deferred in this pass. When nothing else is pending, the range waits for the next one.
 -- $6: the items that wait for an earlier one of this range, which is due later.
-WITH counted AS (
-    SELECT count(*) FILTER (WHERE i.status = 'completed') AS completed,
-           count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
-           count(*) FILTER (WHERE i.status = 'failed') AS failed,
-           count(*) FILTER (WHERE i.status = 'pending') AS pending,
-           coalesce(array_agg(i.item_number) FILTER (WHERE i.status = 'pending' AND i.item_number = ANY ($5::integer[])),
-                    '{}') AS deferred,
-           min(coalesce(i.due_at, '-infinity'))
-               FILTER (WHERE i.status = 'pending' AND i.item_number <> ALL ($5::integer[])
-                         AND i.item_number <> ALL ($6::integer[])) AS due_at
-      FROM reliable_imports.import_batch_items i
-     WHERE i.batch_id = $1 AND i.item_number BETWEEN $2 AND $3),
-grouped AS (
-    SELECT coalesce(jsonb_object_agg(g.error_group, g.items), '{}') AS groups
-      FROM (SELECT f.error_group, count(*) AS items
-              FROM reliable_imports.import_batch_items f
-             WHERE f.batch_id = $1 AND f.error_group IS NOT NULL AND f.item_number BETWEEN $2 AND $3
-             GROUP BY f.error_group) g)
 UPDATE reliable_imports.import_batch_ranges r
-   SET state = CASE WHEN counted.pending = 0 THEN 'done'
-                    WHEN counted.pending = cardinality(counted.deferred) THEN 'deferred'
+   SET state = CASE WHEN n.pending = 0 THEN 'done'
+                    WHEN n.pending = cardinality(p.deferred) THEN 'deferred'
                     ELSE 'ready' END,
-       deferred = counted.deferred,
-       not_before = CASE WHEN counted.due_at > clock_timestamp() THEN counted.due_at END,
+       deferred = p.deferred,
+       not_before = CASE WHEN p.due_at > clock_timestamp() THEN p.due_at END,
        worker_id = NULL, lease_until = NULL,
-       completed = counted.completed, skipped = counted.skipped, failed = counted.failed, groups = grouped.groups
-  FROM counted, grouped
+       completed = n.completed, skipped = n.skipped, failed = n.failed, groups = n.groups
+  FROM reliable_imports.count_items($1, $2, $3) n
+ CROSS JOIN LATERAL (
+       SELECT coalesce(array_agg(i.item_number) FILTER (WHERE i.item_number = ANY ($5::integer[])), '{}') AS deferred,
+              min(coalesce(i.due_at, '-infinity'))
+                  FILTER (WHERE i.item_number <> ALL ($5::integer[]) AND i.item_number <> ALL ($6::integer[])) AS due_at
+         FROM reliable_imports.import_batch_items i
+        WHERE n.pending > 0 AND i.batch_id = $1 AND i.item_number BETWEEN $2 AND $3 AND i.status = 'pending') p
  WHERE r.batch_id = $1 AND r.first_item = $2 AND r.epoch = $4 AND r.state = 'leased'
 RETURNING r.state;
 

@@ -57,16 +57,9 @@ WITH failed AS (
        AND EXISTS (SELECT FROM reliable_imports.import_batch_items o
                     WHERE o.batch_id = $2 AND o.item_number = t.root_item_number AND o.status <> 'failed')),
 tries AS (
-    SELECT t.batch_id, t.item_number, coalesce(t.root_item_number, t.item_number) AS root_number, t.error_group
-      FROM reliable_imports.import_batches b
-      JOIN reliable_imports.import_batch_items t ON t.batch_id = b.id
-     WHERE b.root_batch_id = $2 AND t.error_group IS NOT NULL AND t.status = 'failed' AND t.reprocessed_by IS NULL
-     UNION ALL
-    SELECT t.batch_id, t.item_number, t.root_item_number, NULL
-      FROM reliable_imports.import_batches b
-      JOIN reliable_imports.import_batch_items t ON t.batch_id = b.id
-     WHERE b.root_batch_id = $2 AND b.id <> $2 AND b.status = 'cancelled' AND t.status = 'pending'
-       AND t.reprocessed_by IS NULL)
+    SELECT e.batch_id, e.item_number, e.root_number, e.error_group
+      FROM reliable_imports.import_eligible_items e
+     WHERE e.root_batch_id = $2)
 SELECT f.item_number, t.batch_id AS try_batch_id, t.item_number AS try_number
   FROM failed f
   JOIN tries t ON t.root_number = f.root_number

@@ -35,24 +35,13 @@ SELECT e.root_number
 -- name: count_unreadable
 -- How many records of a lineage failed at parse and have not come back corrected.
 SELECT count(*)
-  FROM reliable_imports.import_batches b
-  JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
- WHERE b.root_batch_id = $1 AND i.error_group IS NOT NULL AND i.status = 'failed' AND i.reprocessed_by IS NULL
-   AND i.source_data IS NULL;
+  FROM reliable_imports.import_eligible_items e
+ WHERE e.root_batch_id = $1 AND e.error_group IS NOT NULL AND e.source_data IS NULL;
 
--- name: take_over
--- Marks what may run again and writes it into the new batch, in one statement. An item is written only where the record's
--- last try is still the one that was marked; the caller compares the two counts.
-WITH taken AS (
-    UPDATE reliable_imports.import_batch_items i
-       SET reprocessed_by = $2
-      FROM reliable_imports.import_eligible_items e
-     WHERE e.root_batch_id = $1 AND e.source_data IS NOT NULL
-       AND ($3::text IS NULL OR e.error_group = $3)
-       AND ($4::integer[] IS NULL OR e.root_number = ANY ($4))
-       AND i.batch_id = e.batch_id AND i.item_number = e.item_number
-       AND i.status IN ('failed', 'pending') AND i.reprocessed_by IS NULL
-    RETURNING i.batch_id, i.source_data, i.source_line, i.item_key, e.root_number),
+-- part: write_taken
+-- Notes batch $2 as the last try of the records of lineage $1 that `taken` has, and writes them into it, with numbers that
+-- continue after $3. An item is written only where the record's last try is still the one that was taken; the caller
+-- compares the two counts.
 last AS (
     INSERT INTO reliable_imports.import_last_tries AS t (root_batch_id, root_item_number, batch_id, replaces)
     SELECT $1, k.root_number, $2, k.batch_id
@@ -64,73 +53,74 @@ last AS (
 written AS (
     INSERT INTO reliable_imports.import_batch_items
            (batch_id, item_number, source_data, source_line, item_key, root_item_number)
-    SELECT $2, row_number() OVER (ORDER BY k.root_number), k.source_data, k.source_line, k.item_key, k.root_number
+    SELECT $2, $3 + row_number() OVER (ORDER BY k.n), k.source_data, k.source_line, k.item_key, k.root_number
       FROM taken k
       JOIN last l ON l.root_item_number = k.root_number
     RETURNING item_number)
-SELECT (SELECT count(*) FROM taken) AS taken, (SELECT count(*) FROM written) AS written;
+SELECT (SELECT count(*) FROM taken) AS taken, (SELECT count(*) FROM written) AS written
 
--- name: take_over_changed
--- The same for one page of items of lineage $6 whose records were changed: texts of the new records, in the order of the
--- items.
+-- name: take_over
+-- Marks the items that may run again and writes them into the new batch, in one statement. $4 a failure group, $5 numbers
+-- in the root batch.
 WITH taken AS (
     UPDATE reliable_imports.import_batch_items i
-       SET reprocessed_by = $1
-      FROM unnest($2::uuid[], $3::integer[], $4::text[]) WITH ORDINALITY AS e(batch_id, item_number, text, n)
+       SET reprocessed_by = $2
+      FROM reliable_imports.import_eligible_items e
+     WHERE e.root_batch_id = $1 AND e.source_data IS NOT NULL
+       AND ($4::text IS NULL OR e.error_group = $4)
+       AND ($5::integer[] IS NULL OR e.root_number = ANY ($5))
+       AND i.batch_id = e.batch_id AND i.item_number = e.item_number
+       AND i.status IN ('failed', 'pending') AND i.reprocessed_by IS NULL
+    RETURNING i.batch_id, e.root_number AS n, e.root_number, i.source_data, i.source_line, i.item_key),
+-- use: write_taken
+
+-- name: take_over_edited
+-- The same for a page of items with new records, in this order. $6 are texts: records (where $7 is "replace"), objects whose
+-- `record` is one ("record"), or objects with the values that change ("merge"). The keys of the items are found again.
+WITH taken AS (
+    UPDATE reliable_imports.import_batch_items i
+       SET reprocessed_by = $2
+      FROM unnest($4::uuid[], $5::integer[], $6::text[]) WITH ORDINALITY AS e(batch_id, item_number, text, n)
      WHERE i.batch_id = e.batch_id AND i.item_number = e.item_number
        AND i.status IN ('failed', 'pending') AND i.reprocessed_by IS NULL
-    RETURNING i.batch_id, e.n, e.text, i.source_line, coalesce(i.root_item_number, i.item_number) AS root_number),
-last AS (
-    INSERT INTO reliable_imports.import_last_tries AS t (root_batch_id, root_item_number, batch_id, replaces)
-    SELECT $6, k.root_number, $1, k.batch_id
-      FROM taken k
-        ON CONFLICT (root_batch_id, root_item_number)
-        DO UPDATE SET batch_id = excluded.batch_id, replaces = excluded.replaces
-     WHERE t.batch_id = excluded.replaces
-    RETURNING t.root_item_number),
-written AS (
-    INSERT INTO reliable_imports.import_batch_items (batch_id, item_number, source_data, source_line, root_item_number)
-    SELECT $1, $5 + row_number() OVER (ORDER BY k.n), k.text::jsonb, k.source_line, k.root_number
-      FROM taken k
-      JOIN last l ON l.root_item_number = k.root_number
-    RETURNING item_number)
-SELECT (SELECT count(*) FROM taken) AS taken, (SELECT count(*) FROM written) AS written;
+    RETURNING i.batch_id, e.n, coalesce(i.root_item_number, i.item_number) AS root_number,
+              CASE $7::text WHEN 'merge' THEN coalesce(i.source_data, '{}') || e.text::jsonb
+                            WHEN 'record' THEN e.text::jsonb -> 'record'
+                            ELSE e.text::jsonb END AS source_data,
+              i.source_line, NULL AS item_key),
+-- use: write_taken
 
--- name: find_family_items
+-- name: take_all
+-- Every item of batch $4 again, whatever its outcome. Tries of the same records, anywhere in the lineage, that have failed or
+-- are pending in a cancelled batch count as taken over, so that no record can be eligible twice. No other try of them may
+-- be open; see open_tries.
+WITH taken AS (
+    SELECT i.item_number AS n, coalesce(i.root_item_number, i.item_number) AS root_number,
+           coalesce(t.batch_id, $1) AS batch_id, i.source_data, i.source_line, i.item_key
+      FROM reliable_imports.import_batch_items i
+      LEFT JOIN reliable_imports.import_last_tries t
+        ON t.root_batch_id = $1 AND t.root_item_number = coalesce(i.root_item_number, i.item_number)
+     WHERE i.batch_id = $4 AND i.source_data IS NOT NULL),
+failed AS (
+    UPDATE reliable_imports.import_batch_items f
+       SET reprocessed_by = $2
+      FROM reliable_imports.import_batches b, taken k
+     WHERE b.root_batch_id = $1 AND f.batch_id = b.id AND f.error_group IS NOT NULL AND f.status = 'failed'
+       AND f.reprocessed_by IS NULL AND coalesce(f.root_item_number, f.item_number) = k.root_number),
+pending AS (
+    UPDATE reliable_imports.import_batch_items p
+       SET reprocessed_by = $2
+      FROM reliable_imports.import_batches b, taken k
+     WHERE b.root_batch_id = $1 AND b.status = 'cancelled' AND p.batch_id = b.id AND p.status = 'pending'
+       AND p.reprocessed_by IS NULL AND coalesce(p.root_item_number, p.item_number) = k.root_number),
+-- use: write_taken
+
+-- name: find_lineage_items
 -- The numbers in the root batch $1 of items that are named by their batch and number; no row for any other.
 SELECT u.n::integer AS n, coalesce(i.root_item_number, i.item_number) AS root_number
   FROM unnest($2::uuid[], $3::integer[]) WITH ORDINALITY AS u(batch_id, item_number, n)
   JOIN reliable_imports.import_batches b ON b.id = u.batch_id AND b.root_batch_id = $1
   JOIN reliable_imports.import_batch_items i ON i.batch_id = u.batch_id AND i.item_number = u.item_number;
-
--- name: take_over_corrected
--- The same for a page of items of lineage $7 that came back in a file: a text replaces the values it names, or, where $5
--- says so, is a line of JSON whose record replaces all.
-WITH taken AS (
-    UPDATE reliable_imports.import_batch_items i
-       SET reprocessed_by = $1
-      FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::boolean[])
-           WITH ORDINALITY AS e(batch_id, item_number, text, whole, n)
-     WHERE i.batch_id = e.batch_id AND i.item_number = e.item_number
-       AND i.status IN ('failed', 'pending') AND i.reprocessed_by IS NULL
-    RETURNING i.batch_id, e.n, i.source_line, coalesce(i.root_item_number, i.item_number) AS root_number,
-              CASE WHEN e.whole THEN e.text::jsonb -> 'record' ELSE coalesce(i.source_data, '{}') || e.text::jsonb END
-              AS source_data),
-last AS (
-    INSERT INTO reliable_imports.import_last_tries AS t (root_batch_id, root_item_number, batch_id, replaces)
-    SELECT $7, k.root_number, $1, k.batch_id
-      FROM taken k
-        ON CONFLICT (root_batch_id, root_item_number)
-        DO UPDATE SET batch_id = excluded.batch_id, replaces = excluded.replaces
-     WHERE t.batch_id = excluded.replaces
-    RETURNING t.root_item_number),
-written AS (
-    INSERT INTO reliable_imports.import_batch_items (batch_id, item_number, source_data, source_line, root_item_number)
-    SELECT $1, $6 + row_number() OVER (ORDER BY k.n), k.source_data, k.source_line, k.root_number
-      FROM taken k
-      JOIN last l ON l.root_item_number = k.root_number
-    RETURNING item_number)
-SELECT (SELECT count(*) FROM taken) AS taken, (SELECT count(*) FROM written) AS written;
 
 -- name: open_tries
 -- The batches of lineage $2 in which records of batch $1 are still to be processed, newest first, with how many.
@@ -144,46 +134,6 @@ SELECT b.id, b.reprocesses_all AND b.parent_batch_id IS NOT DISTINCT FROM $1 AS 
         WHERE k.batch_id = $1 AND k.source_data IS NOT NULL)
  GROUP BY b.id
  ORDER BY b.id DESC;
-
--- name: take_all
--- Every item of batch $1 again, whatever its outcome, into batch $2. Tries of the same records, anywhere in the lineage
--- $3, that have failed or are pending in a cancelled batch count as taken over, so that no record can be eligible twice.
--- No other try of them may be open; see open_tries.
-WITH again AS (
-    SELECT i.item_number, i.source_data, i.source_line, i.item_key,
-           coalesce(i.root_item_number, i.item_number) AS root_number, coalesce(t.batch_id, $3) AS batch_id
-      FROM reliable_imports.import_batch_items i
-      LEFT JOIN reliable_imports.import_last_tries t
-        ON t.root_batch_id = $3 AND t.root_item_number = coalesce(i.root_item_number, i.item_number)
-     WHERE i.batch_id = $1 AND i.source_data IS NOT NULL),
-failed AS (
-    UPDATE reliable_imports.import_batch_items f
-       SET reprocessed_by = $2
-      FROM reliable_imports.import_batches b, again a
-     WHERE b.root_batch_id = $3 AND f.batch_id = b.id AND f.error_group IS NOT NULL AND f.status = 'failed'
-       AND f.reprocessed_by IS NULL AND coalesce(f.root_item_number, f.item_number) = a.root_number),
-pending AS (
-    UPDATE reliable_imports.import_batch_items p
-       SET reprocessed_by = $2
-      FROM reliable_imports.import_batches b, again a
-     WHERE b.root_batch_id = $3 AND b.status = 'cancelled' AND p.batch_id = b.id AND p.status = 'pending'
-       AND p.reprocessed_by IS NULL AND coalesce(p.root_item_number, p.item_number) = a.root_number),
-last AS (
-    INSERT INTO reliable_imports.import_last_tries AS t (root_batch_id, root_item_number, batch_id, replaces)
-    SELECT $3, k.root_number, $2, k.batch_id
-      FROM again k
-        ON CONFLICT (root_batch_id, root_item_number)
-        DO UPDATE SET batch_id = excluded.batch_id, replaces = excluded.replaces
-     WHERE t.batch_id = excluded.replaces
-    RETURNING t.root_item_number),
-written AS (
-    INSERT INTO reliable_imports.import_batch_items
-           (batch_id, item_number, source_data, source_line, item_key, root_item_number)
-    SELECT $2, row_number() OVER (ORDER BY a.item_number), a.source_data, a.source_line, a.item_key, a.root_number
-      FROM again a
-      JOIN last l ON l.root_item_number = a.root_number
-    RETURNING item_number)
-SELECT (SELECT count(*) FROM again) AS taken, (SELECT count(*) FROM written) AS written;
 
 -- name: unfinished_child
 -- The newest batch of the lineage that reprocesses and is not finished.

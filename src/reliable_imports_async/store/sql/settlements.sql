@@ -1,26 +1,32 @@
--- Settling the items of an interval, all in one statement. The fence is that of a single item; whoever sends this compares
--- the count with the number of items, and rolls everything back when they differ. Items are found by their numbers, and
--- nothing is joined: with the statistics of a new table, or with none, a join may compare each item with each. Arrays come
--- as text: the driver asks each new connection about array types first, and that takes longer than settling an interval.
+-- Settling items: the last statement of their transaction, or a statement of its own after a rollback. The fence is the
+-- same in each: an item is settled only while it is pending, by the try that read it, and unless a reprocessing has taken it
+-- over. The sender of a statement about several items compares the count with their number, and rolls back if they differ.
+--
+-- Items are found by their numbers, without a join: with the statistics of a new table, or with none, a join may compare
+-- each item with each. Arrays come as text, because the driver looks up array types on each new connection, and that takes
+-- longer than settling a chunk. They are cast in a subquery, so that the planner does not see their length: it would plan
+-- the statement again for each of them.
 
 -- name: settle_completed
--- The plain case: every item completed in its same try, and nothing more is to be said about any.
+-- The hot case: all items completed in their same try, and nothing else is stored about them.
 UPDATE reliable_imports.import_batch_items
    SET status = 'completed', attempts = attempts + 1, started_at = now(), finished_at = clock_timestamp()
- WHERE batch_id = $1 AND item_number = ANY ($2::text::integer[])
+ WHERE batch_id = $1 AND item_number = ANY ((SELECT $2::text::integer[])::integer[])
    AND status = 'pending' AND attempts = $3 AND reprocessed_by IS NULL;
 
 -- name: settle_outcomes
--- The same when some have results, were skipped, failed, are to be tried again, or wrote log lines.
--- $2, $3: the plain ones. $4, $5: the others, and by number what is stored about each.
+-- All other cases: items with results, skipped or failed items, retries, log lines, contents of keys.
+-- $2, $3: the items that completed in their same try with nothing else to store. $4, $5: the rest, and by number what is
+-- stored about each. $6: log lines. $7, $8: if contents are remembered, for which batch type and version; $9: completed
+-- items whose contents are not, because a later item of the chunk has the same key.
 WITH plain AS (
-    UPDATE reliable_imports.import_batch_items
-       SET status = 'completed', attempts = attempts + 1, started_at = now(), finished_at = clock_timestamp()
-     WHERE batch_id = $1 AND item_number = ANY ($2::text::integer[])
-       AND status = 'pending' AND attempts = $3 AND reprocessed_by IS NULL
-    RETURNING item_number),
+    UPDATE reliable_imports.import_batch_items i
+       SET status = 'completed', attempts = i.attempts + 1, started_at = now(), finished_at = clock_timestamp()
+     WHERE i.batch_id = $1 AND i.item_number = ANY ((SELECT $2::text::integer[])::integer[])
+       AND i.status = 'pending' AND i.attempts = $3 AND i.reprocessed_by IS NULL
+    RETURNING i.item_number, i.item_key, i.status, CASE WHEN $7::text IS NOT NULL THEN i.source_data END AS record),
 given AS MATERIALIZED (SELECT $5::text::jsonb AS outcomes),
-others AS (
+rest AS (
     UPDATE reliable_imports.import_batch_items i
        SET (status, target_table, target_id, processed_data, skip_reason, error_kind, error_type, error_message,
             error_group, error_sqlstate, error_constraint, error_table, error_column, error_detail, error_hint,
@@ -35,21 +41,38 @@ others AS (
                    CASE WHEN o.v ->> 'after' IS NULL THEN clock_timestamp() END
               FROM (SELECT (SELECT g.outcomes FROM given g) -> i.item_number::text AS v OFFSET 0) o),
            attempts = i.attempts + 1
-     WHERE i.batch_id = $1 AND i.item_number = ANY ($4::text::integer[]) AND i.status = 'pending'
+     WHERE i.batch_id = $1 AND i.item_number = ANY ((SELECT $4::text::integer[])::integer[]) AND i.status = 'pending'
        AND i.attempts = ((SELECT g.outcomes FROM given g) -> i.item_number::text ->> 'attempts')::integer
        AND i.reprocessed_by IS NULL
-    RETURNING i.item_number),
+    RETURNING i.item_number, i.item_key, i.status, CASE WHEN $7::text IS NOT NULL THEN i.source_data END AS record),
+remembered AS (
+    INSERT INTO reliable_imports.import_item_keys (batch_type, item_key, content_sha256, batch_id, item_number)
+    SELECT $7, s.item_key, sha256(convert_to($8 || E'\x1f' || s.record::text, 'UTF8')), $1, s.item_number
+      FROM (SELECT * FROM plain UNION ALL SELECT * FROM rest) s
+     WHERE s.record IS NOT NULL AND s.item_key IS NOT NULL AND s.status = 'completed'
+       AND s.item_number <> ALL ((SELECT $9::text::integer[])::integer[])
+     ORDER BY s.item_key
+    ON CONFLICT (batch_type, item_key) DO UPDATE
+       SET content_sha256 = excluded.content_sha256, batch_id = excluded.batch_id, item_number = excluded.item_number),
 logged AS (
     INSERT INTO reliable_imports.import_logs (batch_id, item_number, level, message, details, logged_at)
     SELECT $1, (l.v ->> 0)::integer, l.v ->> 1, l.v ->> 2, (l.v ->> 3)::jsonb, (l.v ->> 4)::timestamptz
       FROM json_array_elements($6::text::json) WITH ORDINALITY AS l(v, n)
      ORDER BY l.n)
-SELECT (SELECT count(*) FROM plain) + (SELECT count(*) FROM others);
+SELECT (SELECT count(*) FROM plain) + (SELECT count(*) FROM rest);
 
--- name: ask_items
--- The oracle for an interval in doubt: the row locks wait until the old backend's transaction is over.
+-- name: settle_item
+-- One item with any outcome. This and the next are also sent as text, in the same message as the COMMIT behind them.
+SELECT reliable_imports.settle_item($1, $2, $3, convert_from(decode($4, 'hex'), 'UTF8')::jsonb);
+
+-- name: settle_completed_item
+-- One item that completed with nothing else to store.
+SELECT reliable_imports.settle_item($1, $2, $3, NULL);
+
+-- name: read_statuses
+-- The outcomes of items whose COMMIT was not answered. The row locks wait until the old backend's transaction has ended.
 SELECT item_number, status, attempts, error_group, reprocessed_by
   FROM reliable_imports.import_batch_items
- WHERE batch_id = $1 AND item_number = ANY ($2::integer[])
+ WHERE batch_id = $1 AND item_number = ANY ($2::text::integer[])
  ORDER BY item_number
    FOR UPDATE;

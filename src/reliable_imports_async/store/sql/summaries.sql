@@ -26,9 +26,10 @@ lineages AS (
                - CASE WHEN n.id <> n.root_batch_id THEN n.total_items ELSE 0 END))::integer AS outstanding
       FROM members n
      GROUP BY n.root_batch_id)
-SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.total_items, b.pause_reason,
-       b.error, b.source_name, b.source_encoding, b.notes, b.created_by, b.created_at, b.started_at, b.finished_at, clock_timestamp() AS read_at,
-       n.completed, n.skipped, n.failed, n.deferred, l.outstanding, l.reprocesses_all
+SELECT b.id AS batch_id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.total_items, b.pause_reason,
+       b.error, b.source_name, b.source_encoding, b.notes, b.created_by, b.created_at, b.started_at, b.finished_at,
+       clock_timestamp() AS read_at, n.completed AS completed_items, n.skipped AS skipped_items, n.failed AS failed_items,
+       n.deferred AS deferred_items, l.outstanding AS outstanding_items, l.reprocesses_all
   FROM reliable_imports.import_batches b
   JOIN members n ON n.id = b.id
   JOIN lineages l ON l.root_batch_id = b.root_batch_id
@@ -151,4 +152,29 @@ SELECT g.batch_id, g.error_group, g.items, f.error_kind, f.error_type, f.error_m
          GROUP BY i.batch_id, i.error_group) g
   JOIN reliable_imports.import_batch_items f ON f.batch_id = g.batch_id AND f.item_number = g.first_item
  ORDER BY g.batch_id, g.items DESC, g.error_group
+ LIMIT $2;
+
+-- name: skip_reasons
+-- Why items of a batch were skipped, most frequent first; numbers and ids in a reason do not tell two of them apart. Only
+-- ranges that have skipped items are read, and the first $3 of those.
+WITH skipped AS (
+    SELECT i.skip_reason
+      FROM (SELECT r.first_item, r.last_item
+              FROM reliable_imports.import_batch_ranges r
+             WHERE r.batch_id = $1 AND r.skipped > 0
+             ORDER BY r.first_item
+             LIMIT $3) w
+     CROSS JOIN LATERAL (
+           SELECT i.skip_reason
+             FROM reliable_imports.import_batch_items i
+            WHERE i.batch_id = $1 AND i.item_number BETWEEN w.first_item AND w.last_item AND i.status = 'skipped'
+            OFFSET 0) i),  -- or the planner may read the whole table
+counted AS (SELECT s.skip_reason, count(*) AS items FROM skipped s GROUP BY s.skip_reason)
+SELECT regexp_replace(regexp_replace(coalesce(c.skip_reason, ''),
+                                     '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}', '…', 'g'),
+                      '[0-9]+', '…', 'g') AS reason,
+       sum(c.items)::integer AS items
+  FROM counted c
+ GROUP BY 1
+ ORDER BY items DESC, reason
  LIMIT $2;

@@ -10,6 +10,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from ...errors import BatchNotFound
+from ...manager import VALUES_SAMPLE
 from ...models import (
     BatchStatus,
     BatchSummary,
@@ -19,7 +20,6 @@ from ...models import (
     ItemStatus,
     ListedBatch,
 )
-from ...overviews import VALUES_SAMPLE
 from ...repair.reprocess import stopped_by
 from ..http.payloads import LARGEST_NUMBER
 from . import charts

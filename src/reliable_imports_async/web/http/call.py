@@ -25,7 +25,7 @@ from ...manager import BatchManager
 from ...models import ImportBatch
 from ...sanitize import redacted
 from ...store.visibility import Visibility, Visible
-from ..endpoints import BaseEndpoint, EndpointContext, answer
+from ..endpoints import BaseEndpoint, EndpointContext, answer, endpoint_of, endpoints_of
 from .authentication import user_of
 from .cookies import base_of
 from .payloads import LARGEST_NUMBER
@@ -110,7 +110,7 @@ class Call:
 
     def endpoint(self, batch_type: str) -> BaseEndpoint:
         """The application's hooks for a batch type."""
-        return self.manager.registry.endpoint(batch_type)
+        return endpoint_of(self.manager.registry, batch_type)
 
     async def batch(self, action: str) -> ImportBatch:
         """Return the batch in the path if the caller may see it and perform this action on it.
@@ -160,7 +160,7 @@ class Call:
         """Which batches of which types the caller may see."""
         if self._visibility is None:
             registry = self.manager.registry
-            names = {*registry.batch_types, *registry.endpoint_types}
+            names = registry.hooked_types
             types = {name: await self._rule(name) for name in sorted(names)}
             self._visibility = Visibility(types, await self._otherwise(known=False))
         return self._visibility
@@ -194,8 +194,8 @@ class Call:
         if rule is not None:
             async with self.hook():
                 return Visible.of(await answer(rule(self.ctx)) if callable(rule) else rule)
-        endpoints = self.manager.registry.endpoints
-        restricted = any(each.overrides("visible_batches") for each in endpoints)
+        endpoints = endpoints_of(self.manager.registry)
+        restricted = any(endpoint.overrides("visible_batches") for endpoint in endpoints)
         if known or (self.service.authentication is None and not restricted):
             return Visible.all()
         return Visible(created_by=self.user_id)

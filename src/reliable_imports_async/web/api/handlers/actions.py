@@ -6,6 +6,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from ....models import BatchSummary
+from ....repair.reprocess import nothing_to_reprocess
 from ...http import batch_actions
 from ...http.bodies import json_body
 from ...http.call import Call, reply
@@ -64,9 +65,7 @@ def _nothing(summary: BatchSummary) -> str:
     """Why no batch was created."""
     if not summary.status.settled:
         return f"Nothing new to reprocess: batch {summary.batch_id} is in progress."
-    if summary.outstanding_items:
-        return "Nothing to reprocess: the outstanding records have to be corrected first."
-    return "Nothing to reprocess: all failures were fixed by later batches."
+    return nothing_to_reprocess(summary)
 
 
 def started(call: Call, summary: BatchSummary, **more: Any) -> Response:
