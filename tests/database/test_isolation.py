@@ -11,7 +11,9 @@ import pytest
 from reliable_imports_async import BaseProcessor, BatchManager, Settings, read_file
 from reliable_imports_async.errors import SameFile
 
+from ..execution.reach import conflict_retries, repeats
 from ..support.trying import LEDGER, insert, only_item, processor, records, run, written
+from .reach import database_of, instead_of_opening
 
 DEFAULTS = {
     "repeatable read": {"default_transaction_isolation": "repeatable read"},
@@ -166,8 +168,8 @@ async def test_an_item_that_goes_on_conflicting_is_retried_later_and_alone(
 
 
 async def test_an_item_that_conflicts_for_ever_fails_in_the_end(manager, monkeypatch):
-    monkeypatch.setattr("reliable_imports_async.execution.executor.CONFLICT_RETRIES", 1)
-    monkeypatch.setattr("reliable_imports_async.execution.executor.REPEATS", 1)
+    conflict_retries(monkeypatch, 1)
+    repeats(monkeypatch, 1)
     runs = []
 
     async def process_item(item, ctx):
@@ -218,13 +220,13 @@ async def no_sessions(conn: Any) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("stage", ["_examine", "_concurrency"])
+@pytest.mark.parametrize("stage", ["examining", "counting"])
 async def test_a_failing_open_leaves_nothing_open(dsn, conn, monkeypatch, stage):
     def refuse(*_arguments):
         raise Refusing
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"reliable_imports_async.database.pool.Database.{stage}", refuse)
+        instead_of_opening(patch, stage, refuse)
         manager = BatchManager(dsn)
         with pytest.raises(Refusing):
             await manager.open()
@@ -238,7 +240,7 @@ async def test_opening_twice_opens_once(dsn, conn):
     manager = BatchManager(dsn)
     await asyncio.gather(manager.open(), manager.open())
     await manager.open()
-    assert await sessions(conn) == manager._database.use().size
+    assert await sessions(conn) == database_of(manager).use().size
     assert await manager.check()
     await manager.close()
     await no_sessions(conn)

@@ -6,8 +6,9 @@ import asyncpg
 import pytest
 
 from reliable_imports_async import BatchManager
-from reliable_imports_async.database import migrations, pool
 from reliable_imports_async.errors import SchemaMissing, SchemaOutdated, SchemaTooNew, ServerTooOld
+
+from .reach import migrations, require_server, with_migrations
 
 NAMES = tuple(migration.name for migration in migrations.migrations())
 FORGET = "DELETE FROM reliable_imports.schema_migrations WHERE name = $1"
@@ -32,7 +33,7 @@ async def test_an_interrupted_migration_leaves_nothing(
     empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = (*migrations.migrations(), migrations.Migration("9999_broken", "SELECT 1/0"))
-    monkeypatch.setattr(migrations, "migrations", lambda: broken)
+    with_migrations(monkeypatch, broken)
     with pytest.raises(asyncpg.DivisionByZeroError):
         await BatchManager(empty_dsn).migrate()
     with pytest.raises(SchemaMissing):
@@ -78,7 +79,7 @@ async def test_the_script_makes_what_migrating_makes(empty_dsn: str, conn) -> No
 
 
 async def test_an_old_server_is_refused(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "OLDEST_SERVER", 990_000)
+    require_server(monkeypatch, 990_000)
     for verb in (BatchManager(dsn).open, BatchManager(dsn).migrate):
         with pytest.raises(ServerTooOld, match="is PostgreSQL 1") as caught:
             await verb()

@@ -21,6 +21,7 @@ from reliable_imports_async.errors import PoolerUnsupported
 
 from ..support.trying import LEDGER, insert, processor, records, written
 from ..workers.test_worker import finished, worker
+from .reach import database_of
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/sbin")
 pytestmark = pytest.mark.skipif(
@@ -97,7 +98,7 @@ async def test_a_worker_behind_pgbouncer(pooled_dsn, conn):
     await conn.execute(LEDGER)
     pool = await asyncpg.create_pool(pooled_dsn, min_size=0, max_size=8, statement_cache_size=0)
     async with BatchManager(pool=pool) as manager:
-        assert manager._database.pooled
+        assert database_of(manager).pooled
         manager.registry.register(processor(insert))
         async with worker(manager):  # nobody can LISTEN here: it looks once a second
             batch_id = await manager.create_batch("tried", records(500), enqueue=True)
@@ -111,7 +112,7 @@ async def test_a_url_that_leads_to_a_pooler_needs_no_pool_of_ones_own(pooled_dsn
     settings = Settings(database_url=pooled_dsn, direct_url=dsn, statement_cache=False)
     async with BatchManager(settings=settings) as manager:
         manager.registry.register(processor(insert))
-        listening = await manager._database.listening()
+        listening = await database_of(manager).listening()
         assert listening.get_server_pid() == await listening.fetchval("SELECT pg_backend_pid()")
         await listening.close()
         async with worker(manager):

@@ -6,7 +6,7 @@ import random
 import asyncpg
 import pytest
 
-from reliable_imports_async.database.guard import Trace, examined
+from .reach import Trace, examined
 
 # What a text is made of: whatever is glued together, either PostgreSQL refuses it, or we are right.
 CONTROL = [

@@ -14,6 +14,7 @@ from reliable_imports_async import BaseProcessor, BatchManager
 from reliable_imports_async.errors import ContextClosed
 
 from ..support.trying import LEDGER, run, some_long, written
+from .reach import pool_of
 
 # What is left, and what tells that it is still there.
 PATH = "current_setting('search_path') LIKE '%elsewhere%'"
@@ -63,7 +64,7 @@ async def no_reset(_conn: Any) -> None:
 @asynccontextmanager
 async def own_pool(dsn: str) -> AsyncIterator[tuple[BatchManager, Any]]:
     async with BatchManager(dsn, concurrency=1) as manager:
-        yield manager, manager._database._require_pool()
+        yield manager, pool_of(manager)
 
 
 @asynccontextmanager

@@ -10,11 +10,11 @@ import anyio
 import pytest
 
 from reliable_imports_async import BatchManager, ItemStatus
-from reliable_imports_async.execution.chunk import ChunkExecutor
-from reliable_imports_async.outcomes import Completed, Failed, Outcome, Skip
-from reliable_imports_async.runner.slots import Slots
 
+from ..database.reach import database_of
+from ..runner.reach import outcomes_of_items
 from ..support.trying import LEDGER, insert, processor, records
+from .reach import outcomes_of_chunks
 
 ITEMS = 400
 CANCELLATIONS = {1: 1_000, 50: 300}  # by the number of items that share a transaction
@@ -57,39 +57,12 @@ async def by_cancelling_twice(work, seconds):
 WAYS = (by_wait_for, by_move_on_after, by_cancelling_the_task, by_cancelling_twice)
 
 
-SETTLED = {
-    Completed: ItemStatus.COMPLETED,
-    Skip: ItemStatus.SKIPPED,
-    Failed: ItemStatus.FAILED,
-}
-
-
 @pytest.fixture
 def verdicts(monkeypatch) -> Counter:
     """What the engine believed about each item, as often as it believed it."""
     seen: Counter = Counter()
-
-    def note(number: int, outcome: Outcome) -> None:
-        if type(outcome) in SETTLED:
-            seen[number, SETTLED[type(outcome)]] += 1
-
-    outcome_of = Slots._outcome
-
-    async def listening(self, work, session):
-        outcome = await outcome_of(self, work, session)
-        note(work.item.item_number, outcome)
-        return outcome
-
-    execute = ChunkExecutor.execute
-
-    async def listening_to_many(self, prepared, session, may_start):
-        outcomes = await execute(self, prepared, session, may_start)
-        for number, outcome in outcomes.items():
-            note(number, outcome)
-        return outcomes
-
-    monkeypatch.setattr(Slots, "_outcome", listening)
-    monkeypatch.setattr(ChunkExecutor, "execute", listening_to_many)
+    outcomes_of_items(monkeypatch, seen)
+    outcomes_of_chunks(monkeypatch, seen)
     return seen
 
 
@@ -133,7 +106,7 @@ async def _check(manager, conn, batch_id, verdicts) -> None:
 
 async def _pool_is_whole(manager, conn) -> None:
     """Every connection of the pool can be had at once, and the server sees no other of ours."""
-    database = manager._database
+    database = database_of(manager)
     size = database.concurrency + 3
     taken = [await database.take() for _ in range(size)]
     assert await conn.fetchval(OURS) == size

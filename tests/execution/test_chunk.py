@@ -7,9 +7,10 @@ import asyncpg
 import pytest
 
 from reliable_imports_async import FailureKind, ItemStatus, Retry, Skip
-from reliable_imports_async.execution.chunk import Abandoned, ChunkExecutor
 
+from ..runner.reach import leases_of
 from ..support.trying import LEDGER, insert, run, written
+from .reach import settled_by_chunks
 
 SIZE = 50
 ALL = list(range(1, SIZE + 1))
@@ -23,17 +24,7 @@ async def ledger(conn):
 @pytest.fixture
 def commits(monkeypatch) -> list[int]:
     """How many items each transaction settled."""
-    seen: list[int] = []
-    transaction = ChunkExecutor._transact
-
-    async def counted(self, *args):
-        ended = await transaction(self, *args)
-        if not isinstance(ended, Abandoned):
-            seen.append(len(ended))
-        return ended
-
-    monkeypatch.setattr(ChunkExecutor, "_transact", counted)
-    return seen
+    return settled_by_chunks(monkeypatch)
 
 
 async def outcomes(manager, summary) -> dict[int, str]:
@@ -255,7 +246,7 @@ async def test_a_pause_settles_what_has_run(manager, conn):
         await insert(item, ctx)
         if item.item_number == 10:
             await manager.pause_batch(item.batch_id)
-            manager._processing._leases.note_status(item.batch_id, "paused")
+            leases_of(manager).note_status(item.batch_id, "paused")
 
     summary = await run(manager, process_item, 40, commit_interval=40, concurrency=1)
 

@@ -22,9 +22,9 @@ from reliable_imports_async import (
     Retry,
     Settings,
 )
-from reliable_imports_async.execution.key_order import Ordering, coarse
 
 from ..support.trying import appears, some_long
+from .reach import Ordering, coarse
 
 TABLES = """
 CREATE TABLE account (key integer PRIMARY KEY, numbers integer[] NOT NULL);

@@ -5,6 +5,7 @@ import pytest
 from reliable_imports_async import FailureKind, LogLevel, Skip
 
 from ..support.trying import LEDGER, insert, only_item, run, written
+from .reach import let_everything_through
 
 NUL_AND_SURROGATE = "a\x00b\udcffc\ud800"
 
@@ -143,10 +144,7 @@ async def test_no_error_is_too_bad_to_be_stored(manager, where):
 
 
 async def test_what_postgresql_will_not_have_is_stored_as_a_constant_text(manager, monkeypatch):
-    for module in ("failures", "sanitize"):
-        name = f"reliable_imports_async.{module}.storable"
-        monkeypatch.setattr(name, lambda text, _, **__: text)
-    monkeypatch.setattr("reliable_imports_async.failures.visible", lambda text: text)
+    let_everything_through(monkeypatch)
 
     async def process_item(item, ctx):
         raise ValueError(NUL_AND_SURROGATE)

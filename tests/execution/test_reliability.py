@@ -11,11 +11,13 @@ import pytest
 
 from reliable_imports_async import BatchManager, BatchStatus, FailureKind, ItemStatus
 from reliable_imports_async.errors import ContextClosed, ProcessorError
-from reliable_imports_async.runner import leases
 from reliable_imports_async.settings import Settings
 
+from ..database.reach import past_the_guard
+from ..runner.reach import heartbeat_every
 from ..support import trying
 from ..support.trying import INSERT, LEDGER, insert, only_item, processor, records, run, written
+from .reach import conflict_retries
 
 CONNECTIONS = """
 SELECT count(*) FROM pg_stat_activity
@@ -111,7 +113,7 @@ async def test_every_door_refuses_transaction_control(manager, conn):
 async def test_a_commit_past_the_guard_is_noticed(manager):
     async def process_item(item, ctx):
         await insert(item, ctx)
-        await ctx.connection._connection.execute("COMMIT")
+        await past_the_guard(ctx.connection).execute("COMMIT")
 
     item = await only_item(manager, await run(manager, process_item))
 
@@ -224,7 +226,7 @@ async def test_the_context_is_closed_once_the_item_has_settled(manager, conn):
 
 
 async def test_a_blocked_event_loop_costs_time_and_nothing_else(dsn, conn, monkeypatch):
-    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    heartbeat_every(monkeypatch, 0.05)
 
     async def process_item(item, ctx):
         await insert(item, ctx)
@@ -325,7 +327,7 @@ async def test_deadlocking_items_are_repeated_and_complete(manager, conn):
 async def test_an_endless_conflict_fails_after_six_tries_and_as_many_later(
     manager, conn, monkeypatch
 ):
-    monkeypatch.setattr("reliable_imports_async.execution.executor.CONFLICT_RETRIES", 1)
+    conflict_retries(monkeypatch, 1)
     tries = []
 
     async def process_item(item, ctx):

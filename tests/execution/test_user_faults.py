@@ -12,16 +12,18 @@ from pydantic import BaseModel
 
 from reliable_imports_async import BaseProcessor, BatchStatus, FailureKind, ItemStatus, Retry
 from reliable_imports_async.failures import describe, ends_process, sound
-from reliable_imports_async.outcomes import Failure, Outage
-from reliable_imports_async.runner.slots import (
+from reliable_imports_async.outcomes import Failure
+
+from ..runner.reach import (
     LOSSES,
     REFUSALS,
     STATE_REFUSALS,
     STUCK_REFUSALS,
     Outages,
+    longest_pause_of_slots,
 )
-
 from ..support.trying import LEDGER, MODES, insert, only_item, run, written
+from .reach import Outage
 
 
 @pytest.fixture
@@ -362,7 +364,7 @@ MISSING_FILE = "SELECT pg_read_file('/nonexistent/file-of-this-item.csv')"
 async def test_an_error_that_only_one_item_meets_again_and_again_fails_it(
     manager, ledger, mode, monkeypatch
 ) -> None:
-    monkeypatch.setattr("reliable_imports_async.runner.slots.LONGEST_BACKOFF", 0.01)
+    longest_pause_of_slots(monkeypatch, 0.01)
 
     async def process_item(item, ctx):
         if item.item_number == BAD:

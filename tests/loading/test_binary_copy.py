@@ -7,7 +7,8 @@ import asyncpg
 import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager
-from reliable_imports_async.loading import binary_copy
+
+from .reach import binary_copy
 
 ITEMS = "SELECT count(*) FROM reliable_imports.import_batch_items"
 REFUSE = """

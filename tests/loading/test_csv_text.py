@@ -8,8 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from reliable_imports_async.loading.records import DEFAULT_LIMITS, Limits, from_value
-from reliable_imports_async.loading.sources.csv_records import CsvReader, Dialect, usual_row
+from .reach import DEFAULT_LIMITS, CsvReader, Dialect, Limits, from_value, usual_row
 
 COLUMNS = ("a", "100 %s", 'q"\\\té')
 anything = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=5)

@@ -27,11 +27,9 @@ from reliable_imports_async.errors import (
     SourceError,
     TotalsDisagree,
 )
-from reliable_imports_async.loading.columns import check_columns
-from reliable_imports_async.loading.records import Limits
-from reliable_imports_async.loading.sources import SourceInfo
-from reliable_imports_async.loading.sources.charset import guessed_encoding, is_plausible
-from reliable_imports_async.repair.csv_cells import changes
+
+from ..repair.reach import changes
+from .reach import Limits, SourceInfo, check_columns, guessed_encoding, is_plausible
 
 GERMAN = "Müller Jörg Käthe Großmann Weiß Schröder Krüger Jäger Köhler Straße Übergröße schön"
 FRENCH = (

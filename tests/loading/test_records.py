@@ -14,13 +14,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from reliable_imports_async.errors import ConfigurationError
-from reliable_imports_async.loading.records import (
-    Limits,
-    from_json,
-    from_parsed,
-    from_value,
-    unreadable,
-)
+
+from .reach import Limits, from_json, from_parsed, from_value, unreadable
 
 quick = settings(
     max_examples=300,

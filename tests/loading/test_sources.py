@@ -19,15 +19,18 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from reliable_imports_async.errors import SourceError
-from reliable_imports_async.loading.records import Limits
-from reliable_imports_async.loading.sources import (
+
+from .reach import (
+    CsvReader,
+    Dialect,
+    Limits,
     OpenedSource,
     Source,
     SourceInfo,
     as_source,
     read_file,
+    read_in_blocks,
 )
-from reliable_imports_async.loading.sources.csv_records import CsvReader, Dialect
 
 quick = settings(
     max_examples=100,
@@ -362,7 +365,7 @@ async def test_json_array_round_trip(items, spaces, block, indented):
         text += element + after
     data = (text + "]" + end).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reliable_imports_async.loading.sources.json_records.BLOCK", block)
+        read_in_blocks(patch, block)
         records = await read(data, format="json")
     assert values(records) == items
     assert [record.text for record in records] == [element.encode() for element in texts]
@@ -448,7 +451,7 @@ async def test_json_in_another_encoding():
 )
 @pytest.mark.parametrize("block", [1, 3, 1_000])
 async def test_broken_arrays(data, expected, reason, block, monkeypatch):
-    monkeypatch.setattr("reliable_imports_async.loading.sources.json_records.BLOCK", block)
+    read_in_blocks(monkeypatch, block)
     records = await read(data, name="x.json")
     assert values(records) == expected
     assert any((text or "").startswith(reason) for text in reasons(records))
@@ -463,7 +466,7 @@ async def test_no_byte_of_a_broken_array_is_lost(text, block):
     data = f"[{text}".encode()
     whole = await read(data, format="json")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reliable_imports_async.loading.sources.json_records.BLOCK", block)
+        read_in_blocks(patch, block)
         assert await read(data, format="json") == whole
     kept = b"".join(record.text or record.raw or b"" for record in whole)
     dropped = bytes.maketrans(b"", b""), b" \n[],"  # what stands between elements

@@ -10,10 +10,10 @@ from pydantic import BaseModel, Field
 
 from reliable_imports_async import BaseProcessor, BatchStatus, ItemStatus, Retry, Skip, read_file
 from reliable_imports_async.errors import ConfigurationError, ItemKeyRefused, NotAProcessor
-from reliable_imports_async.processors.keys import key_text
-from reliable_imports_async.store import item_keys as statements
 
+from ..store.reach import break_item_keys
 from ..support.trying import MODES, processor, run
+from .reach import key_text
 
 SHELF = "CREATE TABLE shelf (k text PRIMARY KEY, v text, times integer NOT NULL DEFAULT 1)"
 PUT = """INSERT INTO shelf (k, v) VALUES ($1, $2)
@@ -518,7 +518,7 @@ async def test_a_declared_upsert_that_asks_for_nothing_has_no_keys(manager):
 
 async def test_a_processor_without_keys_pays_for_none(manager, conn, mode, monkeypatch):
     """No statement about keys is sent for it, and none is written: each would fail."""
-    monkeypatch.setattr(statements, "_SQL", dict.fromkeys(statements._SQL, "broken"))
+    break_item_keys(monkeypatch)
     await conn.execute(REFUSES_KEYS)
     records = [{"k": "a", "v": "1"}, {"k": "a", "v": "bad"}]
     summary = await run(manager, put, records)

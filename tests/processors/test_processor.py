@@ -18,6 +18,9 @@ from reliable_imports_async import (
     Retry,
 )
 
+from ..database.reach import database_of, pool_of
+from ..execution.reach import longest_backoff
+from ..runner.reach import watch_for_blocks
 from ..support.trying import INSERT, LEDGER, insert, only_item, processor, records, run, written
 
 
@@ -215,7 +218,7 @@ async def test_retry_postpones_the_item_until_its_tries_are_used_up(manager, con
 
 @pytest.mark.parametrize("stage", ["validate_item", "prepare_item", "process_item"])
 async def test_retry_on_means_retry_at_every_stage(manager, monkeypatch, stage):
-    monkeypatch.setattr("reliable_imports_async.execution.attempt.LONGEST_BACKOFF", 0.01)
+    longest_backoff(monkeypatch, 0.01)
     tries = []
 
     async def flaky(item, ctx):
@@ -284,7 +287,7 @@ async def test_different_exceptions_do_not_pause_together(manager):
     async def process_item(item, ctx):
         raise (ValueError if item.item_number % 2 else KeyError)("no")
 
-    async with BatchManager(pool=manager._database._pool, concurrency=1) as single:
+    async with BatchManager(pool=pool_of(manager), concurrency=1) as single:
         assert (await run(single, process_item, 30, pause_after=2)).failed_items == 30
 
 
@@ -341,10 +344,10 @@ async def test_a_connection_in_use_is_given_back_while_the_manager_closes(dsn):
     taken, go_on = asyncio.Event(), asyncio.Event()
     manager = BatchManager(dsn)
     await manager.__aenter__()
-    pool = manager._database._pool
+    pool = pool_of(manager)
 
     async def statement():
-        async with manager._database.connection() as connection:
+        async with database_of(manager).connection() as connection:
             taken.set()
             await go_on.wait()
             return await connection.fetchval("SELECT 1")
@@ -361,8 +364,7 @@ async def test_a_connection_in_use_is_given_back_while_the_manager_closes(dsn):
 
 
 async def test_code_that_blocks_the_event_loop_is_told_so(manager, caplog, monkeypatch):
-    monkeypatch.setattr("reliable_imports_async.runner.block_watch.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("reliable_imports_async.runner.block_watch.BLOCKED_SECONDS", 0.05)
+    watch_for_blocks(monkeypatch, every=0.01, of=0.05)
 
     class BlockingProcessor(BaseProcessor):
         async def process_item(self, item, ctx):

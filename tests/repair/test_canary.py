@@ -9,6 +9,8 @@ import pytest_asyncio
 from reliable_imports_async import APIManager, BaseProcessor, BatchManager
 from reliable_imports_async.errors import BatchPaused
 
+from .reach import after_a_canary, look_for_canaries
+
 
 class SeedsProcessor(BaseProcessor):
     pause_after = None
@@ -119,7 +121,7 @@ async def test_a_kill_between_the_halves_loses_nothing(failed, dsn, conn, by):
         raise Killed
 
     async with opened(dsn) as other:
-        other._processing._rest_of = die
+        after_a_canary(other, die)
         with pytest.raises(Killed):
             await other.process_batch(canary)
     async with opened(dsn) as other:
@@ -149,7 +151,7 @@ async def test_the_rest_of_one_that_does_not_pass_is_left_alone(failed, dsn, con
         SeedsProcessor.good = True
         assert await outstanding(other, root) == 8
         await other.process_batch(canary)
-        await other._continuation.sweep(["seeds"], 10)
+        await look_for_canaries(other, ["seeds"], 10)
         assert len(await other.lineage(root)) == 2
 
 
@@ -158,5 +160,5 @@ async def test_so_is_that_of_a_cancelled_one(failed, dsn):
     canary = await canary_of(failed, min_success=0)
     assert (await client.post(f"/api/batches/{canary}/cancel", json={})).status_code == 200
     async with opened(dsn) as other:
-        await other._continuation.sweep(["seeds"], 10)
+        await look_for_canaries(other, ["seeds"], 10)
         assert len(await other.lineage(root)) == 2

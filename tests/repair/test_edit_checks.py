@@ -11,9 +11,9 @@ from reliable_imports_async import APIManager, BaseProcessor, BatchManager
 from reliable_imports_async.errors import EditNotAccepted
 from reliable_imports_async.failures import describe
 from reliable_imports_async.outcomes import FailureKind
-from reliable_imports_async.web.dashboard.record_fields import wrong_fields
 
 from ..cli.test_cli import Command, bare  # noqa: F401 - fixtures
+from ..web.reach import wrong_fields
 
 
 class Card(BaseModel):

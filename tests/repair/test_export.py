@@ -11,16 +11,10 @@ from hypothesis import strategies as st
 
 from reliable_imports_async import BaseProcessor, BatchManager, read_file
 from reliable_imports_async.errors import BatchNotFound, ConfigurationError
-from reliable_imports_async.loading.records import from_value
-from reliable_imports_async.repair.csv_cells import (
-    CONTROL,
-    changes,
-    control_names,
-    found_control_names,
-    harmless,
-    original,
-    shown,
-)
+
+from ..database.reach import database_of
+from ..loading.reach import from_value
+from .reach import CONTROL, changes, control_names, harmless, original, read_control_names, shown
 
 DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -142,7 +136,9 @@ async def test_a_large_batch_with_few_failures(manager, processor):
     records = [{"n": n, "fail": "yes" if n in failing else "no"} for n in range(1, 100_001)]
     assert len(failing) == 29
     await manager.pause_batch(batch_id := await manager.create_batch("picky", records))
-    async with manager._database.connection() as conn:  # a run of 100,000 items would take minutes
+    async with database_of(
+        manager
+    ).connection() as conn:  # a run of 100,000 items would take minutes
         await conn.execute(
             "UPDATE reliable_imports.import_batch_items SET status = CASE"
             " WHEN item_number = ANY ($2) THEN 'failed' ELSE 'completed' END,"
@@ -201,4 +197,4 @@ def test_control_columns_never_collide_and_are_found_again(columns) -> None:
     names = control_names(columns)
     assert tuple(names) == CONTROL
     assert not set(names.values()) & set(columns)
-    assert found_control_names([*names.values(), *columns]) == names
+    assert read_control_names([*names.values(), *columns]) == names

@@ -16,11 +16,10 @@ from reliable_imports_async.errors import (
     ReprocessRefused,
     WrongBatchStatus,
 )
-from reliable_imports_async.repair import edits as edit_module
-from reliable_imports_async.repair import purge as purge_module
-from reliable_imports_async.store import reprocessing
 
+from ..store.reach import items, reprocessing
 from ..support.trying import some_long
+from .reach import wait_for_the_root
 
 LEDGER = "CREATE TABLE ledger (n integer NOT NULL, batch_id uuid NOT NULL)"
 OPEN_TWICE = """
@@ -173,7 +172,7 @@ async def test_the_key_refuses_a_second_try_even_without_the_lock(manager, dsn, 
 async def test_an_edit_is_refused_while_a_transform_takes_the_record(
     manager, dsn, conn, processor, monkeypatch
 ):
-    monkeypatch.setattr(edit_module, "ROOT_SECONDS", 0.05)
+    wait_for_the_root(monkeypatch, 0.05)
     processor.fails = lambda _: True
     root = await manager.create_batch("number", [{"n": 1}, {"n": 2}])
     await manager.process_batch(root)
@@ -207,7 +206,7 @@ async def test_nothing_joins_a_lineage_that_is_being_purged(manager, conn, proce
     root = await manager.create_batch("number", [{"n": 1}, {"n": 2}])
     await manager.process_batch(root)
     refused = []
-    delete_chunk = purge_module.items.delete_chunk
+    delete_chunk = items.delete_chunk
 
     async def meanwhile(*args):
         for call in (
@@ -220,7 +219,7 @@ async def test_nothing_joins_a_lineage_that_is_being_purged(manager, conn, proce
             refused.append(call)
         return await delete_chunk(*args)
 
-    monkeypatch.setattr(purge_module.items, "delete_chunk", meanwhile)
+    monkeypatch.setattr(items, "delete_chunk", meanwhile)
     assert await manager.purge(root) == 1
     assert refused
     for table in ("import_batches", "import_batch_items", "import_last_tries"):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from reliable_imports_async.runner.adaptive_limit import FIRST, LONGEST_REST, AdaptiveLimit
+from .reach import FIRST, LONGEST_REST, AdaptiveLimit
 
 
 class World:

@@ -13,8 +13,8 @@ import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, Defer, Retry, Settings
 from reliable_imports_async.errors import NotAProcessor
-from reliable_imports_async.store import ranges
 
+from ..store.reach import ranges
 from ..support.trying import LEDGER, MODES, insert, processor, run, written
 from ..workers.test_worker import finished, worker
 

@@ -3,7 +3,9 @@
 import anyio
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, FailureKind
-from reliable_imports_async.store import batches, ranges
+
+from ..store.reach import batches, ranges
+from .reach import lifecycle_of
 
 
 class NastyProcessor(BaseProcessor):
@@ -76,8 +78,7 @@ async def test_a_finish_waits_for_a_range_that_is_still_leased(manager, conn):
         "UPDATE reliable_imports.import_batch_ranges SET state = 'leased', "
         "lease_until = now() + interval '1 hour' WHERE first_item = 21"
     )
-    processing = manager._processing
-    await processing._lifecycle.finish(batch_id, manager.registry.get("quick"))
+    await lifecycle_of(manager).finish(batch_id, manager.registry.get("quick"))
     batch = await batches.get(conn, batch_id)
     assert batch.finished_at is None
 

@@ -6,9 +6,9 @@ import pytest
 
 from reliable_imports_async import BatchManager, BatchStatus
 from reliable_imports_async.errors import AnotherBatchRuns, BatchCancelled
-from reliable_imports_async.runner import exclusive, process
 
 from ..support.trying import LEDGER, insert, processor, records, written
+from .reach import accept_another, ask_for_the_turn_every, when_asked_in_vain
 
 WAYS = [True, "wait", "refuse"]
 RUNNING = """SELECT id FROM reliable_imports.import_batches WHERE status = 'processing'"""
@@ -24,8 +24,7 @@ HOLD = "INSERT INTO reliable_imports.import_only_one VALUES ('tried', $1)"
 @pytest.fixture(autouse=True)
 async def ledger(conn, monkeypatch):
     await conn.execute(LEDGER)
-    monkeypatch.setattr(process, "ASK_SECONDS", 0.02)
-    monkeypatch.setattr(exclusive, "VACANT_SECONDS", 0.1)
+    ask_for_the_turn_every(monkeypatch, 0.02, vacant_after=0.1)
 
 
 class Gate:
@@ -64,15 +63,7 @@ async def created(manager, count=1):
 async def asked(conn, monkeypatch):
     """Set when somebody has asked for the turn in vain."""
     event = asyncio.Event()
-    other = exclusive.other
-
-    async def watched(*args):
-        answer = await other(*args)
-        if answer is not None:
-            event.set()
-        return answer
-
-    monkeypatch.setattr(exclusive, "other", watched)
+    when_asked_in_vain(monkeypatch, event.set)
     return event
 
 
@@ -297,7 +288,7 @@ async def test_a_worker_comes_back_to_a_batch_that_waits(manager, conn, monkeypa
         if way == "refuse":
             with pytest.raises(AnotherBatchRuns):
                 await manager.enqueue_batch(second)
-            monkeypatch.setattr(type(manager), "_refuse_another", _accepted)  # accepted just before
+            accept_another(monkeypatch)  # it was accepted just before
         await manager.enqueue_batch(second)
         await waits.wait()
         other = await manager.create_batch("other", records(1), enqueue=True)
@@ -309,7 +300,3 @@ async def test_a_worker_comes_back_to_a_batch_that_waits(manager, conn, monkeypa
     finally:
         worker.cancel()
         await asyncio.wait([worker])
-
-
-async def _accepted(*args, **options):
-    return None

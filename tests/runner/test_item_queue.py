@@ -6,7 +6,8 @@ import anyio
 import pytest
 
 from reliable_imports_async.models import ImportBatchItem
-from reliable_imports_async.runner.item_queue import Channel, Queue, QueuedItem
+
+from .reach import Channel, Queue, QueuedItem
 
 
 def queued(*numbers: int) -> list[QueuedItem]:

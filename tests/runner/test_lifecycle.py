@@ -7,12 +7,12 @@ import sys
 from dataclasses import replace
 from uuid import uuid4
 
-import asyncpg
 import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, LogLevel
-from reliable_imports_async.runner import lifecycle as lifecycle_module
-from reliable_imports_async.store import batches, summaries
+
+from ..store.reach import batches, summaries
+from .reach import lock_for, try_hooks, when_a_change_waited_in_vain
 
 # Status, started, finished, and whether ranges are left.
 STATES = {
@@ -171,20 +171,11 @@ class QuietProcessor(BaseProcessor):
 
 
 async def test_a_timeout_of_our_own_statement_is_not_the_hooks_failure(dsn, conn, monkeypatch):
-    monkeypatch.setattr(lifecycle_module, "LOCK_SECONDS", 0.05)
+    lock_for(monkeypatch, 0.05)
     name = await conn.fetchval("SELECT current_database()")
     await conn.execute(f'ALTER DATABASE "{name}" SET statement_timeout = 300')
     waited = asyncio.Event()
-    once = lifecycle_module.Lifecycle._once
-
-    async def counted(self, *args):
-        try:
-            return await once(self, *args)
-        except asyncpg.PostgresError:
-            waited.set()
-            raise
-
-    monkeypatch.setattr(lifecycle_module.Lifecycle, "_once", counted)
+    when_a_change_waited_in_vain(monkeypatch, waited.set)
     async with BatchManager(dsn) as manager:
         manager.registry.register(QuietProcessor)
         batch_id = await manager.create_batch("quiet", [{"n": 1}])
@@ -252,7 +243,7 @@ class OutageProcessor(BaseProcessor):
 
 
 async def test_a_hook_that_always_raises_an_outage_fails_in_the_end(manager, monkeypatch):
-    monkeypatch.setattr(lifecycle_module, "HOOK_TRIES", 2)
+    try_hooks(monkeypatch, 2)
     manager.registry.register(OutageProcessor)
     batch_id = await manager.create_batch("outage", [{"n": 1}])
     summary = await asyncio.wait_for(manager.process_batch(batch_id), 30)
@@ -263,7 +254,7 @@ FROZEN = """
 import asyncio, os, signal, sys
 from uuid import UUID
 from reliable_imports_async import BaseProcessor, BatchManager
-from reliable_imports_async.runner import lifecycle
+from tests.runner.reach import lifecycle
 
 lifecycle.SERVER_GRACE = 0.2
 

@@ -8,6 +8,7 @@ import pytest
 
 from reliable_imports_async import BatchStatus
 
+from ..database.reach import past_the_guard
 from ..support.trying import LEDGER, insert, processor, records, written
 
 
@@ -25,7 +26,7 @@ async def commits(ctx):
 
 
 async def commits_past_the_guard(ctx):
-    await ctx.connection._connection.execute("ROLLBACK")
+    await past_the_guard(ctx.connection).execute("ROLLBACK")
 
 
 async def raises_cancelled_error(ctx):

@@ -16,9 +16,10 @@ from reliable_imports_async import (
     BatchStatus,
     LogLevel,
 )
-from reliable_imports_async.database import migrations
-from reliable_imports_async.runner import outbox as outbox_module
-from reliable_imports_async.store import outbox
+
+from ..database.reach import migrations, with_migrations
+from ..store.reach import outbox
+from .reach import claim_hooks_for, outbox_of, sweep_every
 
 HOOKS = ("processor.after_batch_complete", "endpoint.after_batch_complete")
 LEFT = "SELECT hook FROM reliable_imports.import_outbox ORDER BY hook"
@@ -135,7 +136,7 @@ async def background(work, heard) -> None:
 async def test_a_hook_whose_process_died_runs_once_its_claim_has_run_out(
     manager, conn, monkeypatch, hook, how
 ):
-    monkeypatch.setattr(outbox_module, "SWEEP_SECONDS", 0.05)
+    sweep_every(monkeypatch, 0.05)
     heard = Heard()
     register(manager, heard, only=hook)
     batch_id = await finished(manager)
@@ -176,13 +177,12 @@ async def test_between_the_end_and_the_hook_nothing_is_lost(manager, dsn, conn, 
     async def dies(*args, **kwargs):
         raise RuntimeError("killed here")
 
-    deliver = manager._outbox.deliver
-    monkeypatch.setattr(manager._outbox, "deliver", dies)
-    with pytest.raises(RuntimeError):
-        await manager.process_batch(batch_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox_of(manager), "deliver", dies)
+        with pytest.raises(RuntimeError):
+            await manager.process_batch(batch_id)
     assert (await manager.get_batch(batch_id)).status is BatchStatus.COMPLETED
     assert sorted(row["hook"] for row in await conn.fetch(LEFT)) == sorted(HOOKS)
-    monkeypatch.setattr(manager._outbox, "deliver", deliver)
     await manager.process_batch(batch_id)
     assert sorted(heard.hooks) == sorted(HOOKS)
 
@@ -204,8 +204,7 @@ async def test_a_stopped_hook_is_anybodys_at_once(manager, dsn, conn):
 
 
 async def test_the_claim_is_renewed_while_the_hook_runs(manager, dsn, conn, monkeypatch):
-    monkeypatch.setattr(outbox_module, "LEASE_SECONDS", 0.4)
-    monkeypatch.setattr(outbox_module, "RENEWAL_SECONDS", 0.05)
+    claim_hooks_for(monkeypatch, 0.4, renewed_every=0.05)
     renewed, renew = asyncio.Event(), outbox.renew
     count = 0
 
@@ -282,7 +281,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from uuid import UUID
 from reliable_imports_async import BaseEndpoint, BaseProcessor, BatchManager
-from reliable_imports_async.runner import outbox
+from tests.runner.reach import outbox
 
 outbox.LEASE_SECONDS = 0.5
 
@@ -393,7 +392,7 @@ async def test_it_may_process_the_batch_itself(manager):
 async def test_a_kill_in_after_create_batch_delays_the_batch_by_the_claim(
     manager, dsn, conn, monkeypatch, how
 ):
-    monkeypatch.setattr(outbox_module, "SWEEP_SECONDS", 0.05)
+    sweep_every(monkeypatch, 0.05)
     heard = Heard()
     register(manager, heard, only=CREATE)
     await killed(dsn, None, CREATE)
@@ -416,7 +415,7 @@ async def test_a_migration_carries_over_what_was_due(empty_dsn, monkeypatch):
     before = tuple(one for one in all_of_them if one.name < "0011")
     conn = await asyncpg.connect(empty_dsn)
     try:
-        monkeypatch.setattr(migrations, "migrations", lambda: before)
+        with_migrations(monkeypatch, before)
         await migrations.migrate(conn)
         await conn.execute(
             """INSERT INTO reliable_imports.import_batches
@@ -427,7 +426,7 @@ async def test_a_migration_carries_over_what_was_due(empty_dsn, monkeypatch):
                               (gen_random_uuid(), 'partial', NULL, now()),
                               (gen_random_uuid(), 'cancelled', NULL, NULL)) AS v(i, s, n, a)"""
         )
-        monkeypatch.setattr(migrations, "migrations", lambda: all_of_them)
+        with_migrations(monkeypatch, all_of_them)
         await migrations.migrate(conn)
         rows = await conn.fetch(
             """SELECT b.status, o.hook FROM reliable_imports.import_outbox o

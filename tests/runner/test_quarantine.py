@@ -9,16 +9,16 @@ import asyncpg
 import pytest
 
 from reliable_imports_async import BatchManager, FailureKind
-from reliable_imports_async.runner import quarantine
-from reliable_imports_async.store import ranges
 
+from ..store.reach import ranges
 from ..support.trying import LEDGER, insert, processor, records, written
+from .reach import dead_after, lease_for, quarantine
 
 # A worker that an item kills: without a word, as the kernel does when there is no memory left.
 WORKER = """
 import asyncio, os, signal, sys
 from reliable_imports_async import BaseProcessor, BatchManager
-from reliable_imports_async.runner import quarantine
+from tests.runner.reach import quarantine
 
 quarantine.DEAD_SECONDS = 1.0
 
@@ -74,7 +74,7 @@ async def test_an_item_that_kills_its_process_costs_three_crashes(dsn, conn):
 
 
 async def test_marks_of_the_living_do_not_count(manager, conn, monkeypatch):
-    monkeypatch.setattr(quarantine, "DEAD_SECONDS", 600.0)
+    dead_after(monkeypatch, 600.0)
     await conn.execute(LEDGER)
     manager.registry.register(processor(insert))
     batch_id = await manager.create_batch("tried", records(5))
@@ -89,16 +89,14 @@ async def test_marks_of_the_living_do_not_count(manager, conn, monkeypatch):
 
 
 async def test_an_item_waits_until_the_dead_are_known_to_be_dead(manager, conn, monkeypatch):
-    monkeypatch.setattr(quarantine, "DEAD_SECONDS", 2.0)
+    dead_after(monkeypatch, 2.0)
     await conn.execute(LEDGER)
     manager.registry.register(processor(insert))
     batch_id = await manager.create_batch("tried", records(3))
     await conn.execute("UPDATE reliable_imports.import_batch_ranges SET crashes = 1")
     await _mark(conn, batch_id, 2, age="1 hour")
     await _mark(conn, batch_id, 2, age="0 s")
-    manager._processing._leases._settings = manager.settings.model_copy(
-        update={"lease_seconds": 1.0}
-    )
+    lease_for(manager, 1.0)
     summary = await manager.process_batch(batch_id)
     assert (summary.completed_items, summary.failed_items) == (2, 1)
 
@@ -145,9 +143,7 @@ async def test_a_process_whose_queue_is_full_takes_over_too(manager, conn):
         await insert(item, ctx)
 
     manager.registry.register(processor(process_item))
-    manager._processing._leases._settings = manager.settings.model_copy(
-        update={"lease_seconds": 1.0}
-    )
+    lease_for(manager, 1.0)
     batch_id = await manager.create_batch("tried", records(400))
     processing = asyncio.ensure_future(manager.process_batch(batch_id))
     await started.wait()

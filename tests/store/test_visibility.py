@@ -9,9 +9,9 @@ import pytest
 
 from reliable_imports_async import ImportBatch, Visible
 from reliable_imports_async.models import BatchStatus
-from reliable_imports_async.store.visibility import Visibility
 
 from ..support.trying import processor
+from .reach import Visibility
 
 BATCH = dict.fromkeys(ImportBatch.__dataclass_fields__)
 PAIRS = 3_000

@@ -5,10 +5,10 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import anyio
+import asyncpg
 import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchSummary, ImportBatchItem
-from reliable_imports_async.database.guard import Connection
 
 LEDGER = "CREATE TABLE ledger (n integer, note text)"
 INSERT = "INSERT INTO ledger (n) VALUES ($1)"
@@ -23,7 +23,7 @@ def some_long(cases: Iterable[Any], quick: Container[Any]) -> list[Any]:
     return [case if case in quick else pytest.param(case, marks=pytest.mark.long) for case in cases]
 
 
-async def appears(conn: Connection, query: str, *args: object) -> None:
+async def appears(conn: "asyncpg.Connection[Any]", query: str, *args: object) -> None:
     """Wait until a query has a row."""
     with anyio.fail_after(PATIENCE):
         while not await conn.fetch(query, *args):
@@ -76,6 +76,6 @@ async def insert(item: ImportBatchItem[Any], ctx: Any) -> None:
     await ctx.execute(INSERT, item.source_data["n"])
 
 
-async def written(conn: Connection) -> list[int]:
+async def written(conn: "asyncpg.Connection[Any]") -> list[int]:
     """The numbers in the ledger, each as often as it was committed."""
     return [row["n"] for row in await conn.fetch("SELECT n FROM ledger ORDER BY n")]

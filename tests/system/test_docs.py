@@ -18,8 +18,9 @@ from reliable_imports_async import (
     ImportContext,
     Settings,
 )
-from reliable_imports_async.cli.app import COMMANDS, DATABASE_COMMANDS
 from reliable_imports_async.failures import SQLSTATES
+
+from ..cli.reach import COMMANDS, DATABASE_COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PROMISE = """\

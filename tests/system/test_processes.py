@@ -17,10 +17,10 @@ import pytest
 import pytest_asyncio
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, Settings
-from reliable_imports_async.database.embedded import EmbeddedServer
 from reliable_imports_async.outcomes import Failed
-from reliable_imports_async.store import settlements
 
+from ..database.reach import EmbeddedServer
+from ..store.reach import settlements
 from ..support.proxy import Fault, Proxy
 from ..support.trying import PATIENCE, appears
 

@@ -19,11 +19,12 @@ import pytest_asyncio
 from pydantic import BaseModel, ValidationError
 
 from reliable_imports_async import BaseProcessor, Retry
-from reliable_imports_async.database.embedded import EmbeddedServer
 from reliable_imports_async.errors import ConfigurationError, NotAProcessor
 from reliable_imports_async.outcomes import Completed, Failed, FailureKind, Postponed, Skip
 from reliable_imports_async.testing import make_item, run_item
-from reliable_imports_async.testing.plugin import _other_database
+
+from ..database.reach import EmbeddedServer
+from .reach import _other_database
 
 TABLES = """
 CREATE TABLE planets (

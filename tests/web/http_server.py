@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, suppress
 import uvicorn
 
 from reliable_imports_async import Settings
-from reliable_imports_async.web.server import Server, configuration
+
+from .reach import Server, configuration
 
 PATIENCE = 60  # seconds; how long a test waits for what has to come
 

@@ -9,10 +9,8 @@ import pytest
 import pytest_asyncio
 
 from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, Visible
-from reliable_imports_async.web.api.routes import OPERATIONS
-from reliable_imports_async.web.dashboard.actions import ACTIONS
-from reliable_imports_async.web.dashboard.routes import PAGES
-from reliable_imports_async.web.http.authentication import ApiKeys, hash_of, new_api_key
+
+from .reach import ACTIONS, OPERATIONS, PAGES, ApiKeys, forget, hash_of, new_api_key
 
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 RIGHTS = {  # all but `other` see the batch
@@ -327,7 +325,7 @@ async def test_types_without_an_endpoint_here(manager, given, seen):
     ):
         manager.registry.register(type("XProcessor", (TeamProcessor,), {"batch_type": batch_type}))
         made[name] = await manager.create_batch(batch_type, [], created_by=user)
-        del manager.registry._processors[batch_type]
+        forget(manager, batch_type)
     manager.registry.register_endpoint(GhostEndpoint)
     keys = ApiKeys({"owner": hash_of(KEYS["owner"])})
     api = APIManager(manager, authentication=keys, worker=False, **given)

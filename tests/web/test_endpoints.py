@@ -6,8 +6,8 @@ import pytest
 
 from reliable_imports_async import BaseEndpoint, BatchManager, EndpointContext, Visible
 from reliable_imports_async.errors import DuplicateBatchType, NotAnEndpoint
-from reliable_imports_async.processors.registry import Registry
 
+from ..processors.reach import Registry
 from ..support.trying import LEDGER, insert, processor, records
 
 

@@ -13,12 +13,18 @@ from starlette.routing import Route
 
 from reliable_imports_async import BatchManager
 from reliable_imports_async.errors import BatchNotFound, TooManyClients
-from reliable_imports_async.web.events import feed as feeds
-from reliable_imports_async.web.events.feed import ProgressFeed
-from reliable_imports_async.web.events.stream import EventStream, progress_response
 
 from ..support.trying import processor, records
 from .http_server import PATIENCE, client, running, serving, until
+from .reach import (
+    EventStream,
+    ProgressFeed,
+    ping_every,
+    polls,
+    progress_response,
+    shared_feeds,
+    watches,
+)
 
 NOBODY = "019a0000-0000-7000-8000-0000000000ff"
 
@@ -167,8 +173,8 @@ async def test_one_query_serves_all(manager, monkeypatch):
         joining = len(asked)
         await until(lambda: len(asked) >= joining + 3)
         assert asked[-1] == 20
-    await until(lambda: feed._poller is None)
-    assert (feed.clients, feed._watches) == (0, {})
+    await until(lambda: not polls(feed))
+    assert (feed.clients, watches(feed)) == (0, 0)
 
 
 async def test_an_outage_is_waited_out(manager, monkeypatch):
@@ -194,7 +200,7 @@ async def test_an_outage_is_waited_out(manager, monkeypatch):
 
 
 async def test_a_silent_stream_is_kept_alive(manager, monkeypatch):
-    monkeypatch.setattr(feeds, "PING_SECONDS", 0.01)
+    ping_every(monkeypatch, 0.01)
     Gate(manager)
     async with aclosing(ProgressFeed(manager).stream(await pending(manager))) as stream:
         await anext(stream)
@@ -208,7 +214,7 @@ async def test_leaving_the_block_ends_all_streams(manager):
         async with ProgressFeed(manager) as feed:
             stream = await stack.enter_async_context(aclosing(feed.stream(batch_id)))
             await anext(stream)
-        assert feed._poller is None
+        assert not polls(feed)
         assert [chunk async for chunk in stream] == []
         late = [chunk async for chunk in feed.stream(batch_id)]
         assert late == [b"retry: 2000\n\n"]  # comes back to the next server
@@ -222,7 +228,7 @@ async def test_a_manager_that_is_closed_ends_its_streams(dsn):
         stream = feed.stream(batch_id)
         await anext(stream)
     assert await following(stream) == {}
-    await until(lambda: feed._poller is None)
+    await until(lambda: not polls(feed))
 
 
 def starlette_app(manager: BatchManager) -> Starlette:
@@ -262,7 +268,7 @@ async def test_a_route_of_ones_own(make, manager):
         await browser.get(f"/{NOBODY}")
         assert "404 Not Found" in await browser.until("\r\n\r\n")
     gc.collect()
-    assert len(feeds._SHARED) == 0
+    assert shared_feeds() == []
 
 
 async def test_a_route_says_when_it_cannot(manager, monkeypatch):
@@ -351,10 +357,10 @@ async def test_a_thousand_clients_that_come_and_go_leak_nothing(manager):
         state = server.server.server_state
         await until(lambda: not state.tasks and not state.connections)
         gc.collect()
-        assert all(feed.clients == 0 for feed in feeds._SHARED.values())
-        await until(lambda: all(feed._poller is None for feed in feeds._SHARED.values()))
+        assert all(feed.clients == 0 for feed in shared_feeds())
+        await until(lambda: all(not polls(feed) for feed in shared_feeds()))
     assert not {task for task in asyncio.all_tasks() - before if not task.done()}
     gc.collect()
-    assert len(feeds._SHARED) == 0
+    assert shared_feeds() == []
     use = manager.pool_use()
     assert (use.lent, use.size <= use.limit) == (0, True)

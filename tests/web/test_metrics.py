@@ -4,9 +4,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from reliable_imports_async import Retry
-from reliable_imports_async.web.metrics import BOUNDS, render
 
+from ..database.reach import database_of
 from ..support.trying import processor, records
+from .reach import BOUNDS, render
 
 
 async def samples(manager) -> dict:
@@ -96,5 +97,5 @@ async def test_an_open_transaction_and_an_expired_lease_show(manager, conn):
 
 
 async def test_the_pool_in_use_shows(manager):
-    async with manager._database.connection():
+    async with database_of(manager).connection():
         assert (await samples(manager))["pool_connections", "lent"] == 1

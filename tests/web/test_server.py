@@ -16,11 +16,10 @@ from starlette.routing import Route
 
 from reliable_imports_async import Settings
 from reliable_imports_async.errors import ConfigurationError
-from reliable_imports_async.web import server as module
-from reliable_imports_async.web.http.middleware import BodyPace
-from reliable_imports_async.web.server import MAX_HEADER_BYTES, is_loopback, refuse_open_door
 
 from .http_server import PATIENCE, client, serving, until
+from .reach import MAX_HEADER_BYTES, BodyPace, is_loopback, refuse_open_door
+from .reach import server as module
 
 REQUEST = "GET / HTTP/1.1\r\nhost: test\r\n"
 QUICK = Settings(header_timeout=0.1, send_timeout=0.1, receive_timeout=0.1)
@@ -255,8 +254,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from reliable_imports_async import Settings
-from reliable_imports_async.api.receiving import RequestIds
-from reliable_imports_async.api.serving import run
+from tests.web.reach import RequestIds, run
 
 async def hello(request):
     return PlainTextResponse("hello")

@@ -24,8 +24,8 @@ from reliable_imports_async.errors import (
     QueueMissing,
     UnknownBatchType,
 )
-from reliable_imports_async.store import enqueue
 
+from ..store.reach import enqueue
 from ..support.proxy import Proxy
 from ..support.trying import LEDGER, insert, processor, records, written
 

@@ -24,8 +24,8 @@ from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 
 from reliable_imports_async import BatchManager, Settings, read_file
-from reliable_imports_async.database.embedded import EmbeddedServer
 
+from ..reach import EmbeddedServer
 from . import shop
 
 HERE = Path(__file__).parent

@@ -20,8 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from reliable_imports_async.web.api.routes import OPERATIONS
-from reliable_imports_async.web.http.payloads import CreateBatch
+from ..reach import OPERATIONS, CreateBatch
 
 FEW = 8
 EXAMPLES = int(os.environ.get("EXAMPLES", FEW))

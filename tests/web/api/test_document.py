@@ -4,8 +4,8 @@ import pytest_asyncio
 from openapi_spec_validator import validate
 
 from reliable_imports_async import APIManager
-from reliable_imports_async.web.api.routes import OPERATIONS
 
+from ..reach import OPERATIONS
 from .test_api import client_of, register
 
 

@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 
 from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, BatchManager, Visible
-from reliable_imports_async.web.api.routes import OPERATIONS
-from reliable_imports_async.web.dashboard.routes import PAGES
+
+from ..reach import OPERATIONS, PAGES
 
 NUMBERS = (
     "-1", "0", "1", "2147483647", "2147483648", "9223372036854775807", "9223372036854775808",
@@ -304,4 +304,4 @@ async def test_numbers_of_items_that_cannot_be_are_unknown(served, number):
     body = {"item_numbers": [1, number]}
     answer = await client.post(f"/api/batches/{batch_id}/reprocess", json=body)
     assert answer.status_code == 409, answer.text
-    assert "has no items" in answer.json()["detail"]
+    assert "has no item" in answer.json()["detail"]

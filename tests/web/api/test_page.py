@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from reliable_imports_async import BaseEndpoint
-from reliable_imports_async.web.api.routes import OPERATIONS
+
+from ..reach import OPERATIONS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "REST_API.md").read_text(encoding="utf-8")
 COMMANDS = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))

@@ -20,8 +20,8 @@ import asyncpg
 from examples.flights.demo import DATA, JANUARY, SCHEMA
 
 from reliable_imports_async import APIManager, BatchManager, read_file
-from reliable_imports_async.database.embedded import EmbeddedServer
 
+from ...database.reach import EmbeddedServer
 from ..browsers import chromium
 from ..http_server import serving
 

@@ -12,14 +12,9 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from reliable_imports_async import Settings
-from reliable_imports_async.web.http.middleware import (
-    BodyPace,
-    RequestIdFilter,
-    RequestIds,
-    request_id,
-)
 
 from ..http_server import client, serving
+from ..reach import BodyPace, RequestIdFilter, RequestIds, request_id, set_the_clock
 
 POST = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n"
 CHUNKED = "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -125,9 +120,7 @@ async def exchange(parts, *, each, **limits):
 
     scope = {"type": "http", "method": "POST", "headers": [(b"transfer-encoding", b"chunked")]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "reliable_imports_async.web.http.middleware.anyio.current_time", lambda: clock[0]
-        )
+        set_the_clock(patch, lambda: clock[0])
         await BodyPace(count, Settings(**limits))(scope, receive, send)
     return sent, len(received)
 

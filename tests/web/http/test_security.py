@@ -27,15 +27,19 @@ from reliable_imports_async import (
     Visible,
 )
 from reliable_imports_async.errors import ConfigurationError
-from reliable_imports_async.web.api.routes import OPERATIONS
-from reliable_imports_async.web.dashboard.routes import PAGES
-from reliable_imports_async.web.events import stream as streams
-from reliable_imports_async.web.http.authentication import ApiKeys, hash_of, new_api_key
-from reliable_imports_async.web.http.middleware import without_ticket
 
 from ...support.keyed_processors import NightlyProcessor, running
 from ...support.trying import processor
 from ..http_server import PATIENCE, client, serving
+from ..reach import (
+    OPERATIONS,
+    PAGES,
+    ApiKeys,
+    hash_of,
+    look_again_every,
+    new_api_key,
+    without_ticket,
+)
 from ..test_access import SAME_SITE, browser, filled, token_in
 
 KEY = new_api_key()
@@ -107,7 +111,7 @@ async def test_nobody_comes_in_unasked(dsn, caplog, way):
             assert "allow_anonymous=True" in created.json()["detail"]
             assert (await outside.get(f"{prefix}/health")).status_code == 200
         assert [one async for one in manager.list_batches()] == []
-    assert "anonymous requests are refused" in caplog.text
+    assert "Anonymous requests are refused" in caplog.text
 
 
 @pytest.mark.parametrize("where", ["constructor", "mount"])
@@ -316,7 +320,7 @@ def test_a_long_secret_is_taken():
 
 @pytest.mark.parametrize("ends", ["key", "sign-out", "visibility", "ticket"])
 async def test_a_stream_ends_soon_after_its_key(manager, batch_id, monkeypatch, ends):
-    monkeypatch.setattr(streams, "LOOK_AGAIN_SECONDS", 0.01)
+    look_again_every(monkeypatch, 0.01)
     seen = {"tried": True}
 
     class Seen(BaseEndpoint):
