@@ -218,9 +218,9 @@ async def mark_enqueued(conn: Connection, batch_id: UUID) -> tuple[str, int] | N
     return None if row is None else (row["batch_type"], row["unfinished"])
 
 
-async def forsaken(conn: Connection, batch_types: Sequence[str], limit: int) -> list[UUID]:
+async def abandoned(conn: Connection, batch_types: Sequence[str], limit: int) -> list[UUID]:
     """Batches for workers that nobody works on though somebody could."""
-    rows = await conn.fetch(_SQL["list_forsaken"], batch_types, limit)
+    rows = await conn.fetch(_SQL["list_abandoned"], batch_types, limit)
     return [row["id"] for row in rows]
 
 

@@ -14,11 +14,11 @@ class Holder:
     """The batch of a type that runs.
 
     Attributes:
-        forsaken: Nobody works on it though somebody could: its process was killed.
+        abandoned: Whether it could be processed, but no process does: its process was killed.
     """
 
     batch_id: UUID
-    forsaken: bool
+    abandoned: bool
 
 
 async def take_turn(conn: Connection, batch_type: str, batch_id: UUID, vacant: float) -> UUID:
@@ -36,4 +36,4 @@ async def take_turn(conn: Connection, batch_type: str, batch_id: UUID, vacant: f
 async def holder(conn: Connection, batch_type: str) -> Holder | None:
     """The batch of a type that runs, if one does."""
     row = await conn.fetchrow(_SQL["holder"], batch_type)
-    return None if row is None else Holder(row["batch_id"], row["forsaken"])
+    return None if row is None else Holder(row["batch_id"], row["abandoned"])

@@ -159,7 +159,7 @@ UPDATE reliable_imports.import_batches b
 RETURNING b.batch_type,
           (SELECT count(*) FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = $1 AND r.state <> 'done') AS unfinished;
 
--- name: list_forsaken
+-- name: list_abandoned
 -- Batches for workers that nobody works on though somebody could: no live lease, and something to claim, to reopen or to finish.
 SELECT b.id
   FROM reliable_imports.import_batches b

@@ -37,7 +37,7 @@ UPDATE reliable_imports.import_only_one o
 RETURNING o.batch_id;
 
 -- name: holder
--- The batch of a type that runs, if one does. It is forsaken when nobody holds a lease of it though somebody could.
+-- The batch of a type that runs, if one does. It is abandoned when nobody holds a lease of it though somebody could.
 SELECT b.id AS batch_id,
        NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
                     WHERE r.batch_id = b.id AND r.state = 'leased' AND r.lease_until >= clock_timestamp())
@@ -45,7 +45,7 @@ SELECT b.id AS batch_id,
                      WHERE r.batch_id = b.id AND r.state <> 'done'
                        AND (r.not_before IS NULL OR r.not_before <= clock_timestamp()))
             OR NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
-                            WHERE r.batch_id = b.id AND r.state <> 'done')) AS forsaken
+                            WHERE r.batch_id = b.id AND r.state <> 'done')) AS abandoned
   FROM reliable_imports.import_only_one o
   JOIN reliable_imports.import_batches b ON b.id = o.batch_id
  WHERE o.batch_type = $1 AND b.status = 'processing';
