@@ -15,7 +15,21 @@ SELECT i.batch_id, i.item_number, i.status, i.attempts, i.source_data::text AS s
 COMMENT ON VIEW reliable_imports.import_item_details IS
     'An item with everything that is stored about it. JSON is text here: drivers may decode jsonb in their own ways.';
 
--- Without STRICT, SET or a volatile function, so that the planner puts the query in place of the call.
+-- These functions are neither STRICT nor VOLATILE and set nothing, so that the planner puts their queries in place of the calls.
+CREATE FUNCTION reliable_imports.count_failures(batch uuid, first integer, last integer)
+RETURNS TABLE (failed integer, groups jsonb)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT coalesce(sum(g.items), 0)::integer, coalesce(jsonb_object_agg(g.error_group, g.items), '{}')
+      FROM (SELECT f.error_group, count(*) AS items
+              FROM reliable_imports.import_batch_items f
+             WHERE f.batch_id = batch AND f.error_group IS NOT NULL AND f.item_number BETWEEN first AND last
+             GROUP BY f.error_group) g;
+END;
+
+COMMENT ON FUNCTION reliable_imports.count_failures IS
+    'How many items of a run of numbers have failed, and how many of them each failure group has.';
+
 CREATE FUNCTION reliable_imports.count_items(batch uuid, first integer, last integer)
 RETURNS TABLE (completed integer, skipped integer, failed integer, pending integer, groups jsonb)
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -24,17 +38,13 @@ BEGIN ATOMIC
            (count(*) FILTER (WHERE i.status = 'skipped'))::integer,
            (count(*) FILTER (WHERE i.status = 'failed'))::integer,
            (count(*) FILTER (WHERE i.status = 'pending'))::integer,
-           (SELECT coalesce(jsonb_object_agg(g.error_group, g.items), '{}')
-              FROM (SELECT f.error_group, count(*) AS items
-                      FROM reliable_imports.import_batch_items f
-                     WHERE f.batch_id = batch AND f.error_group IS NOT NULL AND f.item_number BETWEEN first AND last
-                     GROUP BY f.error_group) g)
+           (SELECT f.groups FROM reliable_imports.count_failures(batch, first, last) f)
       FROM reliable_imports.import_batch_items i
      WHERE i.batch_id = batch AND i.item_number BETWEEN first AND last;
 END;
 
 COMMENT ON FUNCTION reliable_imports.count_items IS
-    'How many items of a run of numbers have each status, and how many of the failed ones each failure group.';
+    'How many items of a run of numbers have each status, and how many of the failed ones each failure group has.';
 
 CREATE FUNCTION reliable_imports.ranges_with_status(batch uuid, status text, after integer)
 RETURNS TABLE (first_item integer, last_item integer)
@@ -68,7 +78,8 @@ SELECT r.batch_id, r.first_item, r.last_item, r.state, r.deferred,
          FROM reliable_imports.import_batches b
         CROSS JOIN LATERAL reliable_imports.count_items(r.batch_id, r.first_item, r.last_item) n
         WHERE b.id = r.batch_id AND b.status = 'cancelled' AND r.state = 'leased'
-          AND n.completed + n.skipped + n.failed + n.pending > 0) k ON true;
+          AND n.completed + n.skipped + n.failed + n.pending > 0
+        OFFSET 0) k ON true;  -- or the batch would be looked up for each range
 
 COMMENT ON VIEW reliable_imports.import_range_counts IS
     'What has been settled in each range: from the range itself, or from its items where nobody may update the range.';

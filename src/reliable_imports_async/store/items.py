@@ -17,6 +17,7 @@ from ..models import ImportBatchItem, ItemStatus
 from ..outcomes import Failure, FailureKind
 
 _SQL = statements("store/items")
+_ERROR_COLUMNS = {name: f"error_{name}" for name in Failure.__slots__}
 READ_AT_ONCE = 524_288  # characters of records; then everything else that waits has its turn
 
 
@@ -105,29 +106,22 @@ async def delete_chunk(conn: Connection, batch_ids: Sequence[UUID], limit: int) 
 
 
 def _item(row: asyncpg.Record) -> ImportBatchItem[Any]:
+    stored = dict(row)
+    failure = {name: stored.pop(column) for name, column in _ERROR_COLUMNS.items()}
     data: Any = None if row["source_data"] is None else exact_json.read(row["source_data"])
     processed = row["processed_data"]
-    return ImportBatchItem(
-        **{name: value for name, value in row.items() if not name.startswith("error_")}
-        | {
-            "source_data": data,
-            "data": data,
-            "status": ItemStatus(row["status"]),
-            "processed_data": None if processed is None else exact_json.read(processed),
-            "failure": _failure(row),
-        }
-    )
+    stored |= {
+        "source_data": data,
+        "data": data,
+        "status": ItemStatus(row["status"]),
+        "processed_data": None if processed is None else exact_json.read(processed),
+        "failure": None if failure["group"] is None else _failure(failure),
+    }
+    return ImportBatchItem(**stored)
 
 
-def _failure(row: asyncpg.Record) -> Failure | None:
-    if row["error_group"] is None:
-        return None
-    stored = {name: row[f"error_{name}"] for name in Failure.__slots__}
+def _failure(stored: dict[str, Any]) -> Failure:
     fields = stored["fields"]
-    return Failure(
-        **stored
-        | {
-            "kind": FailureKind(stored["kind"]),
-            "fields": tuple(json.loads(fields)) if fields else (),
-        }
-    )
+    stored["kind"] = FailureKind(stored["kind"])
+    stored["fields"] = tuple(json.loads(fields)) if fields else ()
+    return Failure(**stored)

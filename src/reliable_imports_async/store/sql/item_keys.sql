@@ -53,10 +53,10 @@ SELECT count(*) FROM noted;
 -- name: recount_ranges
 -- Counts a batch's ranges from its items, before anybody works on them.
 UPDATE reliable_imports.import_batch_ranges r
-   SET (completed, skipped, failed, groups)
-     = (SELECT n.completed, n.skipped, n.failed, n.groups
-          FROM reliable_imports.count_items(r.batch_id, r.first_item, r.last_item) n)
- WHERE r.batch_id = $1;
+   SET completed = n.completed, skipped = n.skipped, failed = n.failed, groups = n.groups
+  FROM reliable_imports.import_batch_ranges k
+ CROSS JOIN LATERAL reliable_imports.count_items(k.batch_id, k.first_item, k.last_item) n
+ WHERE r.batch_id = $1 AND k.batch_id = $1 AND r.first_item = k.first_item;
 
 -- name: skip_unchanged
 -- Settles the items of a range whose keys were last completed with the very content they have, all in one statement with

@@ -6,7 +6,7 @@ INSERT INTO reliable_imports.import_batch_ranges (batch_id, first_item, last_ite
 SELECT $1, s.first_item, s.last_item, coalesce(n.failed, 0), coalesce(n.groups, '{}')
   FROM (SELECT k AS first_item, least(k + $3 - 1, $2) AS last_item FROM generate_series(1, $2, $3) AS k) s
   LEFT JOIN LATERAL (
-       SELECT c.failed, c.groups FROM reliable_imports.count_items($1, s.first_item, s.last_item) c WHERE $4) n ON true;
+       SELECT f.failed, f.groups FROM reliable_imports.count_failures($1, s.first_item, s.last_item) f WHERE $4) n ON true;
 
 -- name: claim_range
 -- Leases one range that is ready, whose lease ran out, or whose claim this worker made without hearing the answer.
