@@ -27,19 +27,23 @@ demo: install ## Import real flights, see 680 fail, repair and reprocess them (F
 
 .PHONY: screenshots
 screenshots: install ## Pictures of the dashboard into docs/screenshots; needs chromium
-	@$(BIN)/python -m tests.screenshots docs/screenshots
+	@$(BIN)/python -m tests.web.dashboard.screenshots docs/screenshots
 
 .PHONY: axe
 axe: ## Fetch axe-core, with which the tests check accessibility; needs npm
 	@mkdir -p .axe && cd .axe && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz package/axe.min.js
 
 .PHONY: test
-test: install ## Run the suite on a PostgreSQL of its own, or on TEST_DSN=postgresql://…
+test: install ## Run all tests but the long ones, on a PostgreSQL of their own, or on TEST_DSN=postgresql://…
+	@$(BIN)/python -m pytest -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder -m 'not long'
+
+.PHONY: test-all
+test-all: install ## The long ones too, as CI does
 	@$(BIN)/python -m pytest -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
 
 .PHONY: fuzz
 fuzz: install ## Try the REST API with many generated requests (EXAMPLES=300)
-	@EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -q tests/test_api_contract.py
+	@EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -q tests/web/api/test_contract.py
 
 .PHONY: torture
 torture: install ## Real processes, seeded faults, invariants (SECONDS=60 or MINUTES=, FAULTS=, ITEMS=n|all, SEED=7 …)
@@ -59,30 +63,14 @@ check: install ## Formatting, lint, types, layers
 	@$(BIN)/mypy examples
 	@$(BIN)/lint-imports --no-logo
 
+# Only variables of the command line count: the environment may have a NAME or a MODE of its own.
+BENCH_OPTIONS := ROUNDS ITEMS ONLY MODE MODES BASE LIMIT PEERS CONTENDERS SECONDS SCALE WORKERS MEGABYTES CHUNKED BATCHES REQUESTS DIRECTORY COLD
+given = $(if $(filter command,$(origin $1)),$($1))
+
 .PHONY: bench
-bench: bench-install ## Measure against the loop that a developer would write by hand, and against others (PEERS=0: without them)
-	@$(BIN)/python -m benchmarks --rounds $(or $(ROUNDS),5) --items $(or $(ITEMS),20000) --only '$(ONLY)' $(if $(filter 0,$(PEERS)),--no-peers)
-
-.PHONY: bench-creation
-bench-creation: bench-install ## Measure creating a batch against a bare COPY of the same rows
-	@$(BIN)/python -m benchmarks.creation
-
-.PHONY: bench-million
-bench-million: bench-install ## Import a million rows: cost of an item, memory, summaries meanwhile (MODE=item|interval|set)
-	@$(BIN)/python -m benchmarks.million --mode $(or $(MODE),interval) --items $(or $(ITEMS),1000000)
-
-.PHONY: bench-install
-bench-install: install
-	@$(BIN)/python -m pip install --quiet --group bench $(if $(filter 0,$(PEERS)),,--group peers)
-
-.PHONY: bench-api
-bench-api: bench-install ## Measure the REST API against bare endpoints, and memory during an upload
-	@$(BIN)/python -m benchmarks.api
-	@$(BIN)/python -m benchmarks.upload
-
-.PHONY: bench-dashboard
-bench-dashboard: install ## Measure every page of the dashboard with ten million items; needs 8 GB of disk
-	@$(BIN)/python -m benchmarks.big_dashboard
+bench: install ## Measure the modes against a hand-written loop and other libraries (NAME=list: all benchmarks)
+	@$(if $(or $(filter-out engine,$(call given,NAME)),$(filter 0,$(call given,PEERS))),,$(BIN)/python -m pip install --quiet --group peers)
+	@$(BIN)/python -m benchmarks $(or $(call given,NAME),engine) $(foreach option,$(BENCH_OPTIONS),$(if $(call given,$(option)),$(option)='$($(option))'))
 
 .PHONY: format
 format: install ## Format and fix what can be fixed

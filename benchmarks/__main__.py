@@ -1,122 +1,106 @@
-"""Runs every contender on every workload, interleaved, and prints ratios to the plain loop."""
+"""The one entry to all benchmarks: `make bench NAME=…`, or ``python -m benchmarks NAME [options]``.
 
-from collections.abc import Iterator
-from functools import partial
-from importlib.util import find_spec
+An option may be written as make writes its variables: ``ROUNDS=3`` for ``--rounds=3``.
+"""
 
-import anyio
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
 import typer
-import uvloop
-from rich.console import Console
-from rich.progress import Progress
 
-from .contenders import CONNECTIONS, OURS, REFERENCE, Contender, NotForThis
-from .ground import Ground, ground
-from .limit import LIMIT
-from .report import Measured, Report, save, terminal, versions
-from .workloads import Workload, customers, failing, flights, wide
-
-WORKLOADS = {
-    "customers": customers,
-    "flights": flights,
-    "wide customers": wide,
-    "flights, all failing": failing,
-}
-PATIENCE = 600.0  # seconds for one contender on one workload
+DEFAULT = "engine"
+LISTING = ("list", "help", "--help", "-h")
 
 
-def main(
-    rounds: int = 5,
-    items: int = 20_000,
-    only: str = "",
-    contenders: str = "",
-    peers: bool = True,  # noqa: FBT001, FBT002 - the way typer spells --no-peers
-) -> None:
-    """Measure.
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark.
 
-    Args:
-        rounds: Interleaved rounds; the median is shown.
-        items: Records in each workload; the slow contenders take the first fifth of them.
-        only: Names of workloads, separated by semicolons, or nothing for all.
-        contenders: The same for who takes part; the plain loop always does.
-        peers: Also PgQueuer, Procrastinate, psycopg and pgbench.
+    Attributes:
+        module: The module of this package whose `main` runs it.
+        summary: One line for the list.
+        given: Options that it always has.
     """
-    console = terminal()
-    chosen = [
-        make(items) for name, make in WORKLOADS.items() if not only or name in only.split(";")
-    ]
-    taking_part = {
-        name: one
-        for name, one in _everyone(console, peers=peers).items()
-        if not contenders or name in (REFERENCE, *contenders.split(";"))
-    }
-    report = Report(REFERENCE)
-    version = "unknown"
-    try:
-        version = uvloop.run(_measure(chosen, taking_part, rounds, report))
-    finally:  # whatever stops it, an interrupt too, what was measured is shown
-        report.show(console, rounds)
-        about = {"versions": versions(version), "connections": CONNECTIONS, "items": items}
-        path = save("bench", about | report.as_json())
-        console.print(", ".join(f"{name} {value}" for name, value in about["versions"].items()))
-        console.print(f"{path}")
+
+    module: str
+    summary: str
+    given: tuple[str, ...] = ()
+
+    @property
+    def main(self) -> Callable[..., Any]:
+        """What runs it; imported only now, because some need optional packages."""
+        main: Callable[..., Any] = import_module(f"benchmarks.{self.module}").main
+        return main
 
 
-def _everyone(console: Console, *, peers: bool) -> dict[str, Contender]:
-    if not peers:
-        return dict(OURS)
-    missing = [name for name in ("procrastinate", "psycopg") if find_spec(name) is None]
-    if missing:
-        console.print(
-            f"Without the peers: {', '.join(missing)} missing (pip install --group peers)"
-        )
-        return OURS | LIMIT
-    from .peers import PEERS  # noqa: PLC0415 - needs what is optional
-
-    return OURS | PEERS | LIMIT
-
-
-async def _measure(
-    workloads: list[Workload], contenders: dict[str, Contender], rounds: int, report: Report
-) -> str:
-    """All of it; the version of the server."""
-    async with ground() as place:
-        with Progress(transient=True) as progress:
-            task = progress.add_task("", total=rounds * len(workloads) * len(contenders))
-            for number in range(rounds):
-                for workload in workloads:
-                    for name, contender in _rotated(contenders, number):
-                        progress.update(task, description=f"{workload.name}: {name}")
-                        await _once(place, workload, (name, contender), number, report)
-                        progress.advance(task)
-        return place.version
+BENCHMARKS = {
+    DEFAULT: Benchmark(
+        "engine", "the three modes next to a hand-written loop and other libraries (the default)"
+    ),
+    "compare": Benchmark(
+        "compare", "the three modes, this tree next to an earlier commit (BASE=…)"
+    ),
+    "limit": Benchmark(
+        "engine", "the machine's limit: pgbench next to the loop", ("--contenders=pgbench (limit)",)
+    ),
+    "creation": Benchmark("creation", "creating a batch next to a bare COPY of the same rows"),
+    "million": Benchmark(
+        "million", "a million rows: cost of an item, memory, summaries (MODE=item|interval|set)"
+    ),
+    "scaling": Benchmark("scaling", "one batch, drained in process and by 1, 2 and 4 workers"),
+    "unchanged": Benchmark("unchanged", "a file imported twice; the second time nothing changed"),
+    "api": Benchmark("api", "the REST API next to bare endpoints with the same SQL"),
+    "upload": Benchmark("upload", "a 1 GB upload, and the memory that the server takes for it"),
+    "dashboard": Benchmark(
+        "big_dashboard", "every page with ten million items; needs 8 GB of disk"
+    ),
+}
 
 
-async def _once(
-    place: Ground, workload: Workload, one: tuple[str, Contender], number: int, report: Report
-) -> None:
-    """One contender on a fresh database; its failure is its own."""
-    name, contender = one
-    part = workload.part(contender.share)
-    remark = partial(report.remark, workload.name, name)
-    try:
-        with anyio.fail_after(PATIENCE):
-            await place.renew(workload.schema, ours=contender.ours)
-            spent = await contender.run(place, part)
-    except NotForThis as exc:
-        remark(f"left out: {exc}")
-    except Exception as exc:  # noqa: BLE001 - it is reported, and the others go on
-        remark(f"round {number + 1} failed: {type(exc).__name__}: {exc}")
-    else:
-        report.add(workload.name, name, number, Measured(len(part.records), spent))
+def run(arguments: Sequence[str]) -> None:
+    """Run the benchmark that the first argument names, or list all."""
+    name, *options = arguments or [DEFAULT]
+    if name in LISTING:
+        print(listing())
+        return
+    if "=" in name or name.startswith("-"):
+        name, options = DEFAULT, list(arguments)
+    if name not in BENCHMARKS:
+        sys.exit(f"There is no benchmark {name!r}.\n\n{listing()}")
+    benchmark = BENCHMARKS[name]
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(help=help_of(benchmark.main))(benchmark.main)
+    spelled = [as_option(benchmark.main, option) for option in options]
+    app(args=[*benchmark.given, *spelled], prog_name=f"python -m benchmarks {name}")
 
 
-def _rotated(contenders: dict[str, Contender], number: int) -> Iterator[tuple[str, Contender]]:
-    """The contenders, each round beginning with another one."""
-    pairs = list(contenders.items())
-    shift = number % len(pairs)
-    yield from pairs[shift:] + pairs[:shift]
+def listing() -> str:
+    """The names with one line each."""
+    lines = [f"  {name:10} {each.summary}" for name, each in BENCHMARKS.items()]
+    usage = "make bench NAME=engine ROUNDS=5; options: python -m benchmarks NAME --help"
+    return "\n".join(["Benchmarks:", *lines, "", usage])
+
+
+def help_of(main: Callable[..., Any]) -> str:
+    """Its docstring, with the lines about its options left as they are."""
+    return inspect.cleandoc(main.__doc__ or "").replace("Args:", "\b\nOptions:")
+
+
+def as_option(main: Callable[..., Any], argument: str) -> str:
+    """``ROUNDS=3`` as ``--rounds=3``, and ``PEERS=0`` as ``--no-peers``; others as they are."""
+    variable, equals, value = argument.partition("=")
+    if not equals or not variable.isupper():
+        return argument
+    option = variable.lower().replace("_", "-")
+    parameter = inspect.signature(main).parameters.get(variable.lower())
+    if parameter is not None and parameter.annotation is bool:
+        return f"--{option}" if value not in ("", "0", "no", "false") else f"--no-{option}"
+    return f"--{option}={value}"
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(sys.argv[1:])

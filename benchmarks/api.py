@@ -1,4 +1,4 @@
-"""The REST API next to bare Starlette endpoints with the same SQL: `python -m benchmarks.api`.
+"""The REST API next to bare Starlette endpoints with the same SQL: `make bench NAME=api`.
 
 Each server has a process of its own, the client a third. The servers take turns in every round;
 what counts is the median of the ratios.
@@ -22,7 +22,6 @@ from urllib.request import urlopen
 
 import asyncpg
 import psutil
-import typer
 import uvloop
 from rich.console import Console
 from rich.table import Table
@@ -232,7 +231,3 @@ def _both(results: list[Result]) -> str:
     server = statistics.median(one.server for one in results)
     database = statistics.median(one.database for one in results)
     return f"{1000 * server:.2f} + {1000 * database:.2f}"
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -6,7 +6,7 @@ of small ones; a range counts what its items say.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -55,7 +55,7 @@ FAMILY = 120  # reprocessings of one small batch
 
 
 def plan(items: int = ITEMS, batches: int = BATCHES) -> list[Made]:
-    """What to make, so many items and batches in all, at least one batch a minute."""
+    """What to make: so many items in so many batches, of which 229 are given."""
     made = list(LARGE)
     made.append(Made("often repaired", "customer", "partial", 2_000, 500, 200))
     made += [
@@ -67,6 +67,7 @@ def plan(items: int = ITEMS, batches: int = BATCHES) -> list[Made]:
         Made(f"medium {n}", TYPES[n % len(TYPES)], "partial", 10_000, 20, 8 * n, 4)
         for n in range(100)
     ]
+    made = [replace(one, total=max(1, one.total * items // ITEMS)) for one in made]
     left, rest = batches - len(made), items - sum(one.total for one in made)
     chance = Random(6)
     weights = [chance.lognormvariate(0, 1) for _ in range(left)]

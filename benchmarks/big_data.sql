@@ -17,9 +17,9 @@ SELECT id, batch_type, status, parent, root, (ARRAY['ann', 'ben', 'cron'])[1 + t
        CASE WHEN parent IS NULL THEN source_name END, 'csv', total * 180::bigint, encode(sha256(id::text::bytea), 'hex'),
        '{carrier,flight,origin,dest,day,note}', metadata::jsonb, total,
        CASE WHEN status = 'paused' THEN 'lunch' END, created_at, NULL, started_at, finished_at, finished_at, finished_at,
-       t.total, t.total, t.total
+       t.zero, t.zero, t.zero
   FROM made
- CROSS JOIN LATERAL (SELECT CASE WHEN finished_at IS NOT NULL AND status <> 'cancelled' THEN 0 END AS total) t;
+ CROSS JOIN LATERAL (SELECT CASE WHEN finished_at IS NOT NULL AND status <> 'cancelled' THEN 0 END AS zero) t;
 
 -- name: items
 -- One of nine causes, the same for an item wherever it is asked; the rarest status has its items at the very end.

@@ -1,21 +1,16 @@
 """Who imports: the loop a developer would write by hand, and this library."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import anyio
 import asyncpg
 
-from reliable_imports_async import BaseProcessor, BatchManager, ImportBatchItem, ImportContext
-from reliable_imports_async.database.pool import RESERVED_CONNECTIONS
-
-from .ground import Ground, Spent
+from .ground import Ground
+from .modes import CONNECTIONS, MODES, Mode, measure
+from .spent import Spent
 from .workloads import Workload
-
-CONNECTIONS = 16
-INTERVAL = 200
-SET = 1_000
 
 Run: TypeAlias = Callable[[Ground, Workload], Awaitable[Spent]]
 
@@ -79,68 +74,18 @@ async def plain_workers(ground: Ground, workload: Workload) -> Spent:
         return spent
 
 
-class WorkloadProcessor(BaseProcessor):
-    """Runs a workload's SQL for each item."""
+def _in(mode: Mode) -> Run:
+    """This library in one of its modes."""
 
-    batch_type = "workload"
+    async def run(ground: Ground, workload: Workload) -> Spent:
+        return await measure(ground.dsn, ground.postmaster, workload, mode)
 
-    def __init__(self, workload: Workload) -> None:
-        self.workload = workload
-
-    async def process_item(self, item: ImportBatchItem, ctx: ImportContext) -> None:
-        await self.workload.write(item.source_data, ctx)
-
-
-class SetProcessor(WorkloadProcessor):
-    """The same for many items at once."""
-
-    async def process_items(self, items: Sequence[ImportBatchItem], ctx: ImportContext) -> None:
-        await self.workload.write_many([item.source_data for item in items], ctx)
-
-
-async def item_mode(ground: Ground, workload: Workload) -> Spent:
-    """This library, one transaction an item."""
-    return await _ours(ground, WorkloadProcessor(workload))
-
-
-async def commit_interval(ground: Ground, workload: Workload) -> Spent:
-    """This library, two hundred items a transaction; the same code."""
-    return await _ours(ground, WorkloadProcessor(workload), commit_interval=INTERVAL)
-
-
-async def process_items(ground: Ground, workload: Workload) -> Spent:
-    """This library, a thousand items a statement."""
-    return await _ours(ground, SetProcessor(workload), commit_interval=SET)
-
-
-async def _ours(ground: Ground, processor: WorkloadProcessor, **options: Any) -> Spent:
-    """From process_batch to its end; the pool is open before, as that of the plain loop is."""
-    workload = processor.workload
-    size = CONNECTIONS + RESERVED_CONNECTIONS
-    async with (
-        asyncpg.create_pool(ground.dsn, min_size=size, max_size=size) as pool,
-        BatchManager(pool=pool, concurrency=CONNECTIONS) as manager,
-    ):
-        manager.registry.register(processor)
-        batch_id = await manager.create_batch("workload", list(workload.records))
-        with ground.spending() as spent:
-            summary = await manager.process_batch(batch_id, **options)
-    require(workload, summary.completed_items, summary.failed_items)
-    return spent
-
-
-def require(workload: Workload, completed: int, failed: int) -> None:
-    """Whoever leaves something out is not faster, but wrong."""
-    expected = len(workload.records) - workload.failing, workload.failing
-    if (completed, failed) != expected:
-        raise RuntimeError(f"{completed} completed and {failed} failed, not {expected}")
+    return run
 
 
 REFERENCE = "plain loop"
 OURS = {
     REFERENCE: Contender(plain_loop),
     "plain workers": Contender(plain_workers),
-    "item mode": Contender(item_mode, ours=True),
-    "commit_interval": Contender(commit_interval, ours=True),
-    "process_items": Contender(process_items, ours=True),
+    **{name: Contender(_in(mode), ours=True) for name, mode in MODES.items()},
 }

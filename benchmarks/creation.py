@@ -1,4 +1,4 @@
-"""Creating a batch next to a bare COPY of the very same rows: `python -m benchmarks.creation`.
+"""Creating a batch next to a bare COPY of the very same rows: `make bench NAME=creation`.
 
 The bare COPY is asyncpg's `copy_records_to_table` into the table of items, of rows that lie ready:
 the JSON text is made, the file is read, nothing is hashed, no range is written. What it leaves in
@@ -16,15 +16,15 @@ from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 import asyncpg
-import typer
 import uvloop
 from pydantic import BaseModel
 
 from reliable_imports_async import BatchManager, read_file
 
-from .contenders import WorkloadProcessor
-from .ground import Ground, Spent, ground
-from .report import Measured, Report, save, terminal, versions
+from .ground import Ground, ground
+from .modes import WorkloadProcessor
+from .report import Measured, Report, chosen, save, terminal, versions
+from .spent import Spent
 from .workloads import JANUARY, YEAR, flights
 
 BAR = 0.8
@@ -142,14 +142,11 @@ def main(rounds: int = 5, items: int = 100_000, only: str = "") -> None:
 async def _measure(rounds: int, items: int, only: str, report: Report) -> str:
     records = _flights(items)
     with tempfile.TemporaryDirectory() as folder:
-        chosen = {
-            name: contenders
-            for name, contenders in workloads(records, Path(folder)).items()
-            if not only or name in only.split(";")
-        }
+        ways = workloads(records, Path(folder))
+        taken = {name: ways[name] for name in chosen(ways, only)}
         async with ground() as place:
             for number in range(rounds):
-                for workload, contenders in chosen.items():
+                for workload, contenders in taken.items():
                     await _round(place, number, workload, contenders, items, report)
             return place.version
 
@@ -182,7 +179,3 @@ def _flights(items: int) -> list[dict[str, str]]:
     with gzip.open(YEAR if YEAR.exists() else JANUARY, "rb") as file:
         rows = list(csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline="")))
     return [rows[number % len(rows)] for number in range(items)]
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,13 +1,10 @@
 """Where everybody is measured: a PostgreSQL of its own, and what a contender takes of it."""
 
 import os
-import resource
 import shutil
 import tempfile
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -16,24 +13,9 @@ import psutil
 from reliable_imports_async import BatchManager
 from reliable_imports_async.database.embedded import EmbeddedServer
 
+from .spent import Spent, spending
+
 DATABASE = "bench"
-
-
-@dataclass(slots=True)
-class Spent:
-    """What a piece of work took, filled in when it ends.
-
-    On a machine that has other work too, the processor time is what can be compared.
-
-    Attributes:
-        seconds: By the clock on the wall.
-        client: Processor seconds of this process and of those that it waited for.
-        server: Processor seconds of PostgreSQL, all of its processes.
-    """
-
-    seconds: float = 0.0
-    client: float = 0.0
-    server: float = 0.0
 
 
 class Ground:
@@ -44,7 +26,7 @@ class Ground:
         self.dsn = server.url(DATABASE)
         self.log_file = server.log_file
         self._server = server
-        self._postmaster = postmaster
+        self.postmaster = postmaster
 
     async def renew(self, schema: str = "", *, ours: bool = True) -> None:
         """An empty database with a workload's tables, and with ours if wished."""
@@ -70,31 +52,9 @@ class Ground:
         await admin.execute("CHECKPOINT")
         await admin.close()
 
-    @contextmanager
-    def spending(self) -> Iterator[Spent]:
+    def spending(self) -> AbstractContextManager[Spent]:
         """Measure what is done inside."""
-        spent = Spent()
-        client, server, began = _own_time(), self._server_time(), time.perf_counter()
-        yield spent
-        spent.seconds = time.perf_counter() - began
-        spent.client, spent.server = _own_time() - client, self._server_time() - server
-
-    def _server_time(self) -> float:
-        """Those that ended count too: the postmaster has waited for them."""
-        own = self._postmaster.cpu_times()
-        total = own.user + own.system + own.children_user + own.children_system
-        for child in self._postmaster.children(recursive=True):
-            try:
-                times = child.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            total += times.user + times.system
-        return float(total)
-
-
-def _own_time() -> float:
-    waited_for = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + waited_for.ru_utime + waited_for.ru_stime
+        return spending(self.postmaster)
 
 
 @asynccontextmanager

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import anyio
 
-from .contenders import CONNECTIONS, Contender, NotForThis
-from .ground import Ground, Spent, cores
+from .contenders import Contender, NotForThis
+from .ground import Ground, cores
+from .modes import CONNECTIONS
+from .spent import Spent
 from .workloads import Workload
 
 CUSTOMERS = r"""

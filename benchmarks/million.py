@@ -1,6 +1,6 @@
 """A large file from end to end, and what an item of it costs next to one of a small file.
 
-`python -m benchmarks.million --mode interval`: flights with foreign keys as a gzipped CSV file,
+`make bench NAME=million MODE=interval`: flights with foreign keys as a gzipped CSV file,
 more than two in a hundred refused, imported by a process of its own. Meanwhile this process asks
 for the batch's summary every half second; how long the server works for that, its log tells: every
 statement of the one connection that asks, parsing and binding included.
@@ -33,8 +33,8 @@ from rich.table import Table
 
 from reliable_imports_async import BatchManager, read_file
 
-from .contenders import CONNECTIONS, INTERVAL, SET, SetProcessor, WorkloadProcessor
 from .ground import Ground, ground
+from .modes import CONNECTIONS, MODES
 from .report import save, terminal, versions
 from .workloads import JANUARY, ROOT, YEAR, Workload, flights
 
@@ -43,11 +43,7 @@ BAR_COST, BAR_MEGABYTES, BAR_SUMMARY_MS = 1.15, 200, 5
 ASKING = "summary"
 LOGGED = re.compile(rf"^{ASKING} LOG:  duration: ([\d.]+) ms", re.MULTILINE)
 SETTINGS = {"log_line_prefix": "%a ", "logging_collector": "off"}
-MODES: dict[str, tuple[type[WorkloadProcessor], dict[str, Any]]] = {
-    "item": (WorkloadProcessor, {}),
-    "interval": (WorkloadProcessor, {"commit_interval": INTERVAL}),
-    "set": (SetProcessor, {"commit_interval": SET}),
-}
+NAMES = {"item": "item mode", "interval": "commit_interval", "set": "process_items"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +75,8 @@ def main(mode: str = "interval", items: int = 1_000_000, rounds: int = 3) -> Non
         items: Rows of the large file; the small ones have ten thousand.
         rounds: How often the small file is imported; the median is compared.
     """
+    if mode not in NAMES:
+        raise typer.BadParameter(f"{mode}: choose from {', '.join(NAMES)}.")
     console = terminal()
     small, large, version = uvloop.run(_measure(mode, items, rounds))
     table = Table(title=f"{mode}: {items:,} items next to {SMALL:,}")
@@ -138,7 +136,7 @@ async def _measure(mode: str, items: int, rounds: int) -> tuple[list[Imported], 
 async def _import(place: Ground, workload: Workload, file: Path, mode: str) -> Imported:
     """In a process of its own, asking for summaries meanwhile."""
     await place.renew(workload.schema)
-    command = [sys.executable, "-m", "benchmarks.million", "work", place.dsn, str(file), mode]
+    command = [sys.executable, "-m", "benchmarks.million", place.dsn, str(file), mode]
     async with await anyio.open_process(command, cwd=ROOT, stderr=None) as process:
         try:
             return await _watched(place, process)
@@ -217,16 +215,16 @@ def _shifted(rows: list[dict[str, str]], items: int) -> Iterator[dict[str, str]]
 
 async def work(dsn: str, file: str, mode: str) -> None:
     """The importing process: says when the batch is there, and when it has finished."""
-    processor, options = MODES[mode]
+    chosen = MODES[NAMES[mode]]
     workload = Workload("flights", "", [])  # its statements; the year would fill the memory
     async with BatchManager(dsn, concurrency=CONNECTIONS) as manager:
-        manager.registry.register(processor(workload))
+        manager.registry.register(chosen.processor(workload))
         began = time.perf_counter()
         batch_id = await manager.create_batch("workload", read_file(file))
         print(json.dumps({"batch": str(batch_id), "seconds": time.perf_counter() - began}))
         sys.stdout.flush()
         began, processor_began = time.perf_counter(), time.process_time()
-        summary = await manager.process_batch(batch_id, **options)
+        summary = await manager.process_batch(batch_id, **chosen.options)
         done = {
             "items": summary.total_items,
             "seconds": time.perf_counter() - began,
@@ -245,8 +243,5 @@ def peak_megabytes() -> float:
     return int(kilobytes) / 1024
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["work"]:
-        uvloop.run(work(*sys.argv[2:]))
-    else:
-        typer.run(main)
+if __name__ == "__main__":  # the importing process
+    uvloop.run(work(*sys.argv[1:]))

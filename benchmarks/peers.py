@@ -17,8 +17,10 @@ import psycopg
 from pgqueuer import AsyncpgDriver, Job, PgQueuer, Queries
 from pgqueuer.types import QueueExecutionMode
 
-from .contenders import CONNECTIONS, Contender, require
-from .ground import Ground, Spent
+from .contenders import Contender
+from .ground import Ground
+from .modes import CONNECTIONS
+from .spent import Spent
 from .workloads import Workload
 
 CHUNK = 1_000
@@ -55,7 +57,7 @@ async def pgqueuer(ground: Ground, workload: Workload) -> Spent:
     ends = await conn.fetch("SELECT status::text, count(*) FROM pgqueuer_log GROUP BY 1")
     await conn.close()
     counts = {row["status"]: row["count"] for row in ends}
-    require(workload, counts.get("successful", 0), counts.get("exception", 0))
+    workload.require(counts.get("successful", 0), counts.get("exception", 0))
     return spent
 
 
@@ -86,7 +88,7 @@ async def procrastinate_(ground: Ground, workload: Workload) -> Spent:
             )
         ends = await pool.fetch("SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY 1")
     counts = {row["status"]: row["count"] for row in ends}
-    require(workload, counts.get("succeeded", 0), counts.get("failed", 0))
+    workload.require(counts.get("succeeded", 0), counts.get("failed", 0))
     return spent
 
 
@@ -118,7 +120,7 @@ async def psycopg_loop(ground: Ground, workload: Workload) -> Spent:
             await anyio.to_thread.run_sync(_loop, conn, workload)
         sql = "SELECT count(*) FILTER (WHERE status = 'completed'), count(error) FROM import_items"
         completed, failed = conn.execute(sql).fetchone() or (0, 0)
-    require(workload, completed, failed)
+    workload.require(completed, failed)
     return spent
 
 

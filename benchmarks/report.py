@@ -3,17 +3,19 @@
 import json
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from .ground import Spent, cores
+from .ground import cores
+from .spent import Spent
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("asyncpg", "uvloop", "pydantic-core", "pgqueuer", "procrastinate", "psycopg")
@@ -58,6 +60,18 @@ def ratio(ones: Sequence[float], others: Sequence[float]) -> Ratio:
     """One by one, and then their median: what troubles a round troubles both."""
     found = [one / other for one, other in zip(ones, others, strict=True)]
     return Ratio(statistics.median(found), min(found), max(found))
+
+
+def chosen(known: Iterable[str], given: str) -> list[str]:
+    """The names that were given, separated by semicolons; all of them where none was.
+
+    Raises:
+        typer.BadParameter: A name is unknown.
+    """
+    names = [name.strip() for name in given.split(";") if name.strip()]
+    if unknown := [name for name in names if name not in known]:
+        raise typer.BadParameter(f"{', '.join(unknown)}: choose from {'; '.join(known)}.")
+    return [name for name in known if not names or name in names]
 
 
 def versions(postgresql: str) -> dict[str, str]:

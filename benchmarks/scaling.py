@@ -1,10 +1,9 @@
-"""python -m benchmarks.scaling: one batch, drained in process and by 1, 2 and 4 workers.
+"""`make bench NAME=scaling`: one batch, drained in process and by 1, 2 and 4 workers.
 
 Beside the speed it measures the processor time of Python and of PostgreSQL for an item: from them
 follows what other machines would give.
 """
 
-import argparse
 import asyncio
 import os
 import sys
@@ -88,7 +87,7 @@ async def workers(dsn: str, count: int) -> AsyncIterator[list[int]]:
     """So many worker processes, ready; their ids."""
     processes = [
         await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "benchmarks.scaling", "--work", dsn),
+            *(sys.executable, "-m", "benchmarks.scaling", dsn),
             stdout=asyncio.subprocess.PIPE,
             cwd=ROOT,
         )
@@ -159,7 +158,20 @@ def describe(batch_type: str, count: int, runs: list[Run]) -> str:
     )
 
 
-async def main(rounds: int, scale: float, only: str, counts: list[int]) -> None:
+def main(rounds: int = 3, scale: float = 1.0, only: str = "", workers: str = "0;1;2;4") -> None:
+    """Measure.
+
+    Args:
+        rounds: Interleaved rounds; the median is shown.
+        scale: Makes the batches larger or smaller.
+        only: sql or cpu; both by default.
+        workers: Numbers of workers, separated by semicolons; 0: in this process.
+    """
+    counts = [int(count) for count in workers.split(";")]
+    asyncio.run(_measure_all(rounds, scale, only, counts))
+
+
+async def _measure_all(rounds: int, scale: float, only: str, counts: list[int]) -> None:
     """Measure all, interleaved, and print the medians."""
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)  # noqa: PTH101 - the server's user must get in
@@ -182,16 +194,5 @@ async def main(rounds: int, scale: float, only: str, counts: list[int]) -> None:
                     print(describe(batch_type, count, runs), flush=True)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", help="a worker process on this database")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--only", default="", help="sql or cpu")
-    counts = "numbers of workers; 0: in process"
-    parser.add_argument("--counts", type=int, nargs="+", default=[0, 1, 2, 4], help=counts)
-    given = parser.parse_args()
-    if given.work:
-        asyncio.run(work(given.work))
-    else:
-        asyncio.run(main(given.rounds, given.scale, given.only, given.counts))
+if __name__ == "__main__":  # a worker process
+    asyncio.run(work(sys.argv[1]))

@@ -27,8 +27,13 @@ from reliable_imports_async.web.server import run
 TYPES = ("flight", "customer", "invoice", "airport", "price", "stock")
 CONNECTIONS = 13  # what a manager takes by default
 
-BATCHES, RANGES, LOGS = statements("batches"), statements("ranges"), statements("logs")
-SUMMARIES = statements("summaries")
+USED = {
+    "store/batches": ("insert_batch", "complete_creation", "lineage"),
+    "store/ranges": ("insert_ranges",),
+    "store/logs": ("insert_log",),
+    "store/summaries": ("summary", "groups"),
+}
+SQL = {name: statements(file)[name] for file, names in USED.items() for name in names}
 
 
 class CustomerProcessor(BaseProcessor):
@@ -87,7 +92,7 @@ async def create(request: Request) -> JSONResponse:
     new = [batch_id, body["batch_type"], None, batch_id, False, *[None] * 7, "{}", "{}"]
     async with request.app.state.pool.acquire() as conn:
         async with conn.transaction():
-            await conn.fetchval(BATCHES["insert_batch"], *new)
+            await conn.fetchval(SQL["insert_batch"], *new)
             await conn.copy_to_table(
                 "import_batch_items",
                 schema_name="reliable_imports",
@@ -95,11 +100,11 @@ async def create(request: Request) -> JSONResponse:
                 source=_once(rows),
                 format="text",
             )
-            await conn.execute(BATCHES["complete_creation"], batch_id, len(items), None)
+            await conn.execute(SQL["complete_creation"], batch_id, len(items), None, None, [])
             cut = [batch_id, len(items), range_size(len(items)), False]
-            await conn.execute(RANGES["insert_ranges"], *cut)
-            await conn.execute(LOGS["insert_log"], batch_id, "info", "batch created", "{}")
-        row = await conn.fetchrow(SUMMARIES["summary"], [batch_id])
+            await conn.execute(SQL["insert_ranges"], *cut)
+            await conn.execute(SQL["insert_log"], batch_id, "info", "batch created", "{}")
+        row = await conn.fetchrow(SQL["summary"], [batch_id])
     return JSONResponse(_plain(row), 201)
 
 
@@ -107,16 +112,14 @@ async def show(request: Request) -> JSONResponse:
     """A batch, its lineage, its counts and its failure groups."""
     batch_id = request.path_params["batch_id"]
     async with request.app.state.pool.acquire() as conn:
-        family = await conn.fetch(BATCHES["lineage"], batch_id)
+        family = await conn.fetch(SQL["lineage"], batch_id)
         (batch,) = [one for one in family if one["id"] == batch_id]
-        sums = await conn.fetch(SUMMARIES["summary"], [one["id"] for one in family])
-        repaired = await conn.fetchrow(SUMMARIES["repaired"], batch["root_batch_id"], batch_id)
-        groups = await conn.fetch(SUMMARIES["groups"], [batch_id], 50)
+        sums = await conn.fetch(SQL["summary"], [one["id"] for one in family])
+        groups = await conn.fetch(SQL["groups"], [batch_id], 50)
     return JSONResponse(
         {
             **_plain(batch),
             "lineage": [_plain(one) for one in sums],
-            "repaired": repaired["repaired"],
             "groups": [_plain(one) for one in groups],
         }
     )

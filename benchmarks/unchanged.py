@@ -1,11 +1,10 @@
-"""Imports the January flights, then the same file once more: `python -m benchmarks.unchanged`."""
+"""Imports the January flights, then the same file once more: `make bench NAME=unchanged`."""
 
 import statistics
 from time import perf_counter
 from typing import Any
 
 import asyncpg
-import typer
 import uvloop
 from examples.flights.demo import DATA, JANUARY, SCHEMA
 from examples.flights.processors import FlightProcessor
@@ -79,7 +78,3 @@ async def _import(
         started = perf_counter()
         summary = await manager.import_file(read_file(JANUARY), "flight", on_same_file="force")
         return perf_counter() - started, summary
-
-
-if __name__ == "__main__":
-    typer.run(main)

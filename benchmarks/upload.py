@@ -1,4 +1,4 @@
-"""A large upload, and how much memory the server takes for it: `python -m benchmarks.upload`."""
+"""A large upload, and how much memory the server takes for it: `make bench NAME=upload`."""
 
 import http.client
 import threading
@@ -7,7 +7,6 @@ from pathlib import Path
 from time import perf_counter
 from urllib.parse import urlsplit
 
-import typer
 import uvloop
 
 from reliable_imports_async.database.embedded import EmbeddedServer
@@ -92,7 +91,3 @@ class Memory:
 
     def _now(self) -> float:
         return int(self._file.read_text().split()[1]) * 4096 / 1e6
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -47,6 +47,12 @@ class Workload:
         """How many of the records are refused."""
         return sum(map(self.refused, self.records))
 
+    def require(self, completed: int, failed: int) -> None:
+        """A contender that leaves something out is not faster, but wrong."""
+        expected = len(self.records) - self.failing, self.failing
+        if (completed, failed) != expected:
+            raise RuntimeError(f"{completed} completed and {failed} failed, not {expected}")
+
     def part(self, share: float) -> "Workload":
         """Its first records."""
         return replace(self, records=self.records[: max(1, round(len(self.records) * share))])
@@ -173,3 +179,11 @@ def airports() -> set[str]:
     """The codes of the reference table."""
     with AIRPORTS.open(encoding="utf-8", newline="") as file:
         return {row["faa"] for row in csv.DictReader(file)}
+
+
+WORKLOADS = {
+    "customers": customers,
+    "flights": flights,
+    "wide customers": wide,
+    "flights, all failing": failing,
+}

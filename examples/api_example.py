@@ -1,4 +1,4 @@
-"""The REST API with an endpoint of its own: a quota for each user, and a note when a batch ends.
+"""The REST API with a custom endpoint: a quota per user, and a notification when a batch ends.
 
 Run it with `python -m examples.api_example [postgresql://…]`, then open http://127.0.0.1:8000/docs.
 """
@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, BatchManager
 
-QUOTA = 1_000  # items a user may have waiting
+QUOTA = 1_000  # pending items per user
 
 
 class Contact(BaseModel):
@@ -31,25 +31,27 @@ class ContactProcessor(BaseProcessor[Contact]):  # -> batch type "contact"
         return {"target_table": "contacts", "target_id": item.data.email}
 
 
-class ContactEndpoint(BaseEndpoint):  # belongs to batch type "contact" by its name
+class ContactEndpoint(BaseEndpoint):  # belongs to batch type "contact"
     def __init__(self):
-        self.notes = []
+        self.notifications = []
 
     async def before_create_batch(self, request_data, ctx):
         waiting = 0
         async for batch in ctx.manager.list_batches(batch_type="contact", status="pending"):
             waiting += batch.total_items if batch.created_by == ctx.user_id else 0
         if waiting + len(request_data.items or []) > QUOTA:
-            raise ValueError(f"{waiting} items of yours are waiting; at most {QUOTA} may.")
+            raise ValueError(f"You have {waiting} pending items; at most {QUOTA} are allowed.")
 
     async def after_batch_complete(self, batch_id, summary, ctx):
-        # Send an e-mail, call a webhook. It may run again after a crash, so make it repeatable.
-        self.notes.append(f"{summary.completed_items} of {summary.total_items} contacts are in")
-        ctx.info("somebody was told", whom=ctx.user_id)
+        # Send an e-mail or call a webhook here. It may run again after a crash: make it repeatable.
+        self.notifications.append(
+            f"{summary.completed_items} of {summary.total_items} contacts are imported"
+        )
+        ctx.info("notification sent", user=ctx.user_id)
 
 
 def api(url: str | None = None) -> APIManager:
-    """The API on a database, by default an embedded one."""
+    """Return the API for a database, by default an embedded one."""
     manager = BatchManager(url) if url else BatchManager.embedded("examples")
     manager.registry.discover(__name__)  # finds processors and endpoints
     return APIManager(manager)

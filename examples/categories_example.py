@@ -1,4 +1,4 @@
-"""Categories that name their parents, in any order: children wait until their parents are there.
+"""Import categories in any order: children wait until their parents are imported.
 
 Run it with `python -m examples.categories_example [postgresql://…]`.
 """
@@ -12,7 +12,7 @@ from reliable_imports_async import BaseProcessor, BatchManager, ImportBatchItem,
 
 CATEGORIES = [
     {"name": "boots", "parent": "shoes"},
-    {"name": "spades", "parent": "garden"},  # there is no garden
+    {"name": "spades", "parent": "garden"},  # "garden" does not exist
     {"name": "shoes", "parent": "clothes"},
     {"name": "clothes", "parent": None},
     {"name": "shirts", "parent": "clothes"},
@@ -33,7 +33,7 @@ class CategoryProcessor(BaseProcessor[dict[str, Any]]):  # -> batch type "catego
 
 
 async def main(url: str | None = None) -> None:
-    """Import them, and say what waited in vain."""
+    """Import the categories and print the parents that are missing."""
     async with BatchManager(url) if url else BatchManager.embedded("examples") as manager:
         manager.registry.register(CategoryProcessor)
         batch_id = await manager.create_batch("category", CATEGORIES)
@@ -42,7 +42,7 @@ async def main(url: str | None = None) -> None:
         print(f"{summary.completed_items} of {summary.total_items} categories imported")
         for group in await manager.failure_groups(batch_id):
             for value, count in group.values:
-                print(f"{count} waited in vain for {value}")
+                print(f"{count} failed, missing {value}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Customers from a list of dicts: insert or update, see what failed, correct it, reprocess it.
+"""Import customers from a list of dicts, show the failures, correct and reprocess them.
 
 Run it with `python -m examples.customer_import_example [postgresql://…]`.
 """
@@ -48,14 +48,14 @@ class CustomerDataProcessor(BaseProcessor):  # -> batch type "customer_data"
 
 
 def with_at_sign(record: dict[str, Any]) -> dict[str, Any]:
-    """The correction: somebody wrote " at " for "@"."""
+    """Correct e-mail addresses that were written with " at " instead of "@"."""
     return record | {"email": (record["email"] or "").replace(" at ", "@")}
 
 
 async def main(url: str | None = None) -> None:
-    """Import the customers and reprocess what failed."""
-    # BatchManager("postgresql://…"), BatchManager() from settings, BatchManager(pool=pool),
-    # or, as here without a URL, on a PostgreSQL that the library starts itself:
+    """Import the customers and reprocess the failed records."""
+    # Without a URL, the library starts its own PostgreSQL. Other ways are
+    # BatchManager("postgresql://…"), BatchManager(pool=pool), and BatchManager() from settings.
     async with BatchManager(url) if url else BatchManager.embedded("examples") as manager:
         manager.registry.discover(__name__)  # in your application: "myapp.processors"
 

@@ -1,4 +1,4 @@
-"""Products from a CSV file into a table, typed by a pydantic model.
+"""Import products from a CSV file into a table, typed by a pydantic model.
 
 Run it with `python -m examples.products_csv_example [postgresql://…]`.
 """
@@ -23,7 +23,7 @@ class Product(BaseModel):
 
 
 class ProductProcessor(BaseProcessor[Product]):  # -> batch type "product"
-    null_values = ("",)  # what the model sees as None
+    null_values = ("",)  # the model reads these strings as None
 
     async def on_batch_start(self, ctx: ImportContext) -> None:
         await ctx.execute(
@@ -36,7 +36,7 @@ class ProductProcessor(BaseProcessor[Product]):  # -> batch type "product"
 
 
 async def main(url: str | None = None) -> None:
-    """Import the file and say what became of it."""
+    """Import the file and print the result."""
     async with BatchManager(url) if url else BatchManager.embedded("examples") as manager:
         manager.registry.register(ProductProcessor)
         summary = await manager.import_file(FILE, "product", on_same_file="force")

@@ -11,18 +11,22 @@ from importlib import import_module
 from pathlib import Path
 from uuid import uuid4
 
+import anyio
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from reliable_imports_async import BatchManager
-from reliable_imports_async.database.embedded import EmbeddedServer
 from reliable_imports_async.errors import EmbeddedServerError
+
+from .database.reach import EmbeddedServer
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 MEMORY = Path("/dev/shm")
 ROOM = 3 * 2**30  # bytes; far more than the servers of several runs take
 LONG_AGO = 3_600.0  # seconds; no run takes so long
+ENDING = 0.1  # seconds; what is connected for longer was left by the test, and is ended
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
 MANY = 8  # processes; more would wait for each other's databases
 
 
@@ -59,7 +63,7 @@ async def template(server: Callable[[str], str], admin: "asyncpg.Connection") ->
     await admin.execute(f'CREATE DATABASE "{name}"')
     await BatchManager(server(name)).migrate()
     yield name
-    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await drop(admin, name)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -70,7 +74,7 @@ async def dsn(
     name = f"test_{uuid4().hex[:12]}"
     await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {_strategy()}')
     yield server(name)
-    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await drop(admin, name)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -81,7 +85,7 @@ async def empty_dsn(
     name = f"empty_{uuid4().hex[:12]}"
     await admin.execute(f'CREATE DATABASE "{name}" {_strategy()}')
     yield server(name)
-    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await drop(admin, name)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -102,6 +106,14 @@ async def conn(dsn: str) -> AsyncIterator["asyncpg.Connection"]:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+async def drop(admin: "asyncpg.Connection", name: str) -> None:
+    """Drop a database. DROP sleeps for a tenth of a second where a session is only just ending."""
+    with anyio.move_on_after(ENDING):
+        while await admin.fetchval(SESSIONS, name):
+            await anyio.sleep(0.002)
+    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def _place() -> Path:
@@ -160,9 +172,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests come first, so that at the end no process waits for another."""
-    items.sort(
-        key=lambda item: not {"long", "torture"} & {mark.name for mark in item.iter_markers()}
-    )
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,1 +1,1 @@
-"""`make demo`: a year of flights, or a month of it, into tables with foreign keys."""
+"""`make demo` imports a month or a year of flights into tables with foreign keys."""

@@ -1,4 +1,4 @@
-"""Compares the table of flights with the file, which it reads without the library."""
+"""Compares the table of flights with the file, and reads the file without the library."""
 
 import csv
 import gzip
@@ -12,7 +12,7 @@ import asyncpg
 
 
 async def compare(connection: "asyncpg.Connection[Any]", file: Path) -> str:
-    """One line that says what table and file have in common, or SystemExit if they differ."""
+    """Return a summary of the shared values, or raise SystemExit if table and file differ."""
     rows: Counter[str] = Counter()
     distance = 0
     for row in _read(file):
@@ -27,15 +27,15 @@ async def compare(connection: "asyncpg.Connection[Any]", file: Path) -> str:
         "SELECT count(*), coalesce(sum(distance), 0) FROM flights_demo.flights"
     )
 
-    missing, foreign = (+rows).total(), (-rows).total()
-    if missing or foreign or (stored, total) != (flights, distance):
+    missing, unexpected = (+rows).total(), (-rows).total()
+    if missing or unexpected or (stored, total) != (flights, distance):
         examples = ", ".join(list(+rows)[:3] or list(-rows)[:3])
         raise SystemExit(
             f"The table differs from {file.name}: {stored:,} flights instead of {flights:,}, "
             f"sum of distance {total:,} instead of {distance:,}; {missing:,} rows of the file are "
-            f"missing and {foreign:,} are not in it, such as {examples}."
+            f"missing and {unexpected:,} rows of the table are not in it, such as {examples}."
         )
-    return f"{flights:,} flights, every value as in {file.name}; sum of distance {distance:,}"
+    return f"{flights:,} flights, all values as in {file.name}; sum of distance {distance:,}"
 
 
 def _read(file: Path) -> Iterator[dict[str, str]]:

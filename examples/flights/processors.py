@@ -1,4 +1,4 @@
-"""One model and one processor for each table; the columns of the files are the models' fields."""
+"""One model and one processor for each table. The models' fields are the columns of the files."""
 
 from datetime import datetime
 from typing import Any
@@ -88,7 +88,7 @@ class AirlineProcessor(BaseProcessor[Airline]):  # -> batch type "airline"
 
 
 class AirportProcessor(BaseProcessor[Airport]):
-    null_values = ("NA",)  # what the model sees as None
+    null_values = ("NA",)  # the model reads these strings as None
 
     async def process_item(
         self, item: ImportBatchItem[Airport], ctx: ImportContext
@@ -115,5 +115,5 @@ class FlightProcessor(BaseProcessor[Flight]):
 
 
 def _values(model: BaseModel) -> tuple[Any, ...]:
-    """The values of a model's fields, in the order in which they are declared."""
+    """Return the values of a model's fields, in the order of their declaration."""
     return tuple(getattr(model, name) for name in type(model).model_fields)

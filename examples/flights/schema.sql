@@ -1,5 +1,5 @@
--- The tables of the demo. Foreign keys guard carrier, origin and dest; tailnum has none, because
--- many flights name a plane that planes.csv does not have.
+-- The tables of the demo. carrier, origin and dest have foreign keys. tailnum has none, because
+-- many flights use a plane that is not in planes.csv.
 
 DROP SCHEMA IF EXISTS flights_demo CASCADE;
 CREATE SCHEMA flights_demo;
@@ -36,7 +36,7 @@ CREATE TABLE flights_demo.flights (
     year           integer NOT NULL,
     month          integer NOT NULL,
     day            integer NOT NULL,
-    dep_time       integer,  -- local time as HHMM; missing for a flight that was cancelled
+    dep_time       integer,  -- local time as HHMM; NULL for a cancelled flight
     sched_dep_time integer NOT NULL,
     dep_delay      integer,
     arr_time       integer,

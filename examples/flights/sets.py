@@ -1,4 +1,4 @@
-"""The flights again, many in one statement: what `process_items` is for."""
+"""Import flights with `process_items`: one statement writes many flights."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""From 680 failed flights to none, in each of four ways: `python -m examples.flights.triage`.
+"""Repair 680 failed flights in four different ways: `python -m examples.flights.triage`.
 
-It runs on an embedded PostgreSQL, or on RELIABLE_IMPORTS_DATABASE_URL, in a schema of its own.
+It uses an embedded PostgreSQL, or RELIABLE_IMPORTS_DATABASE_URL, in a separate schema.
 """
 
 import csv
@@ -20,15 +20,15 @@ from reliable_imports_async.database.embedded import is_embedded_url
 
 from .demo import DATA, EMBEDDED, JANUARY, SCHEMA, connect
 
-MISSING = {"SJU": "MIA", "BQN": "MCO", "STT": "FLL", "PSE": "TPA"}  # known ones instead
-TOGETHER = 200  # flights a transaction: faster, and each still has its own outcome
+MISSING = {"SJU": "MIA", "BQN": "MCO", "STT": "FLL", "PSE": "TPA"}  # replacements that exist
+CHUNK = 200  # flights per transaction: faster, and each still has its own outcome
 CHECKSUM = "SELECT count(*), coalesce(sum(hashtextextended(f::text, 0)), 0) FROM flights_demo.{} f"
 
 Way = Callable[[BatchManager, UUID], Awaitable[BatchSummary]]
 
 
 async def main(url: str = EMBEDDED) -> None:
-    """Run the session on a database."""
+    """Run all repairs on a database."""
     if not is_embedded_url(url):
         await BatchManager(url).migrate()
     async with BatchManager(url) as manager:
@@ -46,44 +46,44 @@ async def main(url: str = EMBEDDED) -> None:
 
 
 async def try_first(manager: BatchManager, connection: "asyncpg.Connection[Any]") -> None:
-    """A dry run tells what an import would come to, and changes nothing."""
+    """Preview an import with a dry run, which changes nothing."""
     before = await checksums(connection)
     batch_id = await manager.create_batch("flight", read_file(JANUARY), on_same_file="force")
     report = await manager.process_batch(batch_id, dry_run=True)
     print(f"dry run: {report.completed:,} would complete, {report.failed:,} would fail")
     for table in report.tables:
         print(f"  {table.table}: {table.inserted:,} inserted, {table.updated} updated")
-    print(f"  nothing has changed: {await checksums(connection) == before}")
-    await manager.cancel_batch(batch_id, reason="it was a trial")
+    print(f"  tables unchanged: {await checksums(connection) == before}")
+    await manager.cancel_batch(batch_id, reason="only a dry run")
 
 
 async def repair(manager: BatchManager, connection: "asyncpg.Connection[Any]", way: Way) -> None:
-    """Import January afresh, repair it, and look whether all of it is there."""
+    """Import January again, repair it, and check that all flights are imported."""
     await connection.execute("TRUNCATE flights_demo.flights")
     await connection.execute(
         "DELETE FROM flights_demo.airports WHERE faa = ANY ($1)", list(MISSING)
     )
     batch_id = await manager.create_batch("flight", read_file(JANUARY), on_same_file="force")
-    first = await manager.process_batch(batch_id, commit_interval=TOGETHER)
+    first = await manager.process_batch(batch_id, commit_interval=CHUNK)
     await way(manager, batch_id)
-    left = (await manager.get_batch_summary(batch_id)).outstanding_items
+    outstanding = (await manager.get_batch_summary(batch_id)).outstanding_items
     (stored,) = await connection.fetch(
         "SELECT count(*) AS flights, sum(distance) AS distance FROM flights_demo.flights"
     )
     print(
-        f"{way.__name__}: {first.failed_items} failed, {left} are left; "
+        f"{way.__name__}: {first.failed_items} failed, {outstanding} outstanding; "
         f"{stored['flights']:,} flights, sum of distance {stored['distance']:,}"
     )
 
 
 async def add_the_airports(manager: BatchManager, batch_id: UUID) -> BatchSummary:
-    """Remove the cause, then run what failed."""
+    """Remove the cause, then reprocess the failures."""
     await import_file(manager, DATA / "missing_airports.csv", "airport")
     return await manager.reprocess_batch(batch_id)
 
 
 async def try_a_few_first(manager: BatchManager, batch_id: UUID) -> BatchSummary:
-    """The same for one group, twenty of it first: without a repair it stops there."""
+    """Reprocess one group, starting with twenty items; without a repair it stops after them."""
     (group,) = await manager.failure_groups(batch_id)
     stopped = await manager.reprocess_batch(batch_id, group=group.group, canary=20, min_success=0.9)
     print(f"  {stopped.stopped}")
@@ -92,7 +92,7 @@ async def try_a_few_first(manager: BatchManager, batch_id: UUID) -> BatchSummary
 
 
 async def edit_the_values(manager: BatchManager, batch_id: UUID) -> BatchSummary:
-    """Change the records where they lie: one by hand, the others by a function."""
+    """Edit the stored records: one by hand, the rest with a function."""
     (group,) = await manager.failure_groups(batch_id)
     item = await manager.get_item(batch_id, group.sample_items[0])
     by_hand = item.source_data | {"dest": MISSING[item.source_data["dest"]]}
@@ -106,14 +106,12 @@ async def edit_the_values(manager: BatchManager, batch_id: UUID) -> BatchSummary
 
     count = await manager.update_item_sources(batch_id, diverted, reason="diverted", actor="ann")
     (edit,) = await manager.item_history(batch_id, item.item_number)
-    print(
-        f"  1 and {count} records are edited; before, the first had {(edit.before or {})['dest']}"
-    )
+    print(f"  edited 1 and {count} records; the first had {(edit.before or {})['dest']} before")
     return await manager.reprocess_batch(batch_id)
 
 
 async def correct_the_file(manager: BatchManager, batch_id: UUID) -> BatchSummary:
-    """Export what failed, correct it as one does in a spreadsheet, and bring it back."""
+    """Export the failures, correct them as in a spreadsheet, and import the corrected file."""
     with tempfile.TemporaryDirectory() as directory:
         bad, corrected = Path(directory) / "bad.csv", Path(directory) / "corrected.csv"
         chunks = [chunk async for chunk in manager.export_failures(batch_id)]
@@ -128,16 +126,16 @@ async def correct_the_file(manager: BatchManager, batch_id: UUID) -> BatchSummar
 
 
 async def import_file(manager: BatchManager, file: Path, batch_type: str) -> None:
-    """Import a file that has no faults."""
+    """Import a file without errors."""
     summary = await manager.import_file(file, batch_type, on_same_file="force")
     summary.raise_for_status()
 
 
 async def checksums(connection: "asyncpg.Connection[Any]") -> list[tuple[Any, ...]]:
-    """How much is in each table, and what."""
+    """Return the row count and a checksum of each table."""
     tables = ("airlines", "airports", "planes", "flights")
-    found = [await connection.fetchrow(CHECKSUM.format(table)) for table in tables]
-    return [tuple(row) for row in found if row is not None]
+    rows = [await connection.fetchrow(CHECKSUM.format(table)) for table in tables]
+    return [tuple(row) for row in rows if row is not None]
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
@@ -148,5 +146,5 @@ def _rows(file: Path) -> list[dict[str, str]]:
 if __name__ == "__main__":
     try:
         uvloop.run(main(os.environ.get("RELIABLE_IMPORTS_DATABASE_URL") or EMBEDDED))
-    except ReliableImportsError as error:  # it says what to do
+    except ReliableImportsError as error:  # the message says what to do
         sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""Every refusal this library raises, and what to do about each.
+"""The errors that this library raises, each with a hint for the place where it is read.
 
 * ReliableImportsError
   + ConfigurationError (ValueError)
@@ -54,7 +54,7 @@
       * NotWritten
   + BatchNotCompleted
 
-Signals that a processor raises on purpose (`Retry`) are not errors; they live in `outcomes`.
+`Retry` and `Defer`, which a processor raises on purpose, are not errors; they are in `outcomes`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,18 +68,20 @@ SAVEPOINT = (
     "exception to roll back the whole item."
 )
 AWAIT_ALL = (
-    "the processor has to wait for everything that uses its context, and "
-    "must not start a background task with it."
+    "the processor has to wait for everything that uses its context, and must not use it in a "
+    "background task."
 )
+ASK_FOR_MIGRATION = "ask an administrator to migrate the database."
+MIGRATE = "run `reliable-imports migrate`."
 
 
 class ReliableImportsError(Exception):
     """The base of every error raised by this library.
 
     Args:
-        hint: What to do about it; in Python's words where they differ from place to place.
-        cli_hint: The same in the words of the command line; None where `hint` fits there too.
-        web_hint: The same for HTTP clients and the dashboard; None where `hint` fits there too.
+        hint: What to do about it, for readers of Python code.
+        cli_hint: The same for users of the command line; None if `hint` fits there too.
+        web_hint: The same for HTTP clients and the dashboard; None if `hint` fits there too.
 
     Attributes:
         message: What went wrong.
@@ -104,22 +106,22 @@ class ReliableImportsError(Exception):
         return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
 
     def unnamed(self) -> Self:
-        """The same error without the batch that it names, where it names one of somebody else's."""
+        """The same error, without the id of a batch that the reader may not see."""
         return self
 
     def _reworded(self, message: str, hint: str = "") -> Self:
-        other = type(self).__new__(type(self), message)
-        other.__dict__ |= self.__dict__ | {"message": message, "batch_id": None}
-        other.hint = other.cli_hint = other.web_hint = hint
-        return other
+        copy = type(self).__new__(type(self), message)
+        copy.__dict__ |= self.__dict__ | {"message": message, "batch_id": None}
+        copy.hint = copy.cli_hint = copy.web_hint = hint
+        return copy
 
 
 class ConfigurationError(ReliableImportsError, ValueError):
-    """A setting or an argument cannot work."""
+    """A setting or an argument is invalid."""
 
 
 class DatabaseUrlMissing(ConfigurationError):
-    """No database was named, neither in code nor in the environment."""
+    """No database is configured, neither in code nor in the environment."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -142,15 +144,15 @@ class PoolTooSmall(ConfigurationError):
             f"The pool holds at most {counted(size, 'connection')}; at least {needed} are needed.",
             hint=f"create it with max_size={needed} or more: three connections are kept for "
             "control statements, read-only validation and queries, the rest run items.",
-            cli_hint="raise the limit of the pool.",
-            web_hint="the server's connection pool has to be larger.",
+            cli_hint="increase the size of the pool.",
+            web_hint="increase the size of the server's connection pool.",
         )
         self.size = size
         self.needed = needed
 
 
 class PoolerUnsupported(ConfigurationError):
-    """The connection goes through a transaction pooler in a way that cannot work."""
+    """The connection goes through a transaction pooler that the library cannot work with."""
 
 
 class EmbeddedServerError(ConfigurationError):
@@ -163,19 +165,19 @@ class DatabaseUnavailable(ReliableImportsError, ConnectionError):
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(
             f"PostgreSQL at {where} cannot be reached: {reason}",
-            hint="check that the server runs and that host, port, user and database are right; "
-            "`reliable-imports migrate --check` tests the same connection.",
-            web_hint="check that PostgreSQL runs, then try again.",
+            hint="check that the server is running and that host, port, user and database are "
+            "correct; `reliable-imports migrate --check` tests the same connection.",
+            web_hint="check that PostgreSQL is running, then try again.",
         )
         self.where = where
 
 
 class DatabaseReadOnly(DatabaseUnavailable):
-    """The server takes no writes: it is a standby, or its transactions are read-only."""
+    """The server does not accept writes: it is a standby, or its transactions are read-only."""
 
     def __init__(self, reason: str) -> None:
         super(DatabaseUnavailable, self).__init__(
-            f"The database takes no writes: {reason}.",
+            f"The database does not accept writes: {reason}.",
             hint="connect to the primary server (in a URL with several hosts, set "
             "target_session_attrs to read-write), or set default_transaction_read_only to off for "
             "the database or the role.",
@@ -195,19 +197,20 @@ class SchemaMissing(SchemaError):
         super().__init__(
             "The schema reliable_imports does not exist in this database.",
             hint="run `reliable-imports migrate` (or `await BatchManager(dsn).migrate()`).",
-            cli_hint="run `reliable-imports migrate`.",
-            web_hint="an administrator has to migrate the database.",
+            cli_hint=MIGRATE,
+            web_hint=ASK_FOR_MIGRATION,
         )
 
 
 class SchemaOutdated(SchemaError):
-    """Migrations are waiting."""
+    """Some migrations have not been applied."""
 
     def __init__(self, pending: Sequence[str]) -> None:
         super().__init__(
-            f"The schema reliable_imports is outdated: {', '.join(pending)} not applied.",
-            hint="run `reliable-imports migrate`.",
-            web_hint="an administrator has to migrate the database.",
+            f"The schema reliable_imports is outdated. Migrations not applied: "
+            f"{', '.join(pending)}.",
+            hint=MIGRATE,
+            web_hint=ASK_FOR_MIGRATION,
         )
         self.pending = tuple(pending)
 
@@ -217,8 +220,8 @@ class SchemaTooNew(SchemaError):
 
     def __init__(self, unknown: Sequence[str]) -> None:
         super().__init__(
-            f"The database has migrations this version does not know: {', '.join(unknown)}.",
-            hint="upgrade reliable-imports-async here to the version that migrated it.",
+            f"The database has migrations that this version does not know: {', '.join(unknown)}.",
+            hint="upgrade reliable-imports-async here to the version that migrated the database.",
         )
         self.unknown = tuple(unknown)
 
@@ -228,21 +231,19 @@ class QueueMissing(SchemaError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The tables of PgQueuer, which notify workers of batches, do not exist.",
+            "PgQueuer's tables, through which workers are notified, do not exist.",
             hint="run `reliable-imports migrate`, or `await manager.migrate()`.",
-            cli_hint="run `reliable-imports migrate`.",
-            web_hint="an administrator has to migrate the database.",
+            cli_hint=MIGRATE,
+            web_hint=ASK_FOR_MIGRATION,
         )
 
 
 RIGHTS_HINT = (
-    "let the owner run: GRANT USAGE ON SCHEMA reliable_imports TO that role; GRANT SELECT, INSERT, "
-    "UPDATE, DELETE ON ALL TABLES IN SCHEMA reliable_imports TO that role. If it is not the role "
-    "that you connect with, another one was set (ALTER ROLE … SET role, SET ROLE without RESET "
-    "ROLE): undo that."
+    "as the schema's owner, run: GRANT USAGE ON SCHEMA reliable_imports TO that role; GRANT "
+    "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA reliable_imports TO that role. If you "
+    "connect as a different role, undo the change of role (ALTER ROLE … SET role, or SET ROLE "
+    "without RESET ROLE)."
 )
-
-
 MIGRATING_HINT = (
     "run `reliable-imports migrate` as the owner of the database (or of the schema "
     "reliable_imports), or GRANT CREATE ON DATABASE to the role."
@@ -250,16 +251,16 @@ MIGRATING_HINT = (
 
 
 class RightsMissing(SchemaError):
-    """The role may not use the tables of this library."""
+    """The role lacks a privilege on the library's tables."""
 
     def __init__(self, reason: str) -> None:
         migrating = "for database" in reason or "must be owner" in reason
         hint = MIGRATING_HINT if migrating else RIGHTS_HINT
-        super().__init__(f"The database role lacks a right: {reason}.", hint=hint)
+        super().__init__(f"The database role lacks a privilege: {reason}.", hint=hint)
 
 
 class ServerTooOld(SchemaError):
-    """PostgreSQL itself is older than what is supported."""
+    """This version of PostgreSQL is not supported."""
 
     def __init__(self, version: str) -> None:
         super().__init__(
@@ -281,20 +282,20 @@ class UnknownBatchType(RegistryError, LookupError):
         super().__init__(
             f"No processor is registered for batch type {batch_type!r} (registered: {names}).",
             hint="call manager.registry.discover('your.package') or register(YourProcessor) first.",
-            cli_hint="name the package that holds the processor with --processors, or in "
+            cli_hint="name the package of the processor with --processors, or in "
             "RELIABLE_IMPORTS_PROCESSORS.",
-            web_hint="use one of the registered types, or have the processor registered on this "
-            "server.",
+            web_hint="use one of the registered types, or ask an administrator to register the "
+            "processor on this server.",
         )
         self.batch_type = batch_type
 
 
 class DuplicateBatchType(RegistryError):
-    """Two processors, or two endpoints, claim the same batch type."""
+    """Two processors, or two endpoints, have the same batch type."""
 
     def __init__(self, batch_type: str, first: str, second: str) -> None:
         super().__init__(
-            f"Batch type {batch_type!r} is claimed twice: by {first} and by {second}.",
+            f"Batch type {batch_type!r} is used twice: by {first} and by {second}.",
             hint="set a different `batch_type` on one of them.",
         )
         self.batch_type = batch_type
@@ -305,19 +306,19 @@ class DiscoveryError(RegistryError):
 
 
 class NotAProcessor(RegistryError, TypeError):
-    """Something that is no usable processor was registered."""
+    """The registered object is not a usable processor."""
 
 
 class NotAnEndpoint(RegistryError, TypeError):
-    """Something that is no usable endpoint was registered."""
+    """The registered object is not a usable endpoint."""
 
 
 class NotFound(ReliableImportsError, LookupError):
-    """What was asked for does not exist."""
+    """The batch or the item does not exist."""
 
 
 class BatchNotFound(NotFound):
-    """No such batch."""
+    """The batch does not exist."""
 
     def __init__(self, batch_id: UUID | str) -> None:
         super().__init__(
@@ -330,7 +331,7 @@ class BatchNotFound(NotFound):
 
 
 class ItemNotFound(NotFound):
-    """No such item in the batch."""
+    """The batch has no item of this number."""
 
     def __init__(self, batch_id: UUID, item_number: int) -> None:
         super().__init__(f"Batch {batch_id} has no item {item_number}.")
@@ -339,7 +340,7 @@ class ItemNotFound(NotFound):
 
 
 class StateError(ReliableImportsError):
-    """The batch is in a status in which this cannot be done."""
+    """The status of the batch does not allow the operation."""
 
 
 class BatchPaused(StateError):
@@ -348,10 +349,10 @@ class BatchPaused(StateError):
     def __init__(self, batch_id: UUID, reason: str | None) -> None:
         super().__init__(
             f"Batch {batch_id} is paused: {reason or 'no reason given'}.",
-            hint="remove the cause, then await manager.resume_batch(batch_id) and process it.",
-            cli_hint=f"remove the cause, then `reliable-imports resume {batch_id}` and "
+            hint="fix the cause, then call resume_batch(batch_id) and process_batch(batch_id).",
+            cli_hint=f"fix the cause, then run `reliable-imports resume {batch_id}` and "
             f"`reliable-imports process {batch_id}`.",
-            web_hint="remove the cause, then resume the batch.",
+            web_hint="fix the cause, then resume the batch.",
         )
         self.batch_id = batch_id
         self.reason = reason
@@ -374,7 +375,7 @@ class BatchCancelled(StateError):
 
 
 class WrongBatchStatus(StateError):
-    """The verb does not apply to a batch in this status."""
+    """The operation does not apply to a batch with this status."""
 
     def __init__(self, batch_id: UUID, status: str, verb: str) -> None:
         super().__init__(f"Batch {batch_id} is {status}; it cannot be {verb}.")
@@ -383,24 +384,27 @@ class WrongBatchStatus(StateError):
 
 
 class AnotherBatchRuns(StateError):
-    """Only one batch of its type may run at a time, and another one does."""
+    """Only one batch of the type may run at a time, and another batch is running."""
 
     def __init__(self, batch_type: str, running_id: UUID) -> None:
-        message = f"Only one batch of type {batch_type!r} may run: batch {running_id} does."
         super().__init__(
-            message,
-            hint="wait for it, or pause_batch(running_id).",
-            cli_hint=f"wait for it, or `reliable-imports pause {running_id}`.",
-            web_hint="wait for it, or pause it.",
+            f"Only one batch of type {batch_type!r} may run at a time, and batch {running_id} is "
+            "running.",
+            hint="wait until it ends, or pause it with pause_batch(running_id).",
+            cli_hint=f"wait until it ends, or run `reliable-imports pause {running_id}`.",
+            web_hint="wait until it ends, or pause it.",
         )
         self.batch_type = batch_type
         self.running_id = running_id
         self.other_batch_id = running_id
 
     def unnamed(self) -> Self:
-        """The same for somebody who may not see that batch."""
-        message = f"Only one batch of type {self.batch_type!r} may run, and another one does."
-        return self._reworded(message, "wait for it.")
+        """The same error for a reader who may not see that batch."""
+        return self._reworded(
+            f"Only one batch of type {self.batch_type!r} may run at a time, and another batch is "
+            "running.",
+            "wait until it ends.",
+        )
 
 
 class ConflictError(ReliableImportsError):
@@ -413,11 +417,10 @@ class SameFile(ConflictError):
     def __init__(self, name: str, batch_id: UUID, created_at: str) -> None:
         super().__init__(
             f"{name} was already imported: batch {batch_id}, created {created_at}.",
-            hint="use on_same_file='force' to import it once more, or 'skip' to get the earlier "
-            "batch.",
-            cli_hint="use `--on-same-file force` to import it once more, or `--on-same-file skip` "
-            "to get the earlier batch.",
-            web_hint="set on_same_file to `force` to import it once more, or to `skip` to get the "
+            hint="use on_same_file='force' to import it again, or 'skip' to get the earlier batch.",
+            cli_hint="use `--on-same-file force` to import it again, or `--on-same-file skip` to "
+            "get the earlier batch.",
+            web_hint="set on_same_file to `force` to import it again, or to `skip` to get the "
             "earlier batch.",
         )
         self.batch_id = batch_id
@@ -425,12 +428,12 @@ class SameFile(ConflictError):
         self.name = name
 
     def unnamed(self) -> Self:
-        """The same for somebody who may not see that batch."""
+        """The same error for a reader who may not see that batch."""
         return self._reworded(f"{self.name} was already imported.")
 
 
 class IdempotencyConflict(ConflictError):
-    """An idempotency key was used before, with other content."""
+    """An idempotency key was already used with other content."""
 
     def __init__(self, key: str, batch_id: UUID) -> None:
         super().__init__(
@@ -442,33 +445,33 @@ class IdempotencyConflict(ConflictError):
         self.key = key
 
     def unnamed(self) -> Self:
-        """The same for somebody who may not see that batch."""
-        message = f"Idempotency key {self.key!r} was used before, with other content."
+        """The same error for a reader who may not see that batch."""
+        message = f"Idempotency key {self.key!r} was already used with other content."
         return self._reworded(message, self.hint)
 
 
 class ReprocessRefused(ConflictError):
-    """Items were named that cannot be reprocessed."""
+    """Some of the selected items cannot be reprocessed."""
 
 
 class EditRefused(ConflictError):
-    """An item that has not failed, or a record that cannot be stored."""
+    """The item has not failed, or its new record cannot be stored."""
 
 
 class EditNotAccepted(ConflictError):
-    """The processor's model does not accept a new record, or it has a field that nobody knows.
+    """The processor's model does not accept the new record, or the record has an unknown field.
 
     Attributes:
         problems: What is wrong, each with the field's name in front.
     """
 
     def __init__(self, item_number: int, problems: Sequence[str]) -> None:
-        shown = "; ".join(one[:500] for one in problems[:10])
+        shown = "; ".join(problem[:500] for problem in problems[:10])
         super().__init__(
             f"The new record of item {item_number} is not accepted: {shown}.",
-            hint="nothing was changed; correct it, or pass force=True to save it all the same.",
-            cli_hint="nothing was changed; correct it, or add --force to save it all the same.",
-            web_hint="nothing was changed; correct it, or set `force` to save it all the same.",
+            hint="nothing was changed; correct the record, or pass force=True to save it anyway.",
+            cli_hint="nothing was changed; correct the record, or add --force to save it anyway.",
+            web_hint="nothing was changed; correct the record, or set `force` to save it anyway.",
         )
         self.problems = tuple(problems)
 
@@ -478,28 +481,28 @@ class SourceError(ReliableImportsError, ValueError):
 
 
 class EncodingInDoubt(SourceError):
-    """The bytes of a file can be read in more than one way."""
+    """The encoding of a file cannot be detected reliably."""
 
     def __init__(self, candidates: Mapping[str, Sequence[str]]) -> None:
         readings = "; ".join(f"{name}: {', '.join(words)}" for name, words in candidates.items())
         names = ", ".join(candidates) or "none of the usual encodings"
         example = next((name for name in candidates if name != "utf-8"), "cp1252")
         super().__init__(
-            "The file does not say its encoding, and its bytes can be read in more than one way. "
+            "The file's encoding is ambiguous: its bytes can be read in more than one way. "
             f"{readings}."
             if len(candidates) > 1
-            else f"The encoding of the file cannot be recognised; it may be {names}.",
-            hint=f"name the right one, e.g. read_file(file, encoding={example!r}), or save the "
+            else f"The file's encoding cannot be detected; it may be {names}.",
+            hint=f"name the encoding, e.g. read_file(file, encoding={example!r}), or save the "
             "file as UTF-8.",
-            cli_hint=f"name the right one, e.g. --encoding {example}, or save the file as UTF-8.",
-            web_hint=f"set `encoding` to the right one, such as {example}, or save the file as "
-            "UTF-8 (in Excel: CSV UTF-8).",
+            cli_hint=f"name the encoding, e.g. --encoding {example}, or save the file as UTF-8.",
+            web_hint=f"set `encoding` to the file's encoding, such as {example}, or save the file "
+            "as UTF-8 (in Excel: CSV UTF-8).",
         )
         self.candidates = tuple(candidates)
 
 
 class ColumnsRefused(SourceError):
-    """With these columns no record could ever fit the processor's model."""
+    """The columns of a file cannot fit the processor's model, so every record would fail."""
 
 
 class NothingInSource(SourceError):
@@ -508,10 +511,9 @@ class NothingInSource(SourceError):
     def __init__(self, name: str | None) -> None:
         super().__init__(
             f"There are no records in {name or 'the file'}: it is empty, or has only a header.",
-            hint="check where it comes from; pass allow_empty=True where that is as it should be.",
-            cli_hint="check where it comes from; pass --allow-empty where that is as it should be.",
-            web_hint="check where it comes from; set `allow_empty` to true where that is as it "
-            "should be.",
+            hint="check the source of the file; if it may be empty, pass allow_empty=True.",
+            cli_hint="check the source of the file; if it may be empty, pass --allow-empty.",
+            web_hint="check the source of the file; if it may be empty, set `allow_empty` to true.",
         )
 
 
@@ -520,11 +522,11 @@ class TotalsDisagree(SourceError):
 
 
 class TooManyClients(ReliableImportsError):
-    """As many clients follow events as may do so at once."""
+    """The limit of clients that follow events at the same time is reached."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"{counted(limit, 'client')} already follow events; no more may.",
+            f"The limit of {counted(limit, 'client')} that follow events is reached.",
             hint="try again later; RELIABLE_IMPORTS_MAX_EVENT_CLIENTS sets the limit.",
         )
         self.limit = limit
@@ -535,17 +537,18 @@ class ProcessorError(ReliableImportsError):
 
 
 class ProcessorResultError(ProcessorError, TypeError):
-    """A processor returned something else than a result."""
+    """A processor returned a value that is not a result."""
 
 
 class TransactionControlRefused(ProcessorError):
-    """SQL text of a processor tried to end or begin the item's transaction."""
+    """A processor tried to begin or end the item's transaction with an SQL statement."""
 
     def __init__(self, command: str) -> None:
         super().__init__(
-            f"{command} is refused: the item's transaction belongs to the library, "
-            "so that its effects and its status commit together.",
-            hint="use `async with ctx.savepoint():` to roll back a part; raise to roll back all.",
+            f"{command} is refused: the library ends the item's transaction, "
+            "so that the item's effects and its status commit together.",
+            hint="use `async with ctx.savepoint():` to roll back a part, and raise an exception "
+            "to roll back the whole item.",
             cli_hint=SAVEPOINT,
             web_hint=SAVEPOINT,
         )
@@ -553,25 +556,25 @@ class TransactionControlRefused(ProcessorError):
 
 
 class TransactionEnded(ProcessorError):
-    """The item's transaction was no longer open when it should have been settled."""
+    """The processor ended the item's transaction before the item was settled."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The item's transaction was ended by the processor; what it had written by then "
-            "may have been committed without a status.",
-            hint="the processor must not send COMMIT or ROLLBACK past the context, for example in "
-            "a prepared statement or a procedure.",
+            "The processor ended the item's transaction; its earlier writes may have been "
+            "committed without a status.",
+            hint="the processor must not bypass the context to run COMMIT or ROLLBACK, for "
+            "example in a prepared statement or a procedure.",
         )
 
 
 class ContextClosed(ProcessorError):
-    """A context or its connection was used after the item had settled."""
+    """A context or its connection was used after the item was settled."""
 
     def __init__(self) -> None:
         super().__init__(
-            "This context is closed: its item has settled.",
-            hint="await everything that uses ctx before process_item returns; start no "
-            "background task with it.",
+            "This context is closed: its item is already settled.",
+            hint="await everything that uses ctx before process_item returns, and do not use it in "
+            "a background task.",
             cli_hint=AWAIT_ALL,
             web_hint=AWAIT_ALL,
         )
@@ -582,21 +585,21 @@ class Rejected(ProcessorError):
 
 
 class ItemKeyRefused(ProcessorError, ValueError):
-    """item_key raised, or what it returned is no key."""
+    """item_key raised an exception, or returned a value that cannot be a key."""
 
 
 class ItemRefused(ProcessorError, ValueError):
-    """An item's values cannot be written as they are: bad data, not an error of the code.
+    """An item's values cannot be written: the data is wrong, not the code.
 
     Attributes:
-        position: Of the item in its set; None where there is no set, or nobody knows.
+        position: The item's position in its set; None without a set, or if it is unknown.
     """
 
     position: int | None = None
 
 
 class ValueRefused(ItemRefused):
-    """A value has no place in its column; PostgreSQL was not asked."""
+    """A value does not fit its column; it was not sent to PostgreSQL."""
 
     def __init__(self, table: str, column: str, column_type: str, reason: str, hint: str) -> None:
         super().__init__(f"Column {column} of {table} is {column_type}: {reason}.", hint=hint)
@@ -604,13 +607,14 @@ class ValueRefused(ItemRefused):
 
 
 class KeyIsNull(ItemRefused):
-    """A row without its key could not be found again, and every import would add it once more."""
+    """The key of a row is NULL, so every import would insert the row again."""
 
     def __init__(self, table: str, columns: Sequence[str]) -> None:
+        verb = "is" if len(columns) == 1 else "are"
         super().__init__(
-            f"The key of {table} is empty: {', '.join(columns)} is NULL.",
-            hint="a row without its key cannot be found again: fill it in, or make the unique "
-            "constraint NULLS NOT DISTINCT (PostgreSQL 15), so that NULLs are equal.",
+            f"The key of {table} is incomplete: {', '.join(columns)} {verb} NULL.",
+            hint="fill it in, since every import would insert a row without its key again; or "
+            "declare the unique constraint NULLS NOT DISTINCT (PostgreSQL 15).",
         )
 
 
@@ -618,15 +622,16 @@ class NotWritten(ItemRefused):
     """A statement succeeded without writing a row for the item."""
 
     def __init__(self, table: str, written: int = 0, rows: int = 1) -> None:
+        verb = "was" if written == 1 else "were"
         count = (
             "no row was written"
             if rows == 1
-            else f"only {written} of {counted(rows, 'row')} were written"
+            else f"only {written} of {counted(rows, 'row')} {verb} written"
         )
         super().__init__(
             f"The upsert into {table} succeeded, but {count}.",
-            hint=f"a trigger or a rule of {table} suppressed it (RETURN NULL in a BEFORE trigger), "
-            "or wrote it elsewhere: change it, or write with a statement of your own.",
+            hint=f"a trigger or a rule of {table} suppressed the write (RETURN NULL in a BEFORE "
+            "trigger), or redirected it: change it, or write with your own statement.",
         )
 
 
@@ -636,9 +641,9 @@ class BatchNotCompleted(ReliableImportsError):
     def __init__(self, batch_id: UUID, status: str, failed: int, total: int) -> None:
         super().__init__(
             f"Batch {batch_id} is {status}: {failed:,} of {counted(total, 'item')} failed.",
-            hint="`BatchSummary.groups` has them by cause.",
-            cli_hint=f"`reliable-imports show {batch_id}` groups them by cause.",
-            web_hint="the batch's `groups` have them by cause.",
+            hint="`BatchSummary.groups` lists the failures by cause.",
+            cli_hint=f"`reliable-imports show {batch_id}` shows the failures by cause.",
+            web_hint="the batch's `groups` list the failures by cause.",
         )
         self.batch_id = batch_id
         self.status = status

@@ -1,10 +1,10 @@
-"""Advice on failures that PostgreSQL, asyncpg and pydantic only name; it is read in every place."""
+"""Hints for failures that PostgreSQL, asyncpg and pydantic report; they fit every surface."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
-# By what the message says, behind its SQLSTATE.
+# By the SQLSTATE and the message, in this order.
 _MESSAGES = (
     (r'syntax error at or near "%"', "placeholders are $1, $2, …, not %s."),
     (
@@ -14,32 +14,32 @@ _MESSAGES = (
     ),
     (
         r"^23503 insert or update",
-        "the row that the record refers to is not there: import it first; if it is in the same "
-        "file, reprocess this batch once it has ended.",
+        "the row that the record refers to does not exist: import it first. If it is in the same "
+        "file, reprocess this batch when it has ended.",
     ),
     (
         r"^(40001|40P01) ",
-        "other transactions wanted the same rows again and again: reprocess it, with fewer items "
-        "at once if that goes on.",
+        "other transactions kept changing the same rows: reprocess the item, with a lower "
+        "concurrency if it happens again.",
     ),
     (
         r"^55P03 ",
-        "another session holds a lock: reprocess it when that session has ended (pg_stat_activity "
-        "and pg_locks show it), or raise lock_timeout.",
+        "another session holds a lock: reprocess the item when that session has ended "
+        "(pg_stat_activity and pg_locks show it), or increase lock_timeout.",
     ),
     (
         r"^57014 .*statement timeout",
-        "make the statement faster, or raise statement_timeout where it is set (database, role or "
-        "processor).",
+        "make the statement faster, or increase statement_timeout where it is set (database, role "
+        "or processor).",
     ),
     (
         r"took longer than item_timeout",
-        "look for what the item waited for (a lock, another system, a slow statement), or raise "
-        "the processor's item_timeout.",
+        "find out what the item waited for (a lock, another system, a slow statement), or "
+        "increase the processor's item_timeout.",
     ),
     (
         r"current transaction is aborted",
-        "the processor caught an earlier SQL error and went on: it has to run that statement "
+        "the processor caught an earlier SQL error and continued: it has to run that statement "
         "inside a savepoint (`ctx.savepoint`).",
     ),
     (
@@ -48,8 +48,9 @@ _MESSAGES = (
     ),
     (
         r"42501 .*\b(?:reliable_imports|settle_item|import_[a-z_]+)\b",
-        "another role was in force when the item's outcome was stored: RESET ROLE at the end of "
-        "process_item, or grant that role what the library's own role may do in reliable_imports.",
+        "the processor had switched to another role when the item's outcome was stored: run RESET "
+        "ROLE at the end of process_item, or grant that role the same privileges on the schema "
+        "reliable_imports.",
     ),
 )
 
@@ -72,8 +73,9 @@ _FIELDS = (
     ),
     (
         r"timezone",
-        "whether a time has a time zone differs from what the processor's model asks for: write "
-        "2025-04-03T14:30:00+02:00 with one, 2025-04-03T14:30:00 without.",
+        "the processor's model requires a time with a time zone, such as "
+        "2025-04-03T14:30:00+02:00, or a time without one, such as 2025-04-03T14:30:00: correct "
+        "the records, or change the field's type.",
     ),
     (
         r"(int|float|decimal)_(parsing$|type)",
@@ -83,13 +85,13 @@ _FIELDS = (
     ),
     (
         r"int_from_float",
-        "the number has decimals, and the field takes whole numbers: correct the records, or make "
-        "it Decimal in the processor's model.",
+        "the number has decimals, but the field takes whole numbers: correct the records, or make "
+        "the field a Decimal in the processor's model.",
     ),
     (
         r"finite",
-        "NaN and infinity are not numbers here: correct the records, or make the field a float, or "
-        "a Decimal that allows them, in the processor's model.",
+        "the field does not accept NaN and infinity: correct the records, or make the field a "
+        "float, or a Decimal that allows them, in the processor's model.",
     ),
     (
         r"bool",
@@ -103,18 +105,18 @@ _FIELDS = (
     ),
     (
         r"string_type",
-        "the field is text, and the record holds another type: put the value in quotes, or let "
-        "the processor's model convert it (coerce_numbers_to_str for numbers).",
+        "the field is a text, but the record has a value of another type: put the value in "
+        "quotes, or let the processor's model convert it (coerce_numbers_to_str for numbers).",
     ),
     (
         r"(list|dict|set|tuple|model|dataclass)_.*type",
-        "the field is a list or has fields of its own, which a CSV file cannot hold as such: use "
-        "JSON, or add a validator that reads the text to the processor's model.",
+        "the field is a list or an object, which a CSV file cannot represent: use JSON, or add a "
+        "validator that parses the text to the processor's model.",
     ),
 )
 _MISSING = (
-    "the record has no value there: fill it in, or let the processor's model do without (a "
-    "default, or a type that allows None)."
+    "the record has no value for this field: fill it in, or make the field optional in the "
+    "processor's model (a default, or a type that allows None)."
 )
 _EMPTY = (
     "the value is an empty text: fill it in, or let the field allow None and list the empty text "
@@ -123,18 +125,18 @@ _EMPTY = (
 
 
 def for_message(text: str) -> str | None:
-    """What helps against an error, by its SQLSTATE and message."""
+    """The hint for an error, given its SQLSTATE and message; None if there is none."""
     return next((hint for pattern, hint in _MESSAGES if re.search(pattern, text, re.DOTALL)), None)
 
 
 def for_fields(fields: Sequence[dict[str, Any]]) -> str | None:
-    """What helps against the first of a record's field errors that has an answer."""
+    """The hint for the first of a record's field errors that has one."""
     return next(filter(None, map(_for_field, fields)), None)
 
 
-def _for_field(one: dict[str, Any]) -> str | None:
-    """A rule of the user's own model, such as string_too_short, explains itself."""
-    found = next((hint for name, hint in _FIELDS if re.match(name, one["type"])), None)
-    if one["type"] == "missing" or (found and one["input"] == "None"):
+def _for_field(field: dict[str, Any]) -> str | None:
+    # Rules of the user's own model, such as string_too_short, explain themselves.
+    hint = next((hint for name, hint in _FIELDS if re.match(name, field["type"])), None)
+    if field["type"] == "missing" or (hint and field["input"] == "None"):
         return _MISSING
-    return _EMPTY if found and one["input"] == "''" else found
+    return _EMPTY if hint and field["input"] == "''" else hint

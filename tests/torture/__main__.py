@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..proxy import Fault
+from ..support.proxy import Fault
 from .processor import FLIGHTS, PROCESSORS, rows
 from .run import LIVENESS_SECONDS, Plan, torture
 from .schedule import FURY, STEALTH

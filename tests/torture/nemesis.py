@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reliable_imports_async.database.embedded import EmbeddedServer
 
-from ..proxy import Fault, Proxy
+from ..support.proxy import Fault, Proxy
 from .report import KILL, SERVER_THERE
 from .schedule import Event
 from .watch import UNREACHABLE, Glance, Watch, connected

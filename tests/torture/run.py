@@ -17,7 +17,7 @@ from reliable_imports_async import BatchManager
 from reliable_imports_async.database.embedded import EmbeddedServer
 from reliable_imports_async.failures import is_outage
 
-from ..proxy import Proxy
+from ..support.proxy import Proxy
 from . import invariants
 from .nemesis import Nemesis
 from .processor import FLIGHTS, PROCESSORS, records, rows

@@ -7,7 +7,7 @@ from .run import Plan, torture
 SEED = 7
 
 
-@pytest.mark.torture
+@pytest.mark.long
 async def test_faults_lose_nothing_double_nothing_and_judge_nothing_wrongly():
     report = await torture(Plan(SEED, seconds=20, workers=3))
     print(report.table())

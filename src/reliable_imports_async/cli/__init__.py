@@ -1,4 +1,8 @@
-"""The command `reliable-imports`: the verbs of BatchManager from a terminal."""
+"""The command `reliable-imports`: the verbs of BatchManager from a terminal.
+
+Owns arguments, output, prompts and exit codes. It may import every room. What a batch does belongs
+below `manager`.
+"""
 
 from .app import main
 

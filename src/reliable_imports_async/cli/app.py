@@ -1,4 +1,4 @@
-"""The commands, put together; every one runs through `_run`."""
+"""Builds the tree of commands, and runs one of them with the library's log on stderr."""
 
 import functools
 import inspect
@@ -22,12 +22,11 @@ from .output import LogHandler, Output, ReaderGone
 
 NAME = "reliable-imports"
 EPILOG = (
-    "Exit codes: 0 completed, 1 some items failed, 2 usage, 3 database unavailable, "
-    "4 stopped, paused or cancelled, or another batch runs."
+    "Exit codes: 0 completed, 1 some items failed, 2 usage error, 3 database unavailable, "
+    "4 stopped, paused or cancelled, or another batch is running, 5 no records in the file."
 )
 
 Command = Callable[..., Awaitable[int | None] | Awaitable[None]]
-
 
 COMMANDS: dict[str, Command] = {
     "import": import_file.import_file,
@@ -58,7 +57,7 @@ DATABASE_COMMANDS: dict[str, Command] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     output = Output(json="--json" in given)
     for stream in (sys.stdout, sys.stderr):
@@ -69,13 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.flush()
     except ReaderGone:
         return 0
-    except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001 - nobody is above us
+    except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001 - the outermost caller
         return report(exc, output)
     return code or 0
 
 
 def _app(output: Output) -> typer.Typer:
-    """The tree of commands."""
+    """Build the tree of commands."""
     app = typer.Typer(name=NAME, epilog=EPILOG)
     app.callback()(_with_global_options(_start, output))
     database = typer.Typer()
@@ -101,7 +100,7 @@ def _start(
             "--version",
             callback=_show_version,
             is_eager=True,
-            help="Show the version.",
+            help="Show the version and exit.",
         ),
     ] = False,
 ) -> None:
@@ -109,7 +108,7 @@ def _start(
 
 
 def _as_typer_command(command: Command, output: Output) -> Callable[..., None]:
-    """The command as typer takes it: not async, with the global options, without `cli`."""
+    """Wrap a command for typer: synchronous, with the global options, without `cli`."""
 
     def run(arguments: dict[str, Any], options: dict[str, Any]) -> None:
         cli = Invocation(options, output)
@@ -127,19 +126,21 @@ def _with_global_options(
     output: Output,
     run: Callable[[dict[str, Any], dict[str, Any]], None] | None = None,
 ) -> Callable[..., None]:
-    """The function with the global options behind its own; before the command counts as well."""
+    """Add the global options to a function's own; they count before the command's name as well."""
     own = [
-        each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for each in inspect.signature(function, eval_str=True).parameters.values()
-        if each.name != "cli"
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in inspect.signature(function, eval_str=True).parameters.values()
+        if parameter.name != "cli"
     ]
     shared = list(inspect.signature(global_options, eval_str=True).parameters.values())
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
     @functools.wraps(function)
     def wrapped(context: typer.Context, **arguments: Any) -> None:
-        earlier = context.obj or {}
-        options = {each.name: arguments.pop(each.name) or earlier.get(each.name) for each in shared}
+        before = context.obj or {}
+        options = {
+            option.name: arguments.pop(option.name) or before.get(option.name) for option in shared
+        }
         context.obj = options
         if run is not None:
             for name in ("json", "quiet", "verbose"):
@@ -153,12 +154,12 @@ def _with_global_options(
 
 @contextmanager
 def _logging(output: Output) -> Iterator[None]:
-    """The library's log goes to stderr while a command runs."""
+    """Show the library's log on stderr while a command runs."""
     logger, handler = logging.getLogger("reliable_imports_async"), LogHandler(output)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if output.verbose else logging.WARNING)
-    set_on_retry_hooks([_once_each(logger, output)])
+    set_on_retry_hooks([_retry_reporter(logger, output)])
     try:
         yield
     finally:
@@ -167,16 +168,16 @@ def _logging(output: Output) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _once_each(logger: logging.Logger, output: Output) -> RetryHook:
-    """Say why the command waits, once for each reason, instead of a line for each repetition."""
-    said: set[str] = set()
+def _retry_reporter(logger: logging.Logger, output: Output) -> RetryHook:
+    """Log each reason for waiting once, not once for each retry."""
+    reported: set[str] = set()
 
-    def say(details: RetryDetails) -> None:
+    def report_retry(details: RetryDetails) -> None:
         exc = details.caused_by
         text = exc.message if isinstance(exc, ReliableImportsError) else str(exc)
         reason = output.redact(text) or type(exc).__name__
-        if reason not in said:
-            said.add(reason)
+        if reason not in reported:
+            reported.add(reason)
             logger.warning("waiting for the database: %s", reason)
 
-    return say
+    return report_retry

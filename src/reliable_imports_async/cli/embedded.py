@@ -1,4 +1,4 @@
-"""db start, stop, psql: the embedded PostgreSQL. It runs for as long as somebody uses it."""
+"""db start, stop, psql: the embedded PostgreSQL, which runs as long as a process uses it."""
 
 import os
 import shutil
@@ -14,11 +14,11 @@ from ..errors import ConfigurationError
 from .invocation import Invocation
 from .signals import until_stopped
 
-DATABASE = "imports"  # as BatchManager.embedded() has it
+DATABASE = "imports"  # the default of BatchManager.embedded()
 
 Directory = Annotated[
     Path | None,
-    typer.Option("--directory", metavar="PATH", help="Where the server lives.", show_default=False),
+    typer.Option("--directory", metavar="PATH", help="The server's folder.", show_default=False),
 ]
 DatabaseName = Annotated[
     str | None,
@@ -29,7 +29,7 @@ DatabaseName = Annotated[
 async def start(
     cli: Invocation, *, database: DatabaseName = None, directory: Directory = None
 ) -> None:
-    """Start the server, or join it, and keep it running until Ctrl-C."""
+    """Start the server if it is not running, and keep it running until Ctrl-C."""
     server, name = _server(cli, directory, database)
     async with server:
         url = await server.ensure_database(name)
@@ -37,21 +37,21 @@ async def start(
             cli.output.record({"url": url, "directory": server.directory, "log": server.log_file})
         else:
             cli.output.lines([cli.output.result.render_str(url)])
-            cli.output.note(f"It runs until Ctrl-C. Data: {server.directory}", "dim")
+            cli.output.note(f"The server runs until Ctrl-C. Its data: {server.directory}", "dim")
         cli.output.flush()
         await until_stopped(cli.output)
-    _say_what_is_left(cli, server)
+    _report_state(cli, server)
 
 
 async def stop(cli: Invocation, *, directory: Directory = None) -> None:
-    """Stop the server if nobody uses it. Each process that uses it keeps it running."""
+    """Stop the server, unless another process uses it."""
     server, _ = _server(cli, directory, None)
     if not _runs(server):
-        _say(cli, "It does not run.", running=False)
+        _report(cli, "The server is not running.", running=False)
         return
-    async with server:  # the last one to leave stops it, also one that nobody had left properly
+    async with server:  # the last user stops it, even if an earlier user crashed
         pass
-    _say_what_is_left(cli, server)
+    _report_state(cli, server)
 
 
 async def psql(
@@ -68,7 +68,7 @@ async def psql(
     async with server:
         url = await server.ensure_database(name)
         process = await anyio.open_process([program, url], stdin=None, stdout=None, stderr=None)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for psql
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # psql handles Ctrl-C
         try:
             return await process.wait()
         finally:
@@ -78,7 +78,7 @@ async def psql(
 def _server(
     cli: Invocation, directory: Path | None, database: str | None
 ) -> tuple[EmbeddedServer, str]:
-    """The server and the database that the setting names, where it is about the embedded server."""
+    """The server and the database to use; an `embedded:` URL in the settings gives the defaults."""
     secret = cli.settings(discover=False).database_url
     url = secret.get_secret_value() if secret else ""
     if is_embedded_url(url):
@@ -91,14 +91,15 @@ def _runs(server: EmbeddedServer) -> bool:
     return os.path.lexists(server.directory / "data" / "postmaster.pid")
 
 
-def _say_what_is_left(cli: Invocation, server: EmbeddedServer) -> None:
+def _report_state(cli: Invocation, server: EmbeddedServer) -> None:
     if _runs(server):
-        _say(cli, "Others use it, so it goes on; it stops with the last of them.", running=True)
+        text = "Other processes still use the server; it stops when the last of them ends."
+        _report(cli, text, running=True)
     else:
-        _say(cli, "It is stopped.", running=False)
+        _report(cli, "The server has stopped.", running=False)
 
 
-def _say(cli: Invocation, text: str, *, running: bool) -> None:
+def _report(cli: Invocation, text: str, *, running: bool) -> None:
     if cli.output.json:
         cli.output.record({"running": running})
     else:

@@ -1,8 +1,8 @@
-"""Exit codes, and every exception as a message.
+"""Exit codes, and the error messages that exceptions become.
 
 0 completed · 1 some items failed · 2 usage, configuration, not found, conflict
 3 database unavailable, schema, unexpected error
-4 stopped, paused or cancelled, or only one may run and another does
+4 stopped, paused or cancelled, or another batch of an exclusive type is running
 5 the file has no records
 """
 
@@ -30,7 +30,7 @@ from .output import Output
 
 COMPLETED, SOME_FAILED, USAGE, UNAVAILABLE, STOPPED, EMPTY = range(6)
 
-ClickException: Any = typer.BadParameter.__mro__[2]  # typer carries its own click, or uses click
+ClickException: Any = typer.BadParameter.__mro__[2]  # typer bundles click, or uses it
 
 _UNAVAILABLE = (DatabaseUnavailable, EmbeddedServerError, SchemaError)
 
@@ -40,19 +40,19 @@ class Stopped(ReliableImportsError):
 
 
 class UsageRefused(ReliableImportsError):
-    """The command line asks for something that makes no sense."""
+    """The arguments of the command are invalid."""
 
 
 class UnexpectedError(ReliableImportsError):
-    """Nobody thought of this one."""
+    """An exception that the command does not expect."""
 
 
 class ConnectionBroke(ReliableImportsError):
-    """The database went away while the command ran."""
+    """The database became unavailable while the command ran."""
 
 
 def code_of(summary: BatchSummary, tolerate: float = 0.0) -> int:
-    """The exit code that tells a script what became of a batch.
+    """The exit code for the end of a batch.
 
     Args:
         tolerate: The share of its items that may fail.
@@ -76,13 +76,13 @@ def _tolerable(summary: BatchSummary, tolerate: float) -> bool:
 
 
 def report(exc: BaseException, output: Output) -> int:
-    """Say what went wrong; the exit code."""
+    """Print an exception as an error message, and return the exit code."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     if isinstance(exc, typer.Exit):
         return exc.exit_code
     if isinstance(exc, KeyboardInterrupt):
-        exc = Stopped("Nothing more is done.")
+        exc = Stopped("The command was interrupted.")
     error = _as_library_error(exc)
     code = _code(error)
     output.error(error, code)
@@ -111,24 +111,26 @@ def _as_library_error(exc: BaseException) -> ReliableImportsError:
         return _usage_error(exc)
     if isinstance(exc, ValidationError) and exc.title == "Settings":
         return UsageRefused(_settings_message(exc), hint="correct the environment variable.")
-    return _unforeseen(exc)
+    return _as_unexpected(exc)
 
 
-def _unforeseen(exc: BaseException) -> ReliableImportsError:
+def _as_unexpected(exc: BaseException) -> ReliableImportsError:
     if isinstance(exc, OSError) and exc.filename is not None:
         return UsageRefused(f"{exc.filename} cannot be used: {exc.strerror or exc}.")
     described = f"{type(exc).__name__}: {exc}"
     if is_outage(exc):
-        hint = "check that the server runs, then repeat the command; what was committed stays."
+        hint = (
+            "check that PostgreSQL is running, then repeat the command; committed items are kept."
+        )
         return ConnectionBroke(f"The database became unavailable: {described}", hint=hint)
-    hint = "set RELIABLE_IMPORTS_TRACEBACK=1 to see where it comes from."
-    return UnexpectedError(f"unexpected error: {described}", hint=hint)
+    hint = "set RELIABLE_IMPORTS_TRACEBACK=1 and repeat the command to see the traceback."
+    return UnexpectedError(f"An unexpected error occurred: {described}", hint=hint)
 
 
 def _usage_error(exc: Any) -> UsageRefused:
     context = getattr(exc, "ctx", None)
     command = context.command_path if context is not None else "reliable-imports"
-    return UsageRefused(exc.format_message(), hint=f"{command} --help shows how it is used.")
+    return UsageRefused(exc.format_message(), hint=f"run `{command} --help`.")
 
 
 def _settings_message(exc: ValidationError) -> str:
@@ -136,4 +138,4 @@ def _settings_message(exc: ValidationError) -> str:
         f"RELIABLE_IMPORTS_{'_'.join(map(str, error['loc'])).upper()}: {error['msg']}"
         for error in exc.errors(include_input=False, include_url=False)
     ]
-    return "A setting cannot work. " + "; ".join(problems)
+    return "A setting is invalid. " + "; ".join(problems)

@@ -1,4 +1,4 @@
-"""Words and numbers as people read them, and foreign text that cannot drive a terminal."""
+"""Formats numbers, times and JSON for people, and makes foreign text safe for a terminal."""
 
 import json
 import re
@@ -11,7 +11,8 @@ from ..sanitize import Redact
 
 TAIL_DIGITS = 12
 
-# Controls but tab and newline, and what reorders text: ESC and C1 codes are orders to a terminal.
+# Control characters except tab and newline (a terminal obeys ESC and C1 codes), and characters
+# that reorder text.
 _STEERING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _CONTROL = re.compile(f"[{_STEERING}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -20,35 +21,35 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def plain(text: object) -> str:
-    """Text whose control characters are visible signs, so that a terminal obeys none of them."""
+    """The text with visible signs in place of control characters."""
     return _SURROGATE.sub("\ufffd", _CONTROL.sub(_sign, str(text)))
 
 
 def one_line(text: object, limit: int = 2_000) -> str:
-    """The same on one line."""
+    """The same on one line, cut to `limit` characters."""
     words = " ".join(plain(text).split())
     return words if len(words) <= limit else words[: limit - 1] + "…"
 
 
 def tail(batch_id: UUID) -> str:
-    """The end of a batch's id: unique in practice, short, and accepted wherever an id is."""
+    """The end of a batch's id: short, unique in practice, and accepted in place of the id."""
     return batch_id.hex[-TAIL_DIGITS:]
 
 
 def number(count: int) -> str:
-    """A count with its thousands apart."""
+    """A count with thousands separators."""
     return f"{count:,}"
 
 
 def rate(per_second: float | None) -> str:
-    """Items a second."""
+    """Items per second."""
     if per_second is None:
         return ""
     return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.1f}"
 
 
 def duration(span: timedelta) -> str:
-    """How long something took, in its two largest units."""
+    """A time span in its two largest units."""
     seconds = max(0.0, span.total_seconds())
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -60,14 +61,14 @@ def duration(span: timedelta) -> str:
 
 
 def duration_left(seconds: float) -> str:
-    """An estimate, so without fractions."""
+    """An estimated time span, in whole seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
 
 
 def age(moment: datetime) -> str:
-    """How long ago something was, in one unit."""
+    """The time since a moment, in one unit."""
     seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
@@ -76,7 +77,7 @@ def age(moment: datetime) -> str:
 
 
 def clock(moment: datetime) -> str:
-    """A moment in the time zone of this machine."""
+    """A moment in this machine's time zone."""
     return moment.astimezone().isoformat(sep=" ", timespec="milliseconds")
 
 
@@ -84,33 +85,35 @@ def parse_duration(text: str) -> timedelta:
     """``30d``, ``12h``, ``90m``, ``2w`` or ``45s``; raises ValueError for anything else."""
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None:
-        raise ValueError(f"{text!r} is no duration; write 30d, 12h, 90m, 2w or 45s")
-    span = _UNITS[match[2]]
+        raise ValueError(f"{text!r} is not a duration; write 30d, 12h, 90m, 2w or 45s")
+    unit = _UNITS[match[2]]
     try:
-        result = timedelta(**{span: int(match[1])})
-        datetime.now(UTC) - result
+        span = timedelta(**{unit: int(match[1])})
+        datetime.now(UTC) - span
     except OverflowError:
-        raise ValueError(f"{text!r} is longer than time itself") from None
-    return result
+        raise ValueError(f"{text!r} is too long") from None
+    return span
 
 
 def json_text(value: object, redact: Redact = str) -> str:
-    """Compact JSON with steering characters escaped: safe on a terminal, equal to any reader."""
+    """Compact JSON whose control characters are escaped: safe on a terminal, the same JSON."""
     text = exact_json.write(
         value, inf_nan_mode="strings", bytes_mode="base64", fallback=_fallback
     ).decode()
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", redact(text))
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", redact(text))
 
 
 def pretty_json(value: object) -> str:
-    """JSON over several lines, to be read; what cannot be seen stands there as its escape."""
+    """Indented JSON for people; invisible characters are escaped."""
     text = exact_json.write_readable(exact_json.read(json_text(value)), indent=2)
-    shown = (one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
-    return plain("".join(shown))
+    visible = (
+        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
+    )
+    return plain("".join(visible))
 
 
-def _sign(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _sign(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if code < 0x20:
         return chr(0x2400 + code)  # the control pictures: ESC is ␛
     return "\u2421" if code == 0x7F else "\ufffd"

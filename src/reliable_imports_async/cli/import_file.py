@@ -46,7 +46,8 @@ from .options import (
 from .run import Run
 
 Background = Annotated[
-    bool, typer.Option("--background", help="Queue it for the workers and return at once.")
+    bool,
+    typer.Option("--background", help="Queue the batch for the workers and return immediately."),
 ]
 
 STDIN_SECONDS = 0.2
@@ -84,7 +85,7 @@ async def import_file(  # noqa: PLR0913 - the command's options
         format=format,
         delimiter=_delimiter(delimiter),
         encoding=encoding,
-        columns=None if columns is None else [each.strip() for each in columns.split(",")],
+        columns=None if columns is None else [name.strip() for name in columns.split(",")],
     )
     options: dict[str, Any] = {
         "metadata": _metadata(metadata),
@@ -116,12 +117,12 @@ async def process(
     tolerate: Tolerate = None,
     concurrency: Concurrency = None,
 ) -> int:
-    """Process a batch to its end, or continue it after it was stopped."""
+    """Process a batch, or continue it after it was stopped."""
     if dry_run and background:
         raise UsageRefused(
             "A dry run cannot be queued for the workers.", hint="leave out --background."
         )
-    given: ThresholdOptions = {
+    thresholds: ThresholdOptions = {
         "max_failures": max_failures,
         "max_failure_rate": max_failure_rate,
         "min_processed": min_processed,
@@ -132,45 +133,45 @@ async def process(
         if dry_run:
             return await run.try_batch(batch_id)
         if not background:
-            return await run.process(batch_id, given)
-        await manager.set_thresholds(batch_id, **given)
+            return await run.process(batch_id, thresholds)
+        await manager.set_thresholds(batch_id, **thresholds)
         await manager.enqueue_batch(batch_id)
     if cli.output.json:
         cli.output.record({"batch_id": batch_id, "enqueued": True})
     else:
         cli.output.show(
-            f"Batch {tail(batch_id)} is queued. Workers process it: reliable-imports worker"
+            f"Batch {tail(batch_id)} is queued. To start a worker: reliable-imports worker"
         )
     return 0
 
 
 async def full_group(manager: BatchManager, batch: str, name: str) -> str:
-    """A failure group of a batch, or outstanding in its lineage, by the beginning of its name.
+    """The full name of a failure group of a batch or its lineage, given the beginning of the name.
 
     Raises:
-        UsageRefused: None, or more than one, begins like this.
+        UsageRefused: No group or more than one group begins with `name`.
     """
     batch_id = await manager.find_batch(batch)
     groups = (
         *await manager.failure_groups(batch_id, values=1),
         *await manager.outstanding_failures(batch_id, values=1),
     )
-    found = {each.group for each in groups if each.group.startswith(name)}
-    if len(found) == 1:
-        return found.pop()
-    known = "several" if found else "no"
+    matching = {group.group for group in groups if group.group.startswith(name)}
+    if len(matching) == 1:
+        return matching.pop()
+    quantity = "several" if matching else "no"
     raise UsageRefused(
-        f"Batch {batch} has {known} failure groups that begin with {name}.",
-        hint=f"reliable-imports show {batch} lists them.",
+        f"Batch {batch} has {quantity} failure groups that begin with {name}.",
+        hint=f"`reliable-imports show {batch}` lists the groups.",
     )
 
 
 def _expected(count: int | None, sums: list[str] | None) -> dict[str, Any] | None:
-    """The control totals of the command line."""
+    """The control totals given on the command line."""
     if count is None and not sums:
         return None
     pairs = [text.partition("=") for text in sums or ()]
-    if wrong := [name for name, found, value in pairs if not (name and found and value)]:
+    if wrong := [name for name, _, value in pairs if not (name and value)]:
         raise UsageRefused(f"--expect-sum {wrong[0]} has no sum.", hint="write NAME=SUM.")
     return {"count": count, "sum": {name: value for name, _, value in pairs}}
 
@@ -192,7 +193,7 @@ def _delimiter(text: str | None) -> str | None:
 
 
 def _stdin() -> BinaryIO | AsyncIterator[bytes]:
-    """Stdin as bytes; what waits for somebody to write can be stopped by Ctrl-C."""
+    """Stdin as bytes; Ctrl-C interrupts the wait for a pipe or a terminal."""
     try:
         descriptor = sys.stdin.fileno()
     except io.UnsupportedOperation:
@@ -205,8 +206,8 @@ def _stdin() -> BinaryIO | AsyncIterator[bytes]:
 async def _received(descriptor: int) -> AsyncIterator[bytes]:
     """The bytes of a pipe or a terminal.
 
-    Not by a reader of the event loop, which would make a terminal that we share with the shell
-    non-blocking; and not by a blocking read, which would keep the process from ending.
+    The event loop's reader would make a terminal that is shared with the shell non-blocking, and a
+    blocking read would keep the process from ending; hence the threads with a timeout.
     """
     while (data := await to_thread.run_sync(_read_soon, descriptor)) != b"":
         if data is not None:

@@ -1,4 +1,4 @@
-"""One call of the command: its global options, its output, and the manager it works with."""
+"""One invocation of the command: its global options, its output and its manager."""
 
 import getpass
 import os
@@ -20,11 +20,11 @@ from .output import Output
 
 
 class Invocation:
-    """What every command is given.
+    """The context that every command receives.
 
     Attributes:
-        output: Where results and notes go.
-        actor: Who is at the keyboard, for the log.
+        output: The streams for results and notes.
+        actor: The user of the operating system, for the batch's log.
     """
 
     def __init__(self, options: Mapping[str, Any], output: Output) -> None:
@@ -36,12 +36,13 @@ class Invocation:
     def settings(
         self, *, url: str | None = None, concurrency: int | None = None, discover: bool = True
     ) -> Settings:
-        """The settings of the environment, with what the command line says.
+        """The settings of the environment, overridden by the command line.
 
         Args:
-            url: The database, where a command names it itself.
-            concurrency: Items at once.
-            discover: False leaves the processors alone: a broken one must not hide what it did.
+            url: The database, if the command takes it as an argument of its own.
+            concurrency: How many items run at once.
+            discover: False imports no processors, so that the failures of a broken processor can
+                still be shown.
         """
         self._note_unknown_variables()
         url = url or self._url_from_file()
@@ -59,7 +60,7 @@ class Invocation:
     async def manager(
         self, *, concurrency: int | None = None, discover: bool = False
     ) -> AsyncIterator[BatchManager]:
-        """An open manager."""
+        """Open a manager."""
         settings = self.settings(concurrency=concurrency, discover=discover)
         if discover:
             make_working_directory_importable()
@@ -68,31 +69,35 @@ class Invocation:
 
     @property
     def repeated(self) -> str:
-        """What a next command must repeat of this one's global options, to be put behind it."""
+        """The global options that a suggested command must repeat, to be appended to it."""
         packages = self._packages()
         return f" --processors {','.join(packages)}" if packages else ""
 
-    def confirm(self, question: str, *, yes: bool) -> None:
-        """Ask before something that cannot be undone or was never meant.
+    def confirm(self, action: str, *, yes: bool) -> None:
+        """Ask the user to confirm an action.
+
+        Args:
+            action: What is about to happen, as the beginning of a sentence in lower case.
+            yes: Whether the user has confirmed already.
 
         Raises:
-            UsageRefused: There is nobody to ask.
-            Stopped: The answer is no.
+            UsageRefused: There is no terminal to ask on.
+            Stopped: The user declined.
         """
         if yes:
             return
         if not sys.stdin.isatty():
             raise UsageRefused(
-                f"This needs a confirmation, and there is no terminal to ask on: {question}",
+                f"Refusing to {action} without confirmation (no terminal).",
                 hint="pass --yes to confirm.",
             )
-        if not typer.confirm(question, err=True):
+        if not typer.confirm(f"{action[0].upper()}{action[1:]}?", err=True):
             raise Stopped("Nothing was changed.")
 
     def _note_unknown_variables(self) -> None:
         for name, meant in unknown_variables(os.environ).items():
-            perhaps = f" Perhaps meant: {meant}." if meant else ""
-            self.output.note(f"There is no setting {name}; the variable has no effect.{perhaps}")
+            question = f" Did you mean {meant}?" if meant else ""
+            self.output.note(f"{name} is not a setting and has no effect.{question}")
 
     def _packages(self) -> tuple[str, ...] | None:
         if self._processors is None:
@@ -109,14 +114,14 @@ class Invocation:
             raise ConfigurationError(f"{self._url_file} cannot be read: {exc}") from None
         if not url or "\n" in url:
             raise ConfigurationError(
-                f"{self._url_file} does not hold one database URL.",
-                hint="write one line: postgresql://user:password@host:5432/database",
+                f"{self._url_file} must contain one database URL.",
+                hint="write a single line: postgresql://user:password@host:5432/database",
             )
         return url
 
 
 def make_working_directory_importable() -> None:
-    """As `python -m` does, so that --processors finds the project one stands in."""
+    """Put the working directory on the import path, as `python -m` does, for --processors."""
     here = str(Path.cwd())
     if not sys.flags.safe_path and here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)

@@ -1,4 +1,4 @@
-"""migrate: the schema of the library in a database."""
+"""migrate: creating and updating the library's schema in a database."""
 
 import sys
 from typing import Annotated
@@ -19,21 +19,21 @@ async def migrate(
         str | None,
         typer.Argument(
             metavar="[DSN]",
-            help="The database; by default RELIABLE_IMPORTS_DATABASE_URL. (While the command "
-            "runs, others on this machine can read a password written here.)",
+            help="The database's URL; by default RELIABLE_IMPORTS_DATABASE_URL. (While the command "
+            "runs, other users of this machine can read a password in it.)",
             show_default=False,
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit with 3 unless up to date.")
+        bool, typer.Option("--check", help="Change nothing; exit with 3 if it is not up to date.")
     ] = False,
     sql: Annotated[
-        bool, typer.Option("--sql", help="Print the script instead of running it.")
+        bool, typer.Option("--sql", help="Print the SQL script instead of running it.")
     ] = False,
 ) -> None:
     """Bring the schema of a database up to date."""
     if check and sql:
-        raise UsageRefused("--check and --sql exclude each other.")
+        raise UsageRefused("--check and --sql cannot be combined.")
     if sql:
         sys.stdout.write(migrations.as_sql())
     elif check:
@@ -49,11 +49,11 @@ async def _apply(cli: Invocation, dsn: str | None) -> None:
     elif applied:
         cli.output.show(f"Applied: {', '.join(applied)}.")
     else:
-        cli.output.show("The schema is up to date; nothing to apply.")
+        cli.output.show("The schema is up to date.")
 
 
 async def _check(cli: Invocation, dsn: str | None) -> None:
-    """Unlike opening a manager, this changes nothing, the embedded server's schema neither."""
+    """Check the schema without a manager, which would migrate an embedded server."""
     database = Database(cli.settings(url=dsn, discover=False))
     await database.open()
     try:
@@ -61,7 +61,7 @@ async def _check(cli: Invocation, dsn: str | None) -> None:
             await migrations.verify(conn)
     finally:
         await database.close()
-    names = [one.name for one in migrations.migrations()]
+    names = [migration.name for migration in migrations.migrations()]
     if cli.output.json:
         cli.output.record({"up_to_date": True, "migrations": names})
     else:

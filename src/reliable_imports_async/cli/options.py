@@ -1,4 +1,4 @@
-"""What can be written on the command line, declared once for all commands."""
+"""The arguments and options of the commands, each declared once."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,12 +8,13 @@ import typer
 
 GLOBAL = "Global options (before or after the command)"
 LARGEST_NUMBER = 2_147_483_647
+BATCH_HELP = "The batch's id, the unique end of an id, latest, or latest:TYPE."
 
 BatchName = Annotated[
     str,
     typer.Argument(
         metavar="BATCH",
-        help="Its id, a unique tail of it, latest, or latest:TYPE.",
+        help=BATCH_HELP,
         show_default=False,
     ),
 ]
@@ -23,30 +24,39 @@ ItemNumber = Annotated[
 Concurrency = Annotated[
     int | None,
     typer.Option(
-        "--concurrency", min=1, max=1000, metavar="N", help="Items at once.", show_default="10"
+        "--concurrency",
+        min=1,
+        max=1000,
+        metavar="N",
+        help="How many items run at once.",
+        show_default="10",
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Group = Annotated[
     str | None, typer.Option("--group", metavar="GROUP", help="Only failures of this group.")
 ]
-Reason = Annotated[str | None, typer.Option("--reason", help="Why; stored with the batch's log.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="The reason, for the batch's log.")]
 BatchType = Annotated[
     str | None, typer.Option("--type", "-t", metavar="TYPE", help="Only this batch type.")
 ]
 
 Json = Annotated[
-    bool, typer.Option("--json", help="Results as JSON, one object a line.", rich_help_panel=GLOBAL)
+    bool,
+    typer.Option(
+        "--json", help="Write results as JSON, one object per line.", rich_help_panel=GLOBAL
+    ),
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress, no notes.", rich_help_panel=GLOBAL)
+    bool,
+    typer.Option("--quiet", "-q", help="Show no progress and no notes.", rich_help_panel=GLOBAL),
 ]
 Verbose = Annotated[
     bool,
     typer.Option(
         "--verbose",
         "-v",
-        help="The library's log; progress as lines where there is no terminal.",
+        help="Show the library's log, and progress as lines if there is no terminal.",
         rich_help_panel=GLOBAL,
     ),
 ]
@@ -56,7 +66,7 @@ Processors = Annotated[
         "--processors",
         "-p",
         metavar="PACKAGE",
-        help="Where your processors are, e.g. myapp.processors; repeatable, or separated by "
+        help="The package of your processors, e.g. myapp.processors; repeatable, or separated by "
         "commas. Default: RELIABLE_IMPORTS_PROCESSORS.",
         rich_help_panel=GLOBAL,
     ),
@@ -66,29 +76,29 @@ UrlFile = Annotated[
     typer.Option(
         "--database-url-file",
         metavar="PATH",
-        help="A file that holds the database URL, instead of RELIABLE_IMPORTS_DATABASE_URL. "
-        "(On the command line others could read its password.)",
+        help="A file that contains the database URL, instead of RELIABLE_IMPORTS_DATABASE_URL. "
+        "(A URL on the command line would show its password to other users.)",
         rich_help_panel=GLOBAL,
     ),
 ]
 
 
 class OnSameFile(StrEnum):
-    """What to do with a file that was imported before."""
+    """What to do if the same file was already imported."""
 
     REFUSE = "refuse"
     SKIP = "skip"
     FORCE = "force"
 
 
-LIMITS = "When failures stop it"
+LIMITS = "Failure limits"
 MaxFailures = Annotated[
     int | None,
     typer.Option(
         "--max-failures",
         min=0,
         metavar="N",
-        help="Pause when more items fail.",
+        help="Pause the batch when more than N items fail.",
         rich_help_panel=LIMITS,
     ),
 ]
@@ -99,7 +109,7 @@ MaxFailureRate = Annotated[
         min=0,
         max=1,
         metavar="SHARE",
-        help="Pause when a larger share fails, 0 to 1.",
+        help="Pause the batch when a larger share of the items fails, 0 to 1.",
         rich_help_panel=LIMITS,
     ),
 ]
@@ -109,7 +119,7 @@ MinProcessed = Annotated[
         "--min-processed",
         min=1,
         metavar="N",
-        help="Items before the share counts.",
+        help="Apply --max-failure-rate only after N items.",
         show_default="100",
         rich_help_panel=LIMITS,
     ),
@@ -121,13 +131,13 @@ Tolerate = Annotated[
         min=0,
         max=1,
         metavar="SHARE",
-        help="Exit with 0 when no larger share of the items failed, 0 to 1.",
+        help="Exit with 0 if at most this share of the items failed, 0 to 1.",
         rich_help_panel=LIMITS,
     ),
 ]
 Trial = Annotated[
     bool,
-    typer.Option("--dry-run", help="Try every item and roll it back; the batch stays pending."),
+    typer.Option("--dry-run", help="Run every item and roll it back; the batch stays pending."),
 ]
 ExpectCount = Annotated[
     int | None,
@@ -135,26 +145,29 @@ ExpectCount = Annotated[
         "--expect-count",
         min=0,
         metavar="N",
-        help="Nothing is imported unless the file has N records.",
+        help="Refuse the file unless it has N records.",
     ),
 ]
 ExpectSum = Annotated[
     list[str] | None,
     typer.Option(
-        "--expect-sum", metavar="NAME=SUM", help="The expected sum of a column; repeatable."
+        "--expect-sum",
+        metavar="NAME=SUM",
+        help="Refuse the file unless the column NAME adds up to SUM; repeatable.",
     ),
 ]
 
 Unchanged = Annotated[
     bool,
     typer.Option(
-        "--no-skip-unchanged", help="Also process records that have not changed since their import."
+        "--no-skip-unchanged",
+        help="Also process records that have not changed since their last import.",
     ),
 ]
 
 READING = "File format (detected by default)"
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="A file, or - for stdin.")]
+File = Annotated[str, typer.Argument(metavar="FILE", help="The file to import, or - for stdin.")]
 ImportedType = Annotated[str, typer.Option("--type", "-t", metavar="TYPE", help="The batch type.")]
 Format = Annotated[
     str | None,
@@ -162,16 +175,21 @@ Format = Annotated[
 ]
 Delimiter = Annotated[
     str | None,
-    typer.Option("--delimiter", help="Between CSV fields; or: tab.", rich_help_panel=READING),
+    typer.Option(
+        "--delimiter",
+        help="The character between CSV fields, or the word tab.",
+        rich_help_panel=READING,
+    ),
 ]
 Encoding = Annotated[
-    str | None, typer.Option("--encoding", help="Such as utf-8.", rich_help_panel=READING)
+    str | None,
+    typer.Option("--encoding", help="The encoding, e.g. utf-8.", rich_help_panel=READING),
 ]
 AllowEmpty = Annotated[
     bool,
     typer.Option(
         "--allow-empty",
-        help="A file without records is fine; without this the exit code is 5.",
+        help="Accept a file without records; otherwise the exit code is 5.",
         rich_help_panel=READING,
     ),
 ]
@@ -180,16 +198,21 @@ Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="A,B,…",
-        help="The columns of a CSV file without a header.",
+        help="The column names of a CSV file without a header.",
         rich_help_panel=READING,
     ),
 ]
 SourceName = Annotated[
-    str | None, typer.Option("--name", help="The name to store instead.", rich_help_panel=READING)
+    str | None,
+    typer.Option(
+        "--name", help="The name to store instead of the file's.", rich_help_panel=READING
+    ),
 ]
 Metadata = Annotated[
     str | None,
-    typer.Option("--metadata", metavar="JSON", help="For processors, e.g. '{\"year\": 2013}'."),
+    typer.Option(
+        "--metadata", metavar="JSON", help="An object for the processor, e.g. '{\"year\": 2013}'."
+    ),
 ]
 IdempotencyKey = Annotated[
     str | None,

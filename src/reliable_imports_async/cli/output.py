@@ -1,4 +1,4 @@
-"""Where words go: results to stdout, everything else to stderr."""
+"""The command's streams: results go to stdout, everything else to stderr."""
 
 import logging
 import os
@@ -16,15 +16,15 @@ from ..sanitize import Redact, redact_patterns
 from .formatting import json_text, plain
 
 PIPED_WIDTH = 160
-STEPS = "reliable_imports_async.worker"  # the logger of what a worker does, batch by batch
+STEPS = "reliable_imports_async.worker"  # the logger of a worker's steps, batch by batch
 
 
 class ReaderGone(Exception):
-    """Nobody reads stdout any more, as in ``reliable-imports logs latest | head``."""
+    """The reader of stdout has gone, as in ``reliable-imports logs latest | head``."""
 
 
 class _Console(Console):
-    """Shows strings as they are: no markup, no emoji codes, nothing from records interpreted."""
+    """Prints text literally: no markup and no emoji codes, so that records cannot style it."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
@@ -32,18 +32,18 @@ class _Console(Console):
             self.width = PIPED_WIDTH
 
     def on_broken_pipe(self) -> NoReturn:
-        """Carry on without a reader."""
+        """Raise ReaderGone."""
         _reader_gone()
 
 
 @dataclass
 class Output:
-    """The two streams of the command, and how much is said on them.
+    """The command's two streams and its verbosity.
 
     Attributes:
-        json: Results are JSON objects, one a line.
+        json: Results are JSON objects, one per line.
         quiet: No progress and no notes.
-        verbose: Also what is informative only.
+        verbose: Informative log lines too.
     """
 
     json: bool = False
@@ -59,33 +59,33 @@ class Output:
         return self.notes.is_terminal and not (self.json or self.quiet)
 
     def record(self, value: object) -> None:
-        """A result as one line of JSON."""
+        """Write a result as one line of JSON."""
         self.write(json_text(value).encode() + b"\n")
 
     def write(self, data: bytes) -> None:
-        """A result as it is."""
+        """Write the bytes of a result."""
         try:
             sys.stdout.buffer.write(data)
         except BrokenPipeError:
             _reader_gone()
 
     def show(self, *renderables: RenderableType) -> None:
-        """A result for people."""
-        for one in renderables:
-            self.result.print(one)
+        """Print a result for people."""
+        for renderable in renderables:
+            self.result.print(renderable)
 
     def lines(self, texts: Iterable[Text]) -> None:
-        """Results that a terminal may wrap but nobody cuts."""
-        for one in texts:
-            self.result.print(one, soft_wrap=True)
+        """Print results whose long lines are wrapped by the terminal, never cut."""
+        for text in texts:
+            self.result.print(text, soft_wrap=True)
 
     def note(self, text: str, style: str = "") -> None:
-        """Something worth knowing that is no result."""
+        """Print a note to stderr, unless the user wants none."""
         if not (self.quiet or self.json):
             self.notes.print(Text(self.redact(plain(text)), style), soft_wrap=True)
 
     def error(self, exc: ReliableImportsError, code: int) -> None:
-        """What went wrong and what to do: for people, or as one JSON object."""
+        """Print an error and its hint to stderr, as text or as one JSON object."""
         name = type(exc).__name__
         if self.json:
             values = {
@@ -103,7 +103,7 @@ class Output:
         self.notes.print(text, soft_wrap=True)
 
     def flush(self) -> None:
-        """Write out what is buffered."""
+        """Flush stdout."""
         try:
             sys.stdout.flush()
         except BrokenPipeError:
@@ -111,9 +111,9 @@ class Output:
 
 
 class LogHandler(logging.Handler):
-    """Shows the library's own log: warnings and errors; a worker's steps; all with --verbose.
+    """Shows the library's log: warnings, errors and a worker's steps; all of it with --verbose.
 
-    What a processor logs about an item is stored and shown by `logs`; it would drown the rest.
+    Log lines about an item are left out unless --verbose is given: `logs` shows them.
     """
 
     def __init__(self, output: Output) -> None:
@@ -121,7 +121,7 @@ class LogHandler(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show one record."""
+        """Print one log record."""
         of_an_item = getattr(record, "item_number", None) is not None
         if of_an_item and not self._output.verbose:
             return
@@ -135,5 +135,5 @@ class LogHandler(logging.Handler):
 
 def _reader_gone() -> NoReturn:
     with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a device
-        os.dup2(nothing.fileno(), sys.stdout.fileno())  # what is still buffered goes nowhere
+        os.dup2(nothing.fileno(), sys.stdout.fileno())  # discards what is still buffered
     raise ReaderGone

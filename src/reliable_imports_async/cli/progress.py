@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, lines with --verbose elsewhere, or nothing."""
+"""Shows progress: as a bar on a terminal, as lines with --verbose elsewhere, or not at all."""
 
 from time import monotonic
 from types import TracebackType
@@ -21,14 +21,14 @@ OUTAGE_SECONDS = 1.0
 
 
 class Display(Protocol):
-    """Something that shows how far a run is."""
+    """Shows the progress of a run."""
 
     def loading(self, records: int, bytes_read: int, bytes_in_all: int | None) -> None:
         """Show how much of a source has been read."""
         ...
 
     def processing(self, summary: BatchSummary) -> None:
-        """Show how many items are settled."""
+        """Show how many items are done."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -42,18 +42,18 @@ class Display(Protocol):
 
 
 def display(output: Output) -> Display | None:
-    """The display for these streams; None shows nothing."""
+    """The display that suits these streams; None for no progress."""
     if output.animated:
         return Bar(output)
     return Lines(output) if output.verbose else None
 
 
-async def follow(manager: BatchManager, batch_id: UUID, shown: Display) -> None:
-    """Show a batch until nothing more happens by itself; an outage only delays the next look."""
+async def follow(manager: BatchManager, batch_id: UUID, progress: Display) -> None:
+    """Show the progress of a batch until it ends or is paused; wait while the database is away."""
     while True:
         try:
             async for summary in manager.watch(batch_id):
-                shown.processing(summary)
+                progress.processing(summary)
             return
         except Exception as exc:
             if not is_outage(exc):
@@ -62,22 +62,22 @@ async def follow(manager: BatchManager, batch_id: UUID, shown: Display) -> None:
 
 
 class Lines:
-    """One line every ten seconds."""
+    """Prints one line every ten seconds."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._spoken = float("-inf")
+        self._printed = float("-inf")
 
     def loading(self, records: int, bytes_read: int, bytes_in_all: int | None) -> None:
-        """Say how many records were read."""
+        """Show how many records were read."""
         share = f" ({bytes_read / bytes_in_all:.0%})" if bytes_in_all else ""
-        self._say(f"{counted(records, 'record')} loaded{share}")
+        self._print(f"{counted(records, 'record')} loaded{share}")
 
     def processing(self, summary: BatchSummary) -> None:
-        """Say how many items are settled."""
+        """Show how many items are done."""
         share = summary.settled_items / summary.total_items if summary.total_items else 1.0
-        self._say(
-            f"{number(summary.settled_items)} of {counted(summary.total_items, 'item')} settled "
+        self._print(
+            f"{number(summary.settled_items)} of {counted(summary.total_items, 'item')} done "
             f"({share:.0%}), {number(summary.failed_items)} failed"
         )
 
@@ -87,14 +87,14 @@ class Lines:
     def __exit__(self, *_exc: object) -> None:
         pass
 
-    def _say(self, text: str) -> None:
-        if monotonic() - self._spoken >= LINE_SECONDS:
-            self._spoken = monotonic()
+    def _print(self, text: str) -> None:
+        if monotonic() - self._printed >= LINE_SECONDS:
+            self._printed = monotonic()
             self._output.note(text)
 
 
 class Bar:
-    """One bar for both phases, gone when the summary is shown."""
+    """One bar for both phases; it disappears before the summary is shown."""
 
     def __init__(self, output: Output) -> None:
         self._progress = Progress(
@@ -111,10 +111,10 @@ class Bar:
             transient=True,
         )
         self._task = self._progress.add_task("Reading", total=None, count=0, failed=0, all="")
-        self._processes = False
+        self._processing = False
 
     def loading(self, records: int, bytes_read: int, bytes_in_all: int | None) -> None:
-        """Move by the bytes read."""
+        """Move the bar by the bytes read."""
         self._progress.update(
             self._task,
             description="Loading",
@@ -124,10 +124,10 @@ class Bar:
         )
 
     def processing(self, summary: BatchSummary) -> None:
-        """Move by the items settled."""
+        """Move the bar by the items that are done."""
         settled, total = summary.settled_items, summary.total_items
-        if not self._processes:  # what was settled before does not count for the rate
-            self._processes = True
+        if not self._processing:  # items settled by an earlier run do not count for the rate
+            self._processing = True
             self._progress.remove_task(self._task)
             self._task = self._progress.add_task(
                 "Processing", completed=settled, total=total, count=0, failed=0, all=""
@@ -160,7 +160,7 @@ class _Count(ProgressColumn):
 
 
 class _Rate(ProgressColumn):
-    """Records or items a second since the phase began."""
+    """Records or items per second since the phase began."""
 
     def render(self, task: Task) -> Text:
         speed = task.speed
@@ -171,8 +171,8 @@ class _Rate(ProgressColumn):
 
 class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
-        left = task.time_remaining
-        return Text("" if left is None else duration_left(left), "dim")
+        seconds = task.time_remaining
+        return Text("" if seconds is None else duration_left(seconds), "dim")
 
 
 class _Failed(ProgressColumn):

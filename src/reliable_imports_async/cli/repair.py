@@ -1,4 +1,4 @@
-"""failures, edit, reprocess: from failed records to imported ones."""
+"""failures, edit, reprocess: correcting failed records and running them again."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ REFUSED_SHOWN = 10
 Items = Annotated[
     list[int] | None,
     typer.Option(
-        "--item", min=1, max=LARGEST_NUMBER, metavar="N", help="Only this item; repeatable."
+        "--item", min=1, max=LARGEST_NUMBER, metavar="N", help="Rerun only item N; repeatable."
     ),
 ]
 FromFile = Annotated[
@@ -46,18 +46,27 @@ FromFile = Annotated[
     typer.Option(
         "--from-file",
         metavar="FILE",
-        help="Exactly the rows of a file that `failures --export` wrote and you corrected.",
+        help="Rerun the rows of a file that `failures --export` wrote and you corrected.",
     ),
 ]
 Canary = Annotated[
     int | None,
     typer.Option(
-        "--canary", min=1, metavar="N", help="First only N items; the rest if enough succeed."
+        "--canary",
+        min=1,
+        metavar="N",
+        help="Rerun N items first, and the rest only if enough of them succeed.",
     ),
 ]
 MinSuccess = Annotated[
     float,
-    typer.Option("--min-success", min=0, max=1, metavar="SHARE", help="Of the canary, 0 to 1."),
+    typer.Option(
+        "--min-success",
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="The share of the --canary items that must succeed, 0 to 1.",
+    ),
 ]
 Everything = Annotated[
     bool,
@@ -82,19 +91,20 @@ async def failures(
         ),
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
-        str | None, typer.Option("--format", help="csv or jsonl; by default by FILE's name.")
+        str | None,
+        typer.Option("--format", help="csv or jsonl; by default, the ending of FILE decides."),
     ] = None,
     excel: Annotated[
         bool,
         typer.Option(
-            "--excel", help="Begin CSV with a byte order mark: Excel then knows that it is UTF-8."
+            "--excel", help="Begin CSV with a byte order mark, so that Excel reads it as UTF-8."
         ),
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Show the outstanding failures of an import and its reprocessings; or export them.
+    """Show or export the outstanding failures of an import and its reprocessings.
 
-    Failures that a later batch has completed, or is running again, are left out; `show` has them.
+    Failures that a later batch fixed or is rerunning are left out; `show` includes them.
     """
     async with cli.manager() as manager:
         batch_id = await manager.find_batch(batch)
@@ -112,34 +122,35 @@ async def failures(
             )
             await _export(cli, summary.root_batch_id, chunks, export, yes=yes)
             return
-        family = await manager.lineage(batch_id) if not summary.outstanding_items else ()
-    _show(cli, [one for one in groups if group in {None, one.group}], group, summary, family)
+        lineage = await manager.lineage(batch_id) if not summary.outstanding_items else ()
+    matching = [each for each in groups if group in {None, each.group}]
+    _show(cli, matching, group, summary, lineage)
 
 
 def _show(
     cli: Invocation,
-    shown: Sequence[FailureGroup],
-    group: str | None,
+    groups: Sequence[FailureGroup],
+    selected: str | None,
     summary: BatchSummary,
-    family: Sequence[BatchSummary],
+    lineage: Sequence[BatchSummary],
 ) -> None:
-    """What is outstanding; or why nothing is."""
+    """Show the outstanding failures, or why there are none."""
     if cli.output.json:
-        for one in shown:
-            cli.output.record(one.as_dict())
-    elif shown and group is not None:
-        cli.output.show(groups_view(shown))
-    elif summary.outstanding_items and group is None:
-        cli.output.show(*outstanding_view(summary, shown))
+        for group in groups:
+            cli.output.record(group.as_dict())
+    elif groups and selected is not None:
+        cli.output.show(groups_view(groups))
+    elif summary.outstanding_items and selected is None:
+        cli.output.show(*outstanding_view(summary, groups))
     else:
-        cli.output.note(_nothing_outstanding(family, group))
+        cli.output.note(_nothing_outstanding(lineage, selected))
 
 
-def _nothing_outstanding(family: Sequence[BatchSummary], group: str | None) -> str:
-    if group is not None:
-        return "Nothing of this group is outstanding."
-    if any(one.failed_items for one in family):
-        return "Nothing is outstanding: later batches completed every failure."
+def _nothing_outstanding(lineage: Sequence[BatchSummary], selected: str | None) -> str:
+    if selected is not None:
+        return "No failure of this group is outstanding."
+    if any(batch.failed_items for batch in lineage):
+        return "Nothing is outstanding: all failures were fixed by later batches."
     return "Nothing failed."
 
 
@@ -150,24 +161,25 @@ async def edit(
     item_number: ItemNumber,
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A new value; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help="The new value of a field; repeatable."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="JSON", help="Or the whole new record.")
+        str | None,
+        typer.Option("--data", metavar="JSON", help="The whole new record, instead of --set."),
     ] = None,
     reason: Reason = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Save also an unknown field or a value the model refuses."),
+        typer.Option("--force", help="Save unknown fields and values that the model refuses."),
     ] = False,
 ) -> None:
-    """Change the record of a failed item; the old one is kept. Then rerun it with `reprocess`.
+    """Change the record of a failed item. Then rerun it with `reprocess`.
 
-    A field that neither the record, its source nor the model has is refused, and so is a value that
-    the model refuses, where --processors names the processor.
+    The old record is kept. A field that is in neither the record, its source nor the model is
+    refused. If --processors names the processor, a value that its model refuses is refused too.
     """
     if (change is None) == (data is None):
-        raise UsageRefused("edit needs --set NAME=VALUE or --data JSON, and not both.")
+        raise UsageRefused("edit takes either --set NAME=VALUE or --data JSON.")
     async with cli.manager(discover=not force) as manager:
         batch_id = await manager.find_batch(batch)
         item = await manager.get_item(batch_id, item_number)
@@ -180,7 +192,7 @@ async def edit(
         cli.output.record(changed.as_dict())
         return
     step = f"reliable-imports reprocess {tail(batch_id)} --item {item_number}{cli.repeated}"
-    cli.output.show(f"Item {item_number} has its new record. Run it: {step}")
+    cli.output.show(f"Item {item_number} has a new record. To rerun it: {step}")
 
 
 async def reprocess(  # noqa: PLR0913 - the command's options
@@ -200,11 +212,13 @@ async def reprocess(  # noqa: PLR0913 - the command's options
 ) -> int:
     """Rerun the outstanding failures, and only those, in a new batch linked to this one."""
     if everything and (group or item or canary):
-        raise UsageRefused("--all means every item; it goes with no other selection.")
+        raise UsageRefused("--all reruns every item; it cannot be combined with a selection.")
     if from_file is not None and (group or item or canary or everything):
-        raise UsageRefused("--from-file runs exactly the file's rows; it goes with no selection.")
+        raise UsageRefused(
+            "--from-file reruns exactly the file's rows; it cannot be combined with a selection."
+        )
     if encoding is not None and from_file is None:
-        raise UsageRefused("--encoding says how to read a file.", hint="pass --from-file as well.")
+        raise UsageRefused("--encoding can be used only with --from-file.")
     async with cli.manager(concurrency=concurrency, discover=True) as manager:
         batch_id = await manager.find_batch(batch)
         run = Run(cli, manager, tolerate=tolerate or 0.0)
@@ -226,8 +240,8 @@ async def _confirm_all(
 ) -> None:
     summary = await manager.get_batch_summary(batch_id)
     cli.confirm(
-        f"Run all {counted(summary.total_items, 'item')} of batch {tail(batch_id)} again, "
-        f"including {number(summary.completed_items)} that completed?",
+        f"rerun all {counted(summary.total_items, 'item')} of batch {tail(batch_id)}, "
+        f"including {number(summary.completed_items)} that completed",
         yes=yes,
     )
 
@@ -262,8 +276,8 @@ async def _export(
         async for chunk in chunks:
             cli.output.write(chunk)
         return
-    if Path(target).is_file() and not yes:  # noqa: ASYNC240 - one look, nobody waits for us
-        raise UsageRefused(f"{target} exists.", hint="pass --yes to overwrite it.")
+    if Path(target).is_file() and not yes:  # noqa: ASYNC240 - one short call, and nothing else runs
+        raise UsageRefused(f"{target} already exists.", hint="pass --yes to overwrite it.")
     with _writing(target):
         file = await anyio.open_file(target, "wb")
     try:
@@ -274,18 +288,19 @@ async def _export(
         with _writing(target):
             await file.aclose()
     step = f"reliable-imports reprocess {tail(batch_id)} --from-file {target}{cli.repeated}"
-    cli.output.note(f"{target} is written. Correct the records in it, then: {step}")
+    cli.output.note(f"{target} was written. Correct the records in it, then run: {step}")
 
 
 @contextmanager
 def _writing(target: str) -> Iterator[None]:
-    """Tell a file that cannot be written from a database that cannot be reached."""
+    """Report an OSError as a file that cannot be written, not as an unreachable database."""
     try:
         yield
     except OSError as exc:
         raise UsageRefused(
             f"{target} cannot be written: {exc.strerror or exc}.",
-            hint="check the folder, its rights and the space on its disk, or name another file.",
+            hint="check that its folder exists, is writable and has free space, or name another "
+            "file.",
         ) from exc
 
 
@@ -295,7 +310,9 @@ def _kind(target: str, wanted: str | None) -> ExportFormat:
         return "csv"
     if name == "jsonl":
         return "jsonl"
-    raise UsageRefused(f"Failures cannot be exported as {name}.", hint="--format csv or jsonl.")
+    raise UsageRefused(
+        f"Failures cannot be exported as {name}.", hint="use --format csv or --format jsonl."
+    )
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -304,22 +321,22 @@ def _object(text: str) -> dict[str, Any]:
     except ValueError as exc:
         raise UsageRefused(f"--data is not JSON: {exc}") from None
     if not isinstance(value, dict):
-        raise UsageRefused("--data must be a JSON object.", hint='write \'{"dest": "SJU"}\'')
+        raise UsageRefused("--data must be a JSON object.", hint='write \'{"dest": "SJU"}\'.')
     return value
 
 
 def _with_changes(item: ImportBatchItem[Any], changes: list[str]) -> dict[str, Any]:
     record = dict(item.source_data or {})
     for change in changes:
-        name, found, text = change.partition("=")
-        if not found:
+        name, equals, text = change.partition("=")
+        if not equals:
             raise UsageRefused(f"--set {change} has no value.", hint="write --set NAME=VALUE.")
         record[name] = _value(text, record.get(name, ""))
     return record
 
 
 def _value(text: str, before: object) -> object:
-    """Text; but JSON, where that is valid, if the old value is not a text."""
+    """The new value: text, or JSON if the old value is not a text and the new one is valid JSON."""
     if not isinstance(before, str):
         try:
             return exact_json.read_unchecked(text)

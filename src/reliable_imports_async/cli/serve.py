@@ -1,4 +1,4 @@
-"""serve, api-key: the REST API from a terminal."""
+"""serve, api-key: starting the REST API, and making keys for it."""
 
 from typing import Annotated
 
@@ -9,16 +9,20 @@ from ..web.api_manager import APIManager
 from ..web.http.authentication import hash_of, new_api_key
 from .invocation import Invocation, make_working_directory_importable
 
-Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")]
-Port = Annotated[int, typer.Option("--port", min=1, max=65_535, help="The port.")]
+Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="The address to listen on.")]
+Port = Annotated[int, typer.Option("--port", min=1, max=65_535, help="The port to listen on.")]
 Anonymous = Annotated[
     bool,
-    typer.Option("--allow-anonymous", help="Let everybody in who can reach the address."),
+    typer.Option(
+        "--allow-anonymous",
+        help="Serve without authentication: anyone who can reach the address has full access.",
+    ),
 ]
 NoWorker = Annotated[
-    bool, typer.Option("--no-worker", help="Leave background work to `reliable-imports worker`.")
+    bool,
+    typer.Option("--no-worker", help="Leave background batches to `reliable-imports worker`."),
 ]
-KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Who will use the key.")]
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="The name of the key's user.")]
 
 
 async def serve(
@@ -37,11 +41,11 @@ async def serve(
 
 
 async def api_key(cli: Invocation, *, name: KeyName) -> None:
-    """Make an API key: the key for whoever uses it, its hash for the server's settings."""
+    """Create an API key: the key for its user, and its hash for the server's settings."""
     key = new_api_key()
     entry = f"{name}:{hash_of(key)}"
     if cli.output.json:
         cli.output.record({"name": name, "key": key, "entry": entry})
         return
-    cli.output.show(f"Key of {name}, shown only now: {key}")
+    cli.output.show(f"Key of {name}, shown only once: {key}")
     cli.output.show(f"RELIABLE_IMPORTS_API_KEYS={entry}")

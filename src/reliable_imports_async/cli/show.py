@@ -1,4 +1,4 @@
-"""list, show, items, item, logs, types: the commands that only look."""
+"""list, show, items, item, logs, types: the commands that change nothing."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -20,7 +20,8 @@ from .views import TypeRow, batches_table, edit_line, item_view, items_table, lo
 ALL_GROUPS = 50
 ITEMS_SHOWN = 50
 
-Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="At most N.")]
+AT_MOST = "Show at most N."
+Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help=AT_MOST)]
 LEVELS = tuple(LogLevel)
 
 
@@ -29,31 +30,29 @@ async def list_batches(
     *,
     type: BatchType = None,  # noqa: A002 - the option's name
     status: Annotated[
-        BatchStatus | None, typer.Option("--status", "-s", help="Only in this status.")
+        BatchStatus | None, typer.Option("--status", "-s", help="Only batches with this status.")
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, metavar="N", help="At most N.")
-    ] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help=AT_MOST)] = 20,
 ) -> None:
     """List batches, newest first."""
     async with cli.manager() as manager:
-        found = manager.list_batches(batch_type=type, status=status, limit=limit)
+        batches = manager.list_batches(batch_type=type, status=status, limit=limit)
         if cli.output.json:
-            async for batch, summary in _with_summaries(manager, found):
+            async for batch, summary in _with_summaries(manager, batches):
                 cli.output.record(
                     summary.as_dict()
                     | {"metadata": batch.metadata, "source_columns": batch.source_columns}
                 )
             return
-        rows = [summary async for _, summary in _with_summaries(manager, found)]
+        rows = [summary async for _, summary in _with_summaries(manager, batches)]
     if not rows:
-        cli.output.note("There are no such batches.")
+        cli.output.note("No batches match.")
         return
     cli.output.show(batches_table(rows, cli.output.result.width))
 
 
 async def show(cli: Invocation, *, batch: BatchName) -> None:
-    """Show where a batch stands, with its failures by cause."""
+    """Show the status of a batch, with its failures by cause."""
     async with cli.manager() as manager:
         summary = await manager.get_batch_summary(await manager.find_batch(batch))
         await show_summary(cli, manager, summary, groups=ALL_GROUPS)
@@ -64,19 +63,19 @@ async def items(
     *,
     batch: BatchName,
     status: Annotated[
-        ItemStatus | None, typer.Option("--status", "-s", help="Only in this status.")
+        ItemStatus | None, typer.Option("--status", "-s", help="Only items with this status.")
     ] = None,
     group: Group = None,
     after: Annotated[
         int,
         typer.Option(
-            "--after", min=0, max=LARGEST_NUMBER, metavar="N", help="Only above this number."
+            "--after", min=0, max=LARGEST_NUMBER, metavar="N", help="Only items after item N."
         ),
     ] = 0,
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", "-n", min=1, metavar="N", help="At most N.", show_default="50; JSON: all"
+            "--limit", "-n", min=1, metavar="N", help=AT_MOST, show_default="50; JSON: all"
         ),
     ] = None,
 ) -> None:
@@ -87,33 +86,35 @@ async def items(
         batch_id = await manager.find_batch(batch)
         if group is not None:
             group = await full_group(manager, batch, group)
-        found = manager.list_items(batch_id, status=status, group=group, after=after, limit=limit)
+        matching = manager.list_items(
+            batch_id, status=status, group=group, after=after, limit=limit
+        )
         if cli.output.json:
-            async for item in found:
+            async for item in matching:
                 cli.output.record(item.as_dict())
             return
-        rows = [item async for item in found]
+        rows = [item async for item in matching]
     if not rows:
-        cli.output.note("There are no such items.")
+        cli.output.note("No items match.")
         return
     cli.output.show(items_table(rows, cli.output.result.width))
     if len(rows) == limit:
-        cli.output.note(f"Perhaps there are more: --after {rows[-1].item_number}", "dim")
+        cli.output.note(f"There may be more: --after {rows[-1].item_number}", "dim")
 
 
 async def item(cli: Invocation, *, batch: BatchName, item_number: ItemNumber) -> None:
-    """Show everything about one item: its record, its outcome, its log."""
+    """Show one item: its record, its outcome, its edits and its log."""
     async with cli.manager() as manager:
         batch_id = await manager.find_batch(batch)
-        found = await manager.get_item(batch_id, item_number)
+        shown = await manager.get_item(batch_id, item_number)
         lines = [line async for line in manager.get_logs(batch_id, item_number=item_number)]
         edits = await manager.item_history(batch_id, item_number)
     if cli.output.json:
         logged = [line.as_dict() for line in lines]
         history = [edit.as_dict() for edit in edits]
-        cli.output.record(found.as_dict() | {"logs": logged, "edits": history})
+        cli.output.record(shown.as_dict() | {"logs": logged, "edits": history})
         return
-    cli.output.show(*item_view(found), *map(edit_line, edits))
+    cli.output.show(*item_view(shown), *map(edit_line, edits))
     cli.output.lines(log_line(line) for line in lines)
 
 
@@ -123,10 +124,10 @@ async def logs(
     batch: BatchName,
     item: Annotated[
         int | None,
-        typer.Option("--item", min=1, max=LARGEST_NUMBER, metavar="N", help="Only of this item."),
+        typer.Option("--item", min=1, max=LARGEST_NUMBER, metavar="N", help="Only item N."),
     ] = None,
     level: Annotated[
-        LogLevel | None, typer.Option("--level", "-l", help="Only from this level up.")
+        LogLevel | None, typer.Option("--level", "-l", help="Only this level and above.")
     ] = None,
     limit: Limit = None,
 ) -> None:
@@ -143,7 +144,7 @@ async def logs(
 
 
 async def types(cli: Invocation) -> None:
-    """List the batch types that the processors here handle. Needs no database."""
+    """List the batch types of your processors. Needs no database."""
     registry, packages = Registry(), cli.settings().processors
     make_working_directory_importable()
     for package in packages:
@@ -154,15 +155,18 @@ async def types(cli: Invocation) -> None:
             cli.output.record(row)
     elif rows:
         cli.output.show(types_table(rows))
+    elif packages:
+        cli.output.note(f"No processors were found in {', '.join(packages)}.")
     else:
-        where = f"in {', '.join(packages)}" if packages else "named: --processors myapp.processors"
-        cli.output.note(f"No processors are {where}.")
+        cli.output.note(
+            "No processors are named. Name their package: --processors myapp.processors"
+        )
 
 
 async def _with_summaries(
-    manager: BatchManager, found: AsyncIterator[ImportBatch]
+    manager: BatchManager, batches: AsyncIterator[ImportBatch]
 ) -> AsyncIterator[tuple[ImportBatch, BatchSummary]]:
-    async for batch in found:
+    async for batch in batches:
         try:
             yield batch, await manager.get_batch_summary(batch.id)
         except BatchNotFound:  # purged meanwhile

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first stops cleanly, the second at once."""
+"""Ctrl-C and SIGTERM: the first stops the command cleanly, the second immediately."""
 
 import os
 import signal
@@ -13,13 +13,15 @@ from anyio.abc import TaskStatus
 from .exit_codes import STOPPED
 from .output import Output
 
+STOPPING = "Stopping: finishing running items. Press Ctrl-C again to quit immediately."
+
 
 @asynccontextmanager
 async def stoppable(output: Output, announcement: str) -> AsyncIterator[anyio.CancelScope]:
-    """A scope that the first signal cancels; `cancelled_caught` says afterwards whether it was."""
+    """Open a cancel scope that the first signal cancels, after printing the announcement."""
     async with anyio.create_task_group() as group:
         with anyio.CancelScope() as scope:
-            # Elsewhere Python itself turns Ctrl-C into a cancellation and KeyboardInterrupt.
+            # Everywhere else Python turns Ctrl-C into a cancellation and KeyboardInterrupt itself.
             if sys.platform != "win32" and threading.current_thread() is threading.main_thread():
                 await group.start(_listen, scope, output, announcement)
             yield scope
@@ -45,8 +47,8 @@ async def _listen(
             if scope.cancel_called:
                 output.notes.show_cursor()  # a progress bar had hidden it
                 output.note(
-                    "Quit immediately. What was running stays pending; a worker, or "
-                    "`reliable-imports process BATCH`, continues it when the lease has expired."
+                    "Quit immediately. Running items stay pending; a worker or "
+                    "`reliable-imports process BATCH` continues them when their lease has expired."
                 )
                 os._exit(STOPPED)
             if announcement:

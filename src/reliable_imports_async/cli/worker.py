@@ -1,4 +1,4 @@
-"""worker: processes what was enqueued, until it is stopped."""
+"""worker: processes queued batches until it is stopped."""
 
 import logging
 from typing import Annotated
@@ -9,9 +9,7 @@ from .exit_codes import UsageRefused
 from .invocation import Invocation
 from .options import Concurrency
 from .output import STEPS
-from .signals import stoppable
-
-STOPPING = "Stopping: finishing running items. Press Ctrl-C again to quit immediately."
+from .signals import STOPPING, stoppable
 
 
 async def worker(
@@ -25,20 +23,20 @@ async def worker(
     ] = None,
     concurrency: Concurrency = None,
 ) -> None:
-    """Process queued batches beside other workers, until Ctrl-C or SIGTERM.
+    """Process queued batches, along with other workers, until Ctrl-C or SIGTERM.
 
-    Writes one line for each batch that it takes, finishes, takes over from a worker that died, or
-    waits for.
+    Writes one line when it takes a batch, waits for one, finishes one, or takes one over from a
+    worker that died.
     """
-    wanted = None if types is None else [each.strip() for each in types.split(",") if each.strip()]
+    wanted = None if types is None else [name.strip() for name in types.split(",") if name.strip()]
     async with cli.manager(concurrency=concurrency, discover=True) as manager:
         names = ", ".join(wanted or manager.registry.batch_types)
         if not names:
             raise UsageRefused(
-                "No processor is registered, so there is nothing to work on.",
-                hint="name the package that holds your processors with --processors.",
+                "No processors are registered, so there is nothing to work on.",
+                hint="name the package of your processors with --processors.",
             )
-        cli.output.note(f"Waiting for batches of type {names}. Stop with Ctrl-C.")
+        cli.output.note(f"Waiting for batches of type {names}. Press Ctrl-C to stop.")
         logging.getLogger(STEPS).setLevel(logging.INFO)
         async with stoppable(cli.output, STOPPING):
             await manager.run_worker(wanted)

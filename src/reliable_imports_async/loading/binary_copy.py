@@ -1,6 +1,7 @@
-"""Records to rows of the table of items: binary COPY, written while more is read.
+"""Writes records as rows of the items table by binary COPY, while it reads further records.
 
-Encoded here and not by the driver, so that codecs of the caller's own pool play no part.
+The rows are encoded here and not by the driver, so that type codecs of the caller's own pool have
+no effect on them.
 """
 
 import hashlib
@@ -23,12 +24,10 @@ from .records import Limits, StoredRecord
 from .sources import OpenedSource
 
 Progress = Callable[[int, int, int | None], None]
-"""Called while loading with: records so far, bytes read, bytes in all (None when unknown)."""
+"""Called while loading with: records so far, bytes read, bytes in total (None if unknown)."""
 
 WRITE_BYTES = 65_536
-READ_AHEAD = (
-    3  # chunks that lie ready while PostgreSQL takes one: 200 kB each as a rule, 1 MiB at most
-)
+READ_AHEAD = 3  # chunks that wait while PostgreSQL takes one: 200 kB each as a rule, 1 MiB at most
 
 _COLUMNS = (
     "batch_id",
@@ -50,7 +49,7 @@ _NULL = struct.pack(">i", -1)
 _START = struct.Struct(">hi16sii")  # number of fields, batch_id, item_number
 _PENDING = struct.Struct(">hi16siii7siB")  # the same, status, length and version of the jsonb
 _JSONB_VERSION = 1
-_AFTER = struct.Struct(">iiqiiii")  # raw, source_line, four fields of an error
+_AFTER = struct.Struct(">iiqiiii")  # raw, source_line, the four error fields
 _AFTER_WITHOUT_LINE = _NULL * 6
 _LENGTH = struct.Struct(">i")
 _LINE = struct.Struct(">iq")
@@ -62,7 +61,14 @@ _Ahead: TypeAlias = bytes | Exception
 
 @dataclass(slots=True)
 class Loaded:
-    """What is known once every record was read."""
+    """The result of reading the records; complete when all of them were read.
+
+    Attributes:
+        total: How many records there are.
+        unreadable: The item numbers of those that could not be read.
+        unkeyed: How many have no usable item key.
+        sha256: The hash of their contents.
+    """
 
     total: int = 0
     unreadable: "array[int]" = field(default_factory=lambda: array("i"))
@@ -71,11 +77,12 @@ class Loaded:
 
 
 async def copy(conn: Connection, rows: AsyncIterator[bytes], *, keyed: bool = False) -> None:
-    """Write rows, reading on while PostgreSQL is busy with those before.
+    """Write rows, and read the next rows while PostgreSQL takes the previous ones.
 
     Args:
-        rows: Read in a task of its own; what they raise is raised here, and nothing is copied.
-        keyed: Whether they have the fields of a key.
+        conn: A connection in a transaction.
+        rows: The rows, read in a task of their own; their exceptions are raised here.
+        keyed: Whether the rows have the fields of an item key.
     """
     failure: Exception | None = None
     send, receive = anyio.create_memory_object_stream[_Ahead](READ_AHEAD)
@@ -90,7 +97,7 @@ async def copy(conn: Connection, rows: AsyncIterator[bytes], *, keyed: bool = Fa
                     source=_received(receive),
                     format="binary",
                 )
-            except Exception as exc:  # noqa: BLE001 - raised below, by itself and not in a group
+            except Exception as exc:  # noqa: BLE001 - raised below, outside of the task group
                 failure = exc
             group.cancel_scope.cancel()
     if failure is not None:
@@ -102,7 +109,7 @@ async def _read_ahead(rows: AsyncIterator[bytes], send: MemoryObjectSendStream[_
         try:
             async for chunk in rows:
                 await send.send(chunk)
-        except Exception as exc:  # noqa: BLE001 - raised where the rows are wanted
+        except Exception as exc:  # noqa: BLE001 - raised in _received
             await send.send(exc)
 
 
@@ -121,23 +128,23 @@ async def rows(
     progress: Progress | None,
     keys: ItemKeys | None,
 ) -> AsyncIterator[bytes]:
-    """The records as rows of COPY, in pieces."""
-    waiting = _HEADER  # each part is a write to the socket: a small batch is one
+    """The records as rows for COPY, in pieces that are each written to the socket at once."""
+    piece = _HEADER
     async for records in opened.chunks(limits):
         if keys is None:
-            waiting += _encode(batch_id, records, loaded)
+            piece += _encode(batch_id, records, loaded)
         else:
-            waiting += _encode_keyed(batch_id, records, loaded, keys)
-        if len(waiting) >= WRITE_BYTES:
-            yield waiting
-            waiting = b""
+            piece += _encode_keyed(batch_id, records, loaded, keys)
+        if len(piece) >= WRITE_BYTES:
+            yield piece
+            piece = b""
         if progress is not None:
             progress(loaded.total, opened.bytes_read, opened.info.size)
-    yield waiting + _TRAILER
+    yield piece + _TRAILER
 
 
 def _encode(batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded) -> bytes:
-    """One chunk of records as COPY rows; counts and hashes them on the way."""
+    """One chunk of records as rows for COPY; also counts and hashes the records."""
     parts: list[bytes] = []
     number = loaded.total
     identity = batch_id.bytes
@@ -148,7 +155,7 @@ def _encode(batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded) -> 
             parts.append(_unreadable(raw or b"", line, reason))
             loaded.unreadable.append(number)
             continue
-        length = len(text) + 1  # with the version of the format
+        length = len(text) + 1  # with the version byte of jsonb
         parts += (
             _PENDING.pack(_FIELDS, 16, identity, 4, number, 7, b"pending", length, _JSONB_VERSION),
             text,
@@ -161,7 +168,7 @@ def _encode(batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded) -> 
 def _encode_keyed(
     batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded, keys: ItemKeys
 ) -> bytes:
-    """The same for a processor with keys: three fields more."""
+    """The same for a processor with item keys, with three more fields."""
     parts: list[bytes] = []
     for number, (text, raw, line, reason) in enumerate(records, loaded.total + 1):
         parts.append(_START.pack(len(_KEYED), 16, batch_id.bytes, 4, number))
@@ -187,12 +194,12 @@ def _count(records: Sequence[StoredRecord], loaded: Loaded) -> None:
 
 
 def _unreadable(raw: bytes, line: int | None, reason: str | None) -> bytes:
-    """The fields of a record that failed at parse, from its status on."""
+    """The fields of an unreadable record, from its status on."""
     return _failed(None, raw, line, parse_failure(reason or "the record cannot be stored"))
 
 
 def _failed(text: bytes | None, raw: bytes | None, line: int | None, failure: Failure) -> bytes:
-    """The fields of a record that failed at parse, or has no usable key, from its status on."""
+    """The fields of a record that is unreadable or has no usable key, from its status on."""
     fields = (failure.kind.value, failure.type, failure.message, failure.group)
     error = b"".join(_field(value.encode()) for value in fields)
     source = _NULL if text is None else _field(bytes([_JSONB_VERSION]) + text)
@@ -200,7 +207,7 @@ def _failed(text: bytes | None, raw: bytes | None, line: int | None, failure: Fa
 
 
 def _key_fields(key: RecordKeys | Failure) -> bytes:
-    """The fields that only items of a processor with keys have: the keys, or what helps."""
+    """The last three fields of a keyed row: the item key, the lock key, and a failure's hint."""
     if isinstance(key, Failure):
         return _NULL * 2 + _field((key.hint or "").encode())
     return _text(key.key) + _text(key.lock) + _NULL

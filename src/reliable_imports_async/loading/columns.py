@@ -1,4 +1,4 @@
-"""The columns of a file against the fields of a model, once, before any item runs."""
+"""Compares the columns of a file with the fields of the processor's model, before any item runs."""
 
 import dataclasses
 import difflib
@@ -18,13 +18,18 @@ from ..wording import counted
 from .sources import SourceInfo
 
 SHOWN = 30
-CLOSE = 0.6  # of the letters of two names that are taken for the same
+SIMILAR = 0.6  # the similarity from which one name may be a misspelling of the other
 DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A field: the columns that it may come from, and whether a record needs one of them."""
+class ModelField:
+    """A field of a model.
+
+    Attributes:
+        names: The columns that it may be read from.
+        required: Whether a record needs one of them.
+    """
 
     names: tuple[str, ...]
     required: bool
@@ -32,91 +37,123 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What one model takes.
+    """The columns that a model accepts.
 
     Attributes:
-        name: The model's.
+        name: The model's name.
         fields: Its fields.
         extra: What it does with other columns: "ignore", "allow" or "forbid".
-        is_sure: Whether nothing changes a record before its fields are read.
+        is_sure: Whether no code of the user changes a record before its fields are read.
     """
 
     name: str
-    fields: tuple[Wanted, ...]
+    fields: tuple[ModelField, ...]
     extra: str
     is_sure: bool
 
-    def missing(self, columns: Iterable[str]) -> list[Wanted]:
-        """The fields that a record needs and no column is for."""
-        there = set(columns)
-        return [one for one in self.fields if one.required and there.isdisjoint(one.names)]
+    def missing(self, columns: Iterable[str]) -> list[ModelField]:
+        """The required fields for which there is no column."""
+        available = set(columns)
+        return [
+            field for field in self.fields if field.required and available.isdisjoint(field.names)
+        ]
 
     def unused(self, columns: Iterable[str]) -> list[str]:
-        """The columns that no field takes."""
-        taken = {name for one in self.fields for name in one.names}
-        return [] if self.extra == "allow" else [name for name in columns if name not in taken]
+        """The columns that no field reads."""
+        read = {name for field in self.fields for name in field.names}
+        return [] if self.extra == "allow" else [name for name in columns if name not in read]
 
 
 def check_columns(processor: BaseProcessor[Any], info: SourceInfo) -> list[str]:
-    """What the owner of a file should know about its columns.
+    """Notes for the user about the columns of a file.
 
     Raises:
-        ColumnsRefused: With these columns no record could fit the processor's model.
+        ColumnsRefused: With these columns, no record could fit the processor's model.
     """
     if info.columns is None:
         return []
-    notes = list(_alike(info.columns))
+    notes = list(_almost_equal(info.columns))
     shapes = shapes_of(model_of(type(processor)))
     if not shapes:
         return notes
-    wrong = {one.name: (one, one.missing(info.columns), _forbidden(one, info)) for one in shapes}
-    shape, missing, forbidden = min(wrong.values(), key=lambda one: len(one[1]) + len(one[2]))
+    problems = [(shape, shape.missing(info.columns), _forbidden(shape, info)) for shape in shapes]
+    best, missing, forbidden = min(problems, key=lambda each: len(each[1]) + len(each[2]))
     if missing or forbidden:
-        message = _complaint(shape, missing, forbidden, info)
-        if all(one.is_sure for one in shapes):
-            raise ColumnsRefused(message, **_hints(shape, missing, info))
+        message = _mismatch(best, missing, forbidden, info)
+        if all(shape.is_sure for shape in shapes):
+            raise ColumnsRefused(message, **_hints(best, missing, info))
         notes.append(message)
-    unused = [one for one in info.columns if all(one in each.unused([one]) for each in shapes)]
+    unused = [column for column in info.columns if all(shape.unused([column]) for shape in shapes)]
     if unused and not forbidden:
-        notes.append(_unused(" or ".join(one.name for one in shapes), shape, unused, info.columns))
+        names = " or ".join(shape.name for shape in shapes)
+        notes.append(_unused(names, best, unused, info.columns))
     return notes
+
+
+def shapes_of(model: Any) -> list[Shape]:
+    """The columns that a model accepts: several shapes for a union, none if they are unknown."""
+    if get_origin(model) is Annotated:
+        return shapes_of(get_args(model)[0])
+    if get_origin(model) in {Union, types.UnionType}:
+        members = [shapes_of(member) for member in get_args(model)]
+        return [shape for shapes in members for shape in shapes] if all(members) else []
+    if not isinstance(model, type):
+        return []
+    fields = _fields_of(model)
+    if fields is None:
+        return []
+    config: dict[str, Any] = dict(_config_of(model))
+    accepted = tuple(
+        ModelField(tuple(_names(name, field, config)), field.is_required())
+        for name, field in fields.items()
+    )
+    return [Shape(model.__name__, accepted, config.get("extra") or "ignore", _is_sure(model))]
 
 
 def _forbidden(shape: Shape, info: SourceInfo) -> list[str]:
     return shape.unused(info.columns or ()) if shape.extra == "forbid" else []
 
 
-def _complaint(
-    shape: Shape, missing: Sequence[Wanted], forbidden: Sequence[str], info: SourceInfo
+def _mismatch(
+    shape: Shape, missing: Sequence[ModelField], forbidden: Sequence[str], info: SourceInfo
 ) -> str:
     columns = info.columns or ()
     parts = []
     if missing:
-        needed = ", ".join(" or ".join(map(repr, one.names)) for one in missing)
-        parts.append(f"The file has no column {needed}, which {shape.name} requires.")
+        required = ", ".join(" or ".join(map(repr, field.names)) for field in missing)
+        parts.append(f"The file has no column {required}, which {shape.name} requires.")
     if forbidden:
-        parts.append(f"{shape.name} takes no column {_listed(forbidden)} (extra is forbidden).")
+        noun = "column" if len(forbidden) == 1 else "columns"
+        parts.append(f"{shape.name} forbids the {noun} {_listed(forbidden)} (extra='forbid').")
     parts.append(f"The columns of the file: {_listed(columns)}.")
-    wanted = [one.names[0] for one in shape.fields]
-    parts.append(f"Those of {shape.name}: {_listed(wanted)}.")
-    pairs = _pairs([name for one in missing for name in one.names], shape.unused(columns))
-    if pairs:
-        parts.append(f"Likeliest: {pairs}.")
-    return " ".join(parts)
+    parts.append(
+        f"The fields of {shape.name}: {_listed([field.names[0] for field in shape.fields])}."
+    )
+    return " ".join(parts) + _similar(missing, shape.unused(columns))
 
 
 def _unused(names: str, shape: Shape, unused: Sequence[str], columns: Sequence[str]) -> str:
-    count = "column" if len(unused) == 1 else "columns"
-    absent = [one for one in shape.fields if set(columns).isdisjoint(one.names)]
-    pairs = _pairs([name for one in absent for name in one.names], unused)
-    perhaps = f" Perhaps meant: {pairs}." if pairs else ""
-    return f"No field of {names} takes the {count} {_listed(unused)}.{perhaps}"
+    noun = "column" if len(unused) == 1 else "columns"
+    absent = [field for field in shape.fields if set(columns).isdisjoint(field.names)]
+    return f"No field of {names} reads the {noun} {_listed(unused)}.{_similar(absent, unused)}"
 
 
-def _hints(shape: Shape, missing: Sequence[Wanted], info: SourceInfo) -> dict[str, str]:
-    """What to do about it, in the words of each place."""
+def _similar(fields: Sequence[ModelField], columns: Sequence[str]) -> str:
+    """A sentence that names the most similar column for each field."""
+    known = {_normal(column): column for column in columns}
+    pairs = [
+        f"{known[match]!a} for {name!r}"
+        for field in fields
+        for name in field.names
+        for match in difflib.get_close_matches(_normal(name), known, n=1, cutoff=SIMILAR)
+    ]
+    return f" Similar names: {', '.join(pairs[:SHOWN])}." if pairs else ""
+
+
+def _hints(shape: Shape, missing: Sequence[ModelField], info: SourceInfo) -> dict[str, str]:
+    """What to do about columns that do not fit, for each surface."""
     if info.columns and info.columns[0].lstrip().startswith(("{", "[")):
-        json = "the file looks like JSON, and was read as CSV because of its name"
+        json = "the file looks like JSON, but was read as CSV because of its name"
         return {
             "hint": f"{json}: pass format='jsonl' (a record on each line) or format='json'.",
             "cli_hint": f"{json}: add --format jsonl (a record on each line) or --format json.",
@@ -126,52 +163,42 @@ def _hints(shape: Shape, missing: Sequence[Wanted], info: SourceInfo) -> dict[st
         above = f"line {line} of the file looks like the header line: delete the lines above it"
         return {"hint": f"{above}."}
     count = len(info.columns or ())
-    names = [one.names[0] for one in shape.fields][:count]
+    names = [field.names[0] for field in shape.fields][:count]
     each = f"with a name for each of the {counted(count, 'field')} of a record"
     rename = "rename the columns in the first line of the file"
     return {
-        "hint": f"{rename}, or give the fields an alias (pydantic's validation_alias); if the "
-        f"first line is a record already, pass columns={names!r} {each}.",
-        "cli_hint": f"{rename}; if that line is a record already, pass --columns "
+        "hint": f"{rename}, or give the fields an alias (pydantic's validation_alias); if the file "
+        f"has no header line, pass columns={names!r} {each}.",
+        "cli_hint": f"{rename}; if the file has no header line, use --columns "
         f"{','.join(names)} {each}.",
-        "web_hint": f"{rename}; it must hold the names of the columns.",
+        "web_hint": f"{rename}, which must contain the column names.",
     }
 
 
-def _header_line(missing: Sequence[Wanted], head: Sequence[str]) -> int | None:
-    """The line, from 2, that has the names of all columns that are missing."""
+def _header_line(missing: Sequence[ModelField], head: Sequence[str]) -> int | None:
+    """The number (from 2) of the line that contains the names of all missing columns."""
     for number, line in enumerate(head[1:], 2):
         for delimiter in DELIMITERS:
-            cells = {cell.strip().strip('"') for cell in line.split(delimiter)}
-            if all(cells.intersection(one.names) for one in missing):
+            values = {value.strip().strip('"') for value in line.split(delimiter)}
+            if all(values.intersection(field.names) for field in missing):
                 return number
     return None
 
 
-def _pairs(wanted: Sequence[str], there: Sequence[str]) -> str:
-    """For each name that is wanted the column that is most like it."""
-    known = {_normal(name): name for name in there}
-    pairs = []
-    for name in wanted:
-        found = difflib.get_close_matches(_normal(name), known, n=1, cutoff=CLOSE)
-        pairs += [f"{known[one]!a} for {name!r}" for one in found]
-    return ", ".join(pairs[:SHOWN])
-
-
-def _alike(columns: Sequence[str]) -> Iterator[str]:
-    """A note on each column that differs from another only in what is easily overlooked."""
+def _almost_equal(columns: Sequence[str]) -> Iterator[str]:
+    """A note on each column whose name is easily mistaken for another column's."""
     known: dict[str, str] = {}
     for name in columns:
         first = known.setdefault(_normal(name), name)
         if first != name and _normal(name):
             yield (
-                f"The columns {first!a} and {name!a} differ only in case, blanks, signs or "
+                f"The columns {first!a} and {name!a} differ only in case, spaces, punctuation or "
                 "invisible characters."
             )
 
 
 def _normal(name: str) -> str:
-    """A name without what is easily overlooked."""
+    """A name reduced to its letters and digits, without case."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return "".join(char for char in folded if char.isalnum())
 
@@ -182,51 +209,31 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _shown(name: str) -> str:
-    """A name between quotes; what is invisible in it as its number."""
+    """A name in quotes; invisible characters are escaped."""
     plain = all(char.isprintable() and not 0x2000 <= ord(char) <= 0x206F for char in name)
     return repr(name) if plain else ascii(name)
 
 
-def shapes_of(model: Any) -> list[Shape]:
-    """What a model takes: one shape, several for a union; none where that is not known."""
-    if get_origin(model) is Annotated:
-        return shapes_of(get_args(model)[0])
-    if get_origin(model) in {Union, types.UnionType}:
-        parts = [shapes_of(one) for one in get_args(model)]
-        return [shape for part in parts for shape in part] if all(parts) else []
-    if not isinstance(model, type):
-        return []
-    fields = _fields_of(model)
-    if fields is None:
-        return []
-    config: dict[str, Any] = dict(_config_of(model))
-    wanted = tuple(
-        Wanted(tuple(_names(name, field, config)), field.is_required())
-        for name, field in fields.items()
-    )
-    return [Shape(model.__name__, wanted, config.get("extra") or "ignore", _is_sure(model))]
-
-
 def _fields_of(model: type[Any]) -> dict[str, FieldInfo] | None:
-    """The fields of a model by their names, as pydantic describes them."""
+    """The fields of a model by name, as pydantic describes them; None if they are unknown."""
     if issubclass(model, BaseModel):
         return None if issubclass(model, RootModel) else dict(model.model_fields)
     known = getattr(model, "__pydantic_fields__", None)
     if known is not None:  # a pydantic dataclass
-        return {name: one for name, one in known.items() if one.init is not False}
+        return {name: field for name, field in known.items() if field.init is not False}
     hints = get_type_hints(model, include_extras=True)
-    described = any(get_origin(hint) is Annotated for hint in hints.values())  # perhaps by aliases
-    if described or not (is_typeddict(model) or dataclasses.is_dataclass(model)):
+    annotated = any(get_origin(hint) is Annotated for hint in hints.values())  # maybe with aliases
+    if annotated or not (is_typeddict(model) or dataclasses.is_dataclass(model)):
         return None
     if is_typeddict(model):
         return {name: _field(required=name in model.__required_keys__) for name in hints}
-    fields = [one for one in dataclasses.fields(model) if one.init]
-    if any(isinstance(one.default, FieldInfo) for one in fields):
+    fields = [field for field in dataclasses.fields(model) if field.init]
+    if any(isinstance(field.default, FieldInfo) for field in fields):
         return None
     missing = dataclasses.MISSING
     return {
-        one.name: _field(required=one.default is missing and one.default_factory is missing)
-        for one in fields
+        field.name: _field(required=field.default is missing and field.default_factory is missing)
+        for field in fields
     }
 
 
@@ -241,7 +248,7 @@ def _config_of(model: type[Any]) -> Any:
 
 
 def _names(name: str, field: FieldInfo, config: dict[str, Any]) -> Iterator[str]:
-    """The columns that a field may come from."""
+    """The columns that a field may be read from."""
     alias = field.validation_alias
     by_alias = config.get("validate_by_alias", True) is not False
     if alias is None or config.get("validate_by_name") or config.get("populate_by_name"):
@@ -257,10 +264,10 @@ def _names(name: str, field: FieldInfo, config: dict[str, Any]) -> Iterator[str]
 
 
 def _is_sure(model: type[Any]) -> bool:
-    """Whether nothing of the user's sees a record before its fields are read."""
+    """Whether no code of the user sees a record before its fields are read."""
     decorators = getattr(model, "__pydantic_decorators__", None)
     validators = decorators.model_validators.values() if decorators is not None else ()
-    if any(one.info.mode in {"before", "wrap"} for one in validators):
+    if any(validator.info.mode in {"before", "wrap"} for validator in validators):
         return False
     if getattr(model, "__pydantic_custom_init__", False):
         return False

@@ -1,4 +1,7 @@
-"""What the creator of a batch may ask of whoever processes it; kept in the batch's options."""
+"""The options of a batch: thresholds, skipping of unchanged items and control totals.
+
+The creator of a batch gives them, the batch stores them, and they override the processor's own.
+"""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -15,129 +18,24 @@ from ..processors.keys import STORED_LOCK_KEYS
 from ..processors.processor import BaseProcessor
 from ..processors.thresholds import Thresholds
 from ..store import summaries
+from ..wording import counted
 
 SHOWN = 30
-
-
-def expected(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Control totals as the options of a batch keep them.
-
-    Raises:
-        ConfigurationError: They are not ``{"count": …, "sum": {"field": …}}``.
-    """
-    if not given:
-        return {}
-    count, sums = given.get("count"), given.get("sum", {})
-    known = set(given) <= {"count", "sum"} and isinstance(sums, Mapping)
-    if not known or not (count is None or (type(count) is int and count >= 0)):
-        raise ConfigurationError(
-            f"expect={given!r} cannot work.",
-            hint='write {"count": 1000, "sum": {"amount": "12.50"}}, either or both.',
-        )
-    kept: dict[str, Any] = {} if count is None else {"count": count}
-    kept["agreed"] = True  # compared before the batch exists
-    return {"expect": kept | {"sum": {str(name): _number(name, sums[name]) for name in sums}}}
-
-
-def require_columns(options: Mapping[str, Any], columns: Sequence[str] | None) -> None:
-    """Refuse sums of columns that a file does not have.
-
-    Raises:
-        ConfigurationError: It has no such column.
-    """
-    names = options.get("expect", {}).get("sum", {})
-    if columns is not None and (unknown := [name for name in names if name not in columns]):
-        raise _unknown(unknown, ", ".join(map(repr, columns[:SHOWN])))
-
-
-async def require_totals(
-    conn: Connection, batch_id: UUID, options: Mapping[str, Any], total: int, unreadable: int
-) -> None:
-    """Refuse a batch that is being created when its records do not add up to its control totals.
-
-    Args:
-        total: How many records there are.
-        unreadable: How many of them could not be read.
-
-    Raises:
-        TotalsDisagree: A sum, or the count, is another one; or values are not numbers.
-        ConfigurationError: No record has a field of which the sum is expected.
-    """
-    wrong = await _disagreements(conn, batch_id, options, total)
-    if wrong and unreadable:
-        wrong.append(f"records that could not be read, and add nothing: {unreadable:,}")
-    if wrong:
-        raise TotalsDisagree(
-            f"The control totals do not agree: {'; '.join(wrong)}.",
-            hint="nothing was imported; compare the file with where it came from.",
-        )
-
-
-async def unchecked_disagreements(conn: Connection, batch: ImportBatch) -> str | None:
-    """The same for a batch of an older version, which compared at the end only."""
-    if batch.options.get("expect", {}).get("agreed"):
-        return None
-    wrong = await _disagreements(conn, batch.id, batch.options, batch.total_items)
-    return f"control totals do not agree: {'; '.join(wrong)}" if wrong else None
-
-
-async def _disagreements(
-    conn: Connection, batch_id: UUID, options: Mapping[str, Any], total: int
-) -> list[str]:
-    wanted = options.get("expect")
-    if wanted is None:
-        return []
-    wrong = []
-    if wanted.get("count") not in {None, total}:
-        wrong.append(f"count is {total}, expected {wanted['count']}")
-    names = list(wanted["sum"])
-    for name, found in zip(names, await summaries.sums(conn, batch_id, names), strict=True):
-        if total and not found.present:
-            raise _unknown([name], "none of the records has it")
-        if found.odd:
-            values = (
-                "1 value is not a number"
-                if found.odd == 1
-                else f"{found.odd:,} values are not numbers"
-            )
-            wrong.append(f"{values} in {name}, e.g. {found.example!r}")
-        elif Decimal(found.total) != Decimal(wanted["sum"][name]):
-            wrong.append(f"sum of {name} is {found.total}, expected {wanted['sum'][name]}")
-    return wrong
-
-
-def _unknown(names: Sequence[str], known: str) -> ConfigurationError:
-    listed = ", ".join(map(repr, names))
-    return ConfigurationError(
-        f"A sum of {listed} is expected, and there is no such column ({known}).",
-        hint="write the name exactly as in the file.",
-    )
-
-
-def _number(name: object, value: object) -> str:
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or isinstance(value, bool):
-        raise ConfigurationError(
-            f"The expected sum of {name} is {value!r}, which is no number.", hint="such as 12.50."
-        )
-    return str(number)
 
 
 class BatchOptions(TypedDict, total=False):
     """Further arguments of `create_batch`.
 
     Attributes:
-        max_failures: Failed items beyond which the batch pauses; by default the processor's.
-        max_failure_rate: Their share (0-1) of the items with an outcome; likewise.
-        min_processed: Items with an outcome before the rate counts; likewise.
-        skip_unchanged: False processes every item, also of a processor with `skip_unchanged`.
+        max_failures: The batch pauses when more items fail; by default, the processor decides.
+        max_failure_rate: The batch pauses when a larger share (0 to 1) of its settled items
+            failed; by default, the processor decides.
+        min_processed: Settled items before the rate is checked; by default, the processor decides.
+        skip_unchanged: False processes every item, even if the processor has `skip_unchanged`.
         expect: Control totals: ``{"count": 1000, "sum": {"amount": "12.50"}}``. A source whose
             records do not add up to them is refused.
-        allow_empty: Whether there may be no records. By default a file without any is refused,
-            and an iterable without any makes a batch that is completed at once.
+        allow_empty: Whether there may be no records. By default, an empty file is refused, and an
+            empty iterable creates a batch that is completed immediately.
     """
 
     max_failures: int | None
@@ -149,7 +47,7 @@ class BatchOptions(TypedDict, total=False):
 
 
 class ThresholdOptions(TypedDict, total=False):
-    """The arguments of `set_thresholds`: as for `create_batch`; None leaves one as it is."""
+    """The arguments of `set_thresholds`, as in `BatchOptions`; None leaves a threshold as it is."""
 
     max_failures: int | None
     max_failure_rate: float | None
@@ -160,9 +58,9 @@ class ProcessOptions(TypedDict, total=False):
     """Further arguments of `process_batch`.
 
     Attributes:
-        commit_interval: Items that share a transaction here, instead of what the processor says; 1
-            gives each its own.
-        max_failures: As for `create_batch`; from now on for everybody who works on the batch.
+        commit_interval: How many items share a transaction in this call, instead of the
+            processor's number; 1 gives each item its own.
+        max_failures: As in `BatchOptions`; from now on, for all processes that work on the batch.
         max_failure_rate: Likewise.
         min_processed: Likewise.
     """
@@ -174,7 +72,7 @@ class ProcessOptions(TypedDict, total=False):
 
 
 def require_names(function: str, given: Mapping[str, Any], known: type) -> None:
-    """Refuse keyword arguments that a function does not have, as Python itself would.
+    """Refuse unknown keyword arguments, as Python itself would.
 
     Args:
         function: The name of the function, for the message.
@@ -187,16 +85,16 @@ def require_names(function: str, given: Mapping[str, Any], known: type) -> None:
     names = known.__annotations__
     for name in given:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            perhaps = f" Did you mean {close[0]!r}?" if close else ""
-            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}.{perhaps}")
+            similar = difflib.get_close_matches(name, names, n=1)
+            question = f" Did you mean {similar[0]!r}?" if similar else ""
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}.{question}")
 
 
 def stored_options(processor: BaseProcessor[Any], given: BatchOptions) -> dict[str, Any]:
-    """What a batch keeps: what its creator says, else what its processor does.
+    """The options that a batch stores: those of its creator, else those of its processor.
 
     Raises:
-        ConfigurationError: One of them cannot work.
+        ConfigurationError: An option is not valid.
     """
     own = (processor.max_failures, processor.max_failure_rate, processor.min_processed)
     failures, rate, processed = (
@@ -215,14 +113,126 @@ def stored_options(processor: BaseProcessor[Any], given: BatchOptions) -> dict[s
 
 
 def _skipping(processor: BaseProcessor[Any], given: object) -> dict[str, Any]:
-    """What the options say about unchanged items: nothing where the processor decides."""
+    """The stored option for unchanged items; none if the processor decides."""
     if given not in (None, False, True) or (isinstance(given, int) and not isinstance(given, bool)):
         raise ConfigurationError(
-            f"skip_unchanged is {given!r}.", hint="False processes every item; leave it out else."
+            f"skip_unchanged={given!r} is not valid.",
+            hint="set it to False to process every item, or leave it out.",
         )
     if given and not processor.skip_unchanged:
         raise ConfigurationError(
-            "skip_unchanged needs a processor that has it.",
-            hint="the processor has to set skip_unchanged, beside its item_key.",
+            "skip_unchanged needs a processor that supports it.",
+            hint="the processor has to set skip_unchanged and define item_key.",
         )
     return {"skip_unchanged": False} if given is False else {}
+
+
+def expected(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Control totals in the form in which a batch's options store them.
+
+    Args:
+        given: ``{"count": 1000, "sum": {"amount": "12.50"}}``, or one of the two.
+
+    Raises:
+        ConfigurationError: They have another form.
+    """
+    if not given:
+        return {}
+    count, sums = given.get("count"), given.get("sum", {})
+    known = set(given) <= {"count", "sum"} and isinstance(sums, Mapping)
+    if not known or not (count is None or (type(count) is int and count >= 0)):
+        raise ConfigurationError(
+            f"expect={given!r} is not valid.",
+            hint='write {"count": 1000, "sum": {"amount": "12.50"}}, or one of the two.',
+        )
+    totals: dict[str, Any] = {} if count is None else {"count": count}
+    totals["agreed"] = True  # they are compared before the batch exists
+    return {"expect": totals | {"sum": {str(name): _number(name, sums[name]) for name in sums}}}
+
+
+def _number(name: object, value: object) -> str:
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or isinstance(value, bool):
+        raise ConfigurationError(
+            f"The expected sum of {name} is {value!r}, which is not a number.",
+            hint="write a number such as 12.50.",
+        )
+    return str(number)
+
+
+def require_columns(options: Mapping[str, Any], columns: Sequence[str] | None) -> None:
+    """Check that a file has the columns whose sums are expected.
+
+    Raises:
+        ConfigurationError: A column is missing.
+    """
+    names = options.get("expect", {}).get("sum", {})
+    if columns is not None and (unknown := [name for name in names if name not in columns]):
+        raise _unknown(unknown, ", ".join(map(repr, columns[:SHOWN])))
+
+
+async def require_totals(
+    conn: Connection, batch_id: UUID, options: Mapping[str, Any], total: int, unreadable: int
+) -> None:
+    """Check that the records of a batch that is being created add up to its control totals.
+
+    Args:
+        conn: The connection of the creating transaction.
+        batch_id: The batch.
+        options: Its options, with the control totals.
+        total: How many records there are.
+        unreadable: How many of them could not be read.
+
+    Raises:
+        TotalsDisagree: The count or a sum differs, or values are not numbers.
+        ConfigurationError: A sum is expected of a field that no record has.
+    """
+    wrong = await _disagreements(conn, batch_id, options, total)
+    if wrong and unreadable:
+        wrong.append(f"{counted(unreadable, 'record')} could not be read and added nothing")
+    if wrong:
+        raise TotalsDisagree(
+            f"The control totals do not agree: {'; '.join(wrong)}.",
+            hint="nothing was imported; compare the file with its source.",
+        )
+
+
+async def unchecked_disagreements(conn: Connection, batch: ImportBatch) -> str | None:
+    """The same for a batch that an older version created, which compared only at the end."""
+    if batch.options.get("expect", {}).get("agreed"):
+        return None
+    wrong = await _disagreements(conn, batch.id, batch.options, batch.total_items)
+    return f"control totals do not agree: {'; '.join(wrong)}" if wrong else None
+
+
+async def _disagreements(
+    conn: Connection, batch_id: UUID, options: Mapping[str, Any], total: int
+) -> list[str]:
+    expect = options.get("expect")
+    if expect is None:
+        return []
+    wrong = []
+    if expect.get("count") not in {None, total}:
+        wrong.append(f"count is {total}, expected {expect['count']}")
+    names = list(expect["sum"])
+    for name, actual in zip(names, await summaries.sums(conn, batch_id, names), strict=True):
+        if total and not actual.present:
+            raise _unknown([name], "none of the records has it")
+        if actual.odd:
+            verb, noun = ("is", "a number") if actual.odd == 1 else ("are", "numbers")
+            values = f"{counted(actual.odd, 'value')} {verb} not {noun}"
+            wrong.append(f"{values} in {name}, e.g. {actual.example!r}")
+        elif Decimal(actual.total) != Decimal(expect["sum"][name]):
+            wrong.append(f"sum of {name} is {actual.total}, expected {expect['sum'][name]}")
+    return wrong
+
+
+def _unknown(names: Sequence[str], known: str) -> ConfigurationError:
+    listed = ", ".join(map(repr, names))
+    return ConfigurationError(
+        f"A sum of {listed} is expected, but there is no such column ({known}).",
+        hint="write the name exactly as in the file.",
+    )

@@ -1,8 +1,8 @@
-"""Any record, as JSON text that jsonb stores unaltered, or the reason why there is none.
+"""Turns any record into JSON text that jsonb stores unaltered, or into a reason why it cannot.
 
-One bad record never raises here: it becomes a `StoredRecord` without text that keeps what arrived.
-No serialiser decides what is lost: a number that Python could not read back, a key that occurs
-twice, NUL characters, lone surrogates, NaN and infinities make a record unstorable, visibly.
+A bad record never raises here: it becomes a `StoredRecord` without text that keeps the raw bytes.
+Nothing is lost silently: a number that Python could not read back, a duplicate key, NUL characters,
+lone surrogates, NaN and infinities make a record unstorable.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ class Limits:
     def __post_init__(self) -> None:
         if not (1 <= self.record_bytes <= MAX_RECORD_BYTES and 1 <= self.depth <= MAX_DEPTH):
             raise ConfigurationError(
-                f"Limits of {self.record_bytes} bytes and depth {self.depth} cannot work.",
+                f"Limits of {self.record_bytes} bytes and depth {self.depth} are not valid.",
                 hint=f"record_bytes is 1 to {MAX_RECORD_BYTES}, depth is 1 to {MAX_DEPTH}.",
             )
 
@@ -53,10 +53,11 @@ class StoredRecord(NamedTuple):  # a frozen dataclass takes three times as long 
     """One record of a source, storable or not.
 
     Attributes:
-        text: A JSON object as UTF-8 text that jsonb takes unaltered; None when there is none.
-        raw: What arrived, when `text` is None.
+        text: The record as a JSON object in UTF-8 that jsonb stores unaltered; None if there is
+            none.
+        raw: The record's bytes as they came, if `text` is None.
         line: The physical line (from 1) of the source on which the record starts.
-        reason: Why it cannot be stored, in one sentence; None when it can.
+        reason: Why the record cannot be stored; None if it can.
     """
 
     text: bytes | None
@@ -75,16 +76,16 @@ def from_value(
     raw: bytes | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> StoredRecord:
-    """Store a value of this process: a dict, a pydantic model, a dataclass, a mapping.
+    """The record for a Python value: a dict, a pydantic model, a dataclass, a mapping.
 
     Args:
         value: Anything that pydantic serialises to a JSON object.
         line: The line of the source on which it starts.
-        raw: The bytes it was read from; kept when it cannot be stored.
+        raw: The bytes it was read from; kept if it cannot be stored.
         limits: Its largest size and depth.
 
     Returns:
-        The record; it has a `reason` and `raw` when it cannot be stored. Nothing is raised.
+        The record; with `reason` and `raw` if it cannot be stored. Nothing is raised.
     """
     text = None
     try:
@@ -93,22 +94,22 @@ def from_value(
             if b"." in text and exact_json.holds_exact(value):
                 text = exact_json.write(value, inf_nan_mode="constants", fallback=_fields)
             text = _checked(text, limits)
-            if b"null" in text:  # a pydantic model writes null for NaN, whatever it is told
+            if b"null" in text:  # a pydantic model always writes null for NaN
                 _refuse_hidden_nan(value)
         return StoredRecord(text, None, line, None)
     except _UnstorableError as error:
         reason = str(error)
-    except Exception as error:  # noqa: BLE001  a user's object may raise anything; it is one record
+    except Exception as error:  # noqa: BLE001  a user's object may raise anything; only its record fails
         reason = _why_not_json(error)
     kept = raw if raw is not None else text if text is not None else _rendition(value)
     return unreadable(kept, line=line, reason=reason, limits=limits)
 
 
 def from_json(raw: bytes, *, line: int | None, limits: Limits = DEFAULT_LIMITS) -> StoredRecord:
-    """Store JSON text as it is, after checking it; 1.10 keeps its scale.
+    """The record for JSON text, which is checked and stored as it is; 1.10 keeps its scale.
 
-    The one exception: a whole number in exponent notation that jsonb would hand back as a
-    different Python number (1e23) is written out (100000000000000000000000.0).
+    Only a whole number in exponent notation that jsonb would return as a different Python number
+    (1e23) is written out (100000000000000000000000.0).
 
     Args:
         raw: The text of one JSON object; whitespace around it is fine.
@@ -116,7 +117,7 @@ def from_json(raw: bytes, *, line: int | None, limits: Limits = DEFAULT_LIMITS) 
         limits: Its largest size and depth.
 
     Returns:
-        The record; it has a `reason` and `raw` when it cannot be stored. Nothing is raised.
+        The record; with `reason` and `raw` if it cannot be stored. Nothing is raised.
     """
     try:
         return StoredRecord(_checked(raw, limits), None, line, None)
@@ -125,15 +126,15 @@ def from_json(raw: bytes, *, line: int | None, limits: Limits = DEFAULT_LIMITS) 
 
 
 def from_parsed(text: bytes, value: object, *, limits: Limits = DEFAULT_LIMITS) -> StoredRecord:
-    """The same as `from_json` without reading the text again, where what was read is simple.
+    """The same as `from_json`, without parsing the text again if the parsed value is simple.
 
     Args:
         text: JSON text, UTF-8.
-        value: What the json module made of exactly this text.
+        value: The value that the json module parsed from exactly this text.
         limits: Its largest size and depth.
 
     Returns:
-        The record; it has a `reason` and `raw` when it cannot be stored. Nothing is raised.
+        The record; with `reason` and `raw` if it cannot be stored. Nothing is raised.
     """
     if _is_plain(value, text, limits) and _names_each_once(value, text):
         return StoredRecord(text, None, None, None)
@@ -143,16 +144,13 @@ def from_parsed(text: bytes, value: object, *, limits: Limits = DEFAULT_LIMITS) 
 def unreadable(
     raw: bytes, *, line: int | None, reason: str, limits: Limits = DEFAULT_LIMITS
 ) -> StoredRecord:
-    """Keep a record that cannot be stored, e.g. a CSV row with too few fields.
+    """The record for bytes that cannot be stored as JSON, e.g. a CSV row with too few fields.
 
     Args:
-        raw: What arrived; its first `limits.record_bytes` bytes are kept.
+        raw: The record as it came; its first `limits.record_bytes` bytes are kept.
         line: The line of the source on which it starts.
-        reason: One sentence that a user understands.
+        reason: Why it cannot be stored, for the user.
         limits: How much of `raw` to keep.
-
-    Returns:
-        A record without text.
     """
     reason = reason.encode(errors="backslashreplace").decode().replace("\0", "\\0")[:MAX_REASON]
     if len(raw) > limits.record_bytes:
@@ -174,7 +172,7 @@ _PLAIN_BYTES = MAX_INTEGER_DIGITS  # a shorter text holds no integer that is too
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _BRACKET = re.compile(_STRING + rb"|[\[{]|[\]}]", re.DOTALL)
 _EXPONENT = re.compile(_STRING + rb"|(?<![\d.-])-?\d++(?:\.\d++)?+[eE][+-]?\d++", re.DOTALL)
-_HARD_ESCAPES = (b'\\"', b"\\\\", b"\\ud", b"\\uD")  # of quotes, of itself, and of half characters
+_HARD_ESCAPES = (b'\\"', b"\\\\", b"\\ud", b"\\uD")  # of quotes, backslashes and surrogates
 # Whole escapes from left to right, so that an escaped backslash before "u0000" counts as such.
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u0000|u[dD][89a-fA-F]..)|.)", re.DOTALL
@@ -182,7 +180,7 @@ _ESCAPE = re.compile(
 
 
 def _is_plain(value: object, text: bytes, limits: Limits) -> bool:
-    """Whether a value is so simple that its text needs no further check: the usual case, fast."""
+    """Whether a value is so simple that its text needs no further check: the fast, usual case."""
     return (
         len(text) <= _PLAIN_BYTES
         and len(text) <= limits.record_bytes
@@ -194,13 +192,13 @@ def _is_plain(value: object, text: bytes, limits: Limits) -> bool:
 
 
 def _names_each_once(plain: Any, text: bytes) -> bool:
-    """Whether no key of a plain value's text occurs twice: the value has every string of it.
+    """Whether no key occurs twice in the text of a plain value, which then has all its strings.
 
-    Without the escapes that make it hard to tell, each string has exactly two quotation marks.
+    Without certain escapes, each string in the text has exactly two quotation marks.
     """
     if b"\\" in text and any(escape in text for escape in _HARD_ESCAPES):
         return False
-    strings = len(plain) + sum(type(one) is str for one in plain.values())
+    strings = len(plain) + sum(type(value) is str for value in plain.values())
     return text.count(b'"') == 2 * strings
 
 
@@ -217,7 +215,7 @@ def _checked(text: bytes, limits: Limits) -> bytes:
     except _NeedsPlainNotationError:
         return _checked(_EXPONENT.sub(lambda match: _plain_notation(match[0]), text), limits)
     if type(value) is not dict:
-        raise _UnstorableError(f"it is not an object of names and values but {_kind(value)}")
+        raise _UnstorableError(f"it is {_kind(value)}, not a JSON object")
     if b"\\u" in text:
         _refuse_escapes(text)
     return text
@@ -244,30 +242,32 @@ def _refuse_escapes(text: bytes) -> None:
         if match[1] == b"u0000":
             raise _UnstorableError("it contains a NUL character, which PostgreSQL cannot store")
         if match[1]:
-            raise _UnstorableError(f"it contains half a character (\\{match[1].decode()})")
+            raise _UnstorableError(
+                f"it contains half a character (the lone surrogate \\{match[1].decode()})"
+            )
 
 
 def _refuse_hidden_nan(value: object) -> None:
     """Refuse NaN and infinities that a pydantic model inside the value would write as null."""
-    waiting, seen = [value], set()
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, float) and not math.isfinite(item):
-            _refuse_constant("NaN" if math.isnan(item) else "Infinity")
-        if id(item) not in seen:
-            seen.add(id(item))
-            waiting.extend(_inner(item))
+    pending, seen = [value], set()
+    while pending:
+        part = pending.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            _refuse_constant("NaN" if math.isnan(part) else "Infinity")
+        if id(part) not in seen:
+            seen.add(id(part))
+            pending.extend(_parts(part))
 
 
-def _inner(item: object) -> Iterable[object]:
-    if isinstance(item, BaseModel):
-        return (item.model_dump(),)
-    if isinstance(item, dict):
-        return item.values()
-    if isinstance(item, list | tuple | set | frozenset):
-        return item
-    if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        return [getattr(item, field.name) for field in dataclasses.fields(item)]
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, BaseModel):
+        return (value.model_dump(),)
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in dataclasses.fields(value)]
     return ()
 
 
@@ -283,15 +283,15 @@ def _depth(text: bytes) -> int:
 
 
 def _plain_notation(token: bytes) -> bytes:
-    """A number without its exponent when it needs that; strings and other numbers as they are."""
-    if token[:1] == b'"' or not _comes_back_different(token.decode()):
+    """A number written without its exponent if necessary; other tokens as they are."""
+    if token[:1] == b'"' or not _is_changed_by_jsonb(token.decode()):
         return token
     plain = f"{Decimal(token.decode()):f}".encode()
     return plain if b"." in plain else plain + b".0"
 
 
-def _comes_back_different(token: str) -> bool:
-    """Whether jsonb would turn a float into an int of another value (1e23 is no whole 10**23)."""
+def _is_changed_by_jsonb(token: str) -> bool:
+    """Whether jsonb would turn a float into an int of another value (1e23 is not 10**23)."""
     value = float(token)
     if abs(value) < 2**53 or not math.isfinite(value):
         return False
@@ -306,12 +306,12 @@ def _float(token: str) -> float:
     mantissa, _, exponent = token.lower().partition("e")
     fraction = len(mantissa) - mantissa.find(".") if "." in mantissa else 0
     if not math.isfinite(value) or fraction > MAX_FRACTION_DIGITS or len(exponent) > 20:
-        raise _UnstorableError(f"the number {_short(token)} cannot be read back")
+        raise _UnstorableError(f"the number {_short(token)} cannot be stored without loss")
     if exponent:
         lost = value == 0 and mantissa.strip("-0.") != ""
         if lost or abs(int(exponent)) > MAX_EXPONENT:
-            raise _UnstorableError(f"the number {_short(token)} cannot be read back")
-        if _comes_back_different(token):
+            raise _UnstorableError(f"the number {_short(token)} cannot be stored without loss")
+        if _is_changed_by_jsonb(token):
             raise _NeedsPlainNotationError
     return value
 
@@ -326,7 +326,7 @@ def _int(token: str) -> int:
 
 
 def _refuse_constant(token: str) -> NoReturn:
-    raise _UnstorableError(f"it contains {token}, which JSON does not have")
+    raise _UnstorableError(f"it contains {token}, which JSON cannot represent")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -353,11 +353,11 @@ def _fields(value: Any) -> dict[Any, Any]:
 
 
 def _rendition(value: object) -> bytes:
-    """The bytes that show most of a value that has no JSON form."""
+    """A value that has no JSON form, as readable bytes."""
     for render in (_as_json, repr):
         try:
             return render(value).encode(errors="surrogatepass")
-        except Exception:  # noqa: BLE001, S112  a value may refuse every way of showing it
+        except Exception:  # noqa: BLE001, S112  a user's object may raise anything
             continue
     return b"(a value that cannot be shown)"
 

@@ -6,16 +6,22 @@ import inspect
 import pkgutil
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, TypeGuard
 
-from ..errors import DiscoveryError, DuplicateBatchType, NotAProcessor, UnknownBatchType
-from ..web.endpoints import BaseEndpoint, check_endpoint
+from ..errors import (
+    DiscoveryError,
+    DuplicateBatchType,
+    NotAnEndpoint,
+    NotAProcessor,
+    UnknownBatchType,
+)
+from ..store.outbox import OutboxHook
+from .hooks import EndpointHooks, Hook, hooks_of
 from .keys import check_keys
 from .processor import BaseProcessor, can_process, check_processor
 
-_PLAIN = BaseEndpoint()
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -34,7 +40,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._processors: dict[str, BaseProcessor[Any]] = {}
-        self._endpoints: dict[str, BaseEndpoint] = {}
+        self._endpoints: dict[str, EndpointHooks] = {}
 
     @property
     def batch_types(self) -> tuple[str, ...]:
@@ -52,21 +58,25 @@ class Registry:
         except KeyError:
             raise UnknownBatchType(batch_type, self.batch_types) from None
 
-    def endpoint(self, batch_type: str) -> BaseEndpoint:
-        """The endpoint of a batch type; one that hooks nothing where none is registered."""
-        return self._endpoints.get(batch_type, _PLAIN)
+    def endpoint(self, batch_type: str) -> EndpointHooks | None:
+        """The endpoint of a batch type, if one is registered."""
+        return self._endpoints.get(batch_type)
+
+    def hooks(self, batch_type: str) -> Mapping[OutboxHook, Hook]:
+        """The hooks outside of transactions that this process can run for a batch type."""
+        return hooks_of(self._processors.get(batch_type), self._endpoints.get(batch_type))
 
     @property
-    def endpoint_types(self) -> tuple[str, ...]:
-        """The batch types with a registered endpoint, whether or not they have a processor here."""
-        return tuple(sorted(self._endpoints))
+    def hooked_types(self) -> tuple[str, ...]:
+        """The batch types with a processor or an endpoint, sorted."""
+        return tuple(sorted({*self._processors, *self._endpoints}))
 
     @property
-    def endpoints(self) -> tuple[BaseEndpoint, ...]:
+    def endpoints(self) -> tuple[EndpointHooks, ...]:
         """The registered endpoints, in the order of their batch types."""
         return tuple(self._endpoints[name] for name in sorted(self._endpoints))
 
-    def register_endpoint(self, endpoint: type[BaseEndpoint] | BaseEndpoint) -> str:
+    def register_endpoint(self, endpoint: type[EndpointHooks] | EndpointHooks) -> str:
         """Register an endpoint, by class or as an instance; return its batch type.
 
         Raises:
@@ -74,12 +84,17 @@ class Registry:
             NotAnEndpoint: It is no subclass of BaseEndpoint.
         """
         cls = endpoint if inspect.isclass(endpoint) else type(endpoint)
-        check_endpoint(cls)
+        if not issubclass(cls, EndpointHooks):
+            raise NotAnEndpoint(
+                f"{cls.__module__}.{cls.__qualname__} is not an endpoint.",
+                hint="subclass BaseEndpoint.",
+            )
+        cls._check()
         name = cls.batch_type or batch_type_of(cls.__name__)
         existing = self._endpoints.get(name)
         if existing is not None and type(existing) is not cls:
             raise DuplicateBatchType(name, _where(type(existing)), _where(cls))
-        if isinstance(endpoint, BaseEndpoint):
+        if isinstance(endpoint, EndpointHooks):
             self._endpoints[name] = endpoint
         elif existing is None:
             self._endpoints[name] = cls()
@@ -89,8 +104,8 @@ class Registry:
         self,
         processor: type[BaseProcessor[Any]]
         | BaseProcessor[Any]
-        | type[BaseEndpoint]
-        | BaseEndpoint,
+        | type[EndpointHooks]
+        | EndpointHooks,
     ) -> str:
         """Register a processor or an endpoint, by class or as an instance; return its batch type.
 
@@ -118,8 +133,8 @@ class Registry:
     def discover(self, package: str | ModuleType) -> tuple[str, ...]:
         """Import a module, or a package with everything below it, and register what it holds.
 
-        Classes that only pass through by an import from elsewhere are not registered, nor are
-        abstract ones and those whose name starts with an underscore.
+        It registers neither classes that a module has imported from elsewhere, nor abstract
+        classes, nor classes whose name starts with an underscore.
 
         Args:
             package: A dotted name such as ``"myapp.processors"``, or the module itself.
@@ -131,14 +146,16 @@ class Registry:
             DiscoveryError: A module cannot be imported; the message names its file.
             DuplicateBatchType: Two processors, or two endpoints, have the same batch type.
         """
-        found = []
+        batch_types = []
         for module in _modules(package):
             for _, cls in inspect.getmembers(module, inspect.isclass):
-                if issubclass(cls, BaseProcessor) and _belongs(cls, module):
-                    found.append(self.register(cls))
-                elif _is_endpoint(cls, module):
+                if not _belongs(cls, module):
+                    continue
+                if _is_processor(cls):
+                    batch_types.append(self.register(cls))
+                elif _is_endpoint(cls):
                     self.register_endpoint(cls)
-        return tuple(found)
+        return tuple(batch_types)
 
     def _instance(self, processor: object) -> BaseProcessor[Any]:
         if isinstance(processor, BaseProcessor):
@@ -169,26 +186,23 @@ def _not_made(processor: type[Any], exc: BaseException) -> NotAProcessor:
     )
 
 
-def _is_an_endpoint(given: object) -> TypeGuard[type[BaseEndpoint] | BaseEndpoint]:
-    return isinstance(given, BaseEndpoint) or (
-        inspect.isclass(given) and issubclass(given, BaseEndpoint)
+def _is_an_endpoint(given: object) -> TypeGuard[type[EndpointHooks] | EndpointHooks]:
+    return isinstance(given, EndpointHooks) or (
+        inspect.isclass(given) and issubclass(given, EndpointHooks)
     )
 
 
-def _belongs(cls: type[BaseProcessor[Any]], module: ModuleType) -> bool:
+def _is_processor(cls: type[Any]) -> TypeGuard[type[BaseProcessor[Any]]]:
+    return issubclass(cls, BaseProcessor) and can_process(cls)
+
+
+def _is_endpoint(cls: type[Any]) -> TypeGuard[type[EndpointHooks]]:
+    return issubclass(cls, EndpointHooks) and EndpointHooks not in cls.__bases__  # BaseEndpoint
+
+
+def _belongs(cls: type[Any], module: ModuleType) -> bool:
     return (
         cls.__module__ == module.__name__
-        and not cls.__name__.startswith("_")
-        and not inspect.isabstract(cls)
-        and can_process(cls)
-    )
-
-
-def _is_endpoint(cls: type[Any], module: ModuleType) -> TypeGuard[type[BaseEndpoint]]:
-    return (
-        issubclass(cls, BaseEndpoint)
-        and cls is not BaseEndpoint
-        and cls.__module__ == module.__name__
         and not cls.__name__.startswith("_")
         and not inspect.isabstract(cls)
     )
@@ -225,9 +239,8 @@ def _import_hint(name: str, exc: BaseException) -> str:
 def _raised(exc: BaseException) -> str:
     """An exception with the line of the user's code that raised it."""
     ours = ("<frozen", __file__, str(importlib.__file__))
-    frames = [
-        one for one in traceback.extract_tb(exc.__traceback__) if not one.filename.startswith(ours)
-    ]
+    trace = traceback.extract_tb(exc.__traceback__)
+    frames = [frame for frame in trace if not frame.filename.startswith(ours)]
     at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(exc).__name__}: {exc}{at}"
 

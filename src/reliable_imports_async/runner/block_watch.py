@@ -1,4 +1,4 @@
-"""Notices code that blocks the event loop, and names the line: leases and all other items wait."""
+"""Reports the line of code that blocks the event loop, for which leases and other items wait."""
 
 import asyncio
 import sys

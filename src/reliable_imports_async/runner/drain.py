@@ -1,7 +1,10 @@
-"""Draining: claim ranges, run their items concurrently, close them, until none is left."""
+"""Drains a batch: claims ranges, has the slots run their items, and releases the ranges.
+
+Several processes may drain one batch at the same time. Items that wait for other items are deferred
+to a further pass, which begins when everything else is done.
+"""
 
 import logging
-from contextlib import suppress
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -9,34 +12,26 @@ from uuid import UUID
 import anyio
 import anyio.lowlevel
 
-from ..database.guard import Connection
+from ..database.guard import Connection, ReadingConnection
+from ..database.pool import Database
 from ..execution.executor import Executor
-from ..execution.session import Outage
 from ..models import ImportBatch, LogLevel
-from ..store import items, logs, ranges
+from ..processors.context import ImportContext
+from ..processors.processor import BaseProcessor, interval_of
+from ..processors.thresholds import FailureLimits, Thresholds
+from ..settings import Settings
+from ..store import logs, ranges
 from ..store.item_keys import Remembering
 from ..store.ranges import KeyOrder
 from ..wording import counted
 from . import unchanged
-from .item_queue import LEFT, PAGE_ITEMS, Queue, QueuedItem
-from .leases import BEAT_SECONDS, Control, HeldRange
-from .quarantine import MOST_RANGES, Quarantine
-from .slots import Slots, TimeSlice
-
-
-async def next_pass(conn: Connection, batch_id: UUID, pass_number: int) -> bool:
-    """Begin the pass after `pass_number`, unless it is not time, or somebody else has."""
-    begun = await ranges.reopen(conn, batch_id, pass_number)
-    if begun is None:
-        return False
-    items = counted(begun.deferred, "deferred item")
-    message = f"pass {begun.number}: {items} again"
-    if begun.final:
-        message = f"final pass: {items} again, and what still waits fails"
-    details = {"pass": begun.number, "deferred": begun.deferred, "final": begun.final}
-    await logs.insert(conn, batch_id, LogLevel.INFO, message, details)
-    return True
-
+from .auto_pause import auto_pause, pause
+from .batch_run import BatchRun, TimeSlice
+from .item_queue import PAGE_ITEMS, Queue, QueuedItem
+from .leases import HEARTBEAT_SECONDS, HeldRange, Leases
+from .quarantine import MAX_RANGES, Quarantine
+from .range_items import PendingItems, read_undue
+from .slots import Slots
 
 steps = logging.getLogger("reliable_imports_async.worker")
 
@@ -46,66 +41,109 @@ CLAIM_SECONDS = 10.0
 HAND_BACK_SECONDS = 10.0
 KEYED_AT_ONCE = 50
 LOOK_SECONDS = 0.5  # between looks behind ranges in which everything waits
-SATED_SECONDS = 0.25  # what is left may be suspect ranges, of which this process has enough
-LOST_PASS_SECONDS = 0.05  # somebody else has reopened the deferred ranges; or the batch is stopped
+SATED_SECONDS = 0.25  # only quarantined ranges may be left, of which this process holds enough
+LOST_PASS_SECONDS = 0.05  # another process began the next pass; or the batch was stopped
 
 
-class Drain:
-    """One process's part in draining one batch.
+class Drainer:
+    """Drains batches in this process.
 
     Args:
-        queue: Between what is read here and the slots.
-        suspects: Runs ranges in which a worker has died.
-        concurrency: How many slots there are.
-        turn: When to leave the rest to others.
+        limiter: Limits the slots of all batches.
     """
 
     def __init__(
         self,
-        batch: ImportBatch,
-        executor: Executor,
-        control: Control,
-        *,
-        slots: Slots,
-        queue: Queue,
-        suspects: Quarantine,
-        concurrency: int,
-        turn: TimeSlice,
+        database: Database,
+        settings: Settings,
+        leases: Leases,
+        limiter: anyio.CapacityLimiter,
     ) -> None:
-        self._suspects = suspects
-        self._batch = batch
-        self._turn = turn
-        self._executor = executor
-        self._control = control
-        self._slots = slots
-        self._queue = queue
-        self._concurrency = concurrency
+        self._database = database
+        self._settings = settings
+        self._leases = leases
+        self._limiter = limiter
+
+    async def drain(
+        self,
+        batch: ImportBatch,
+        processor: BaseProcessor[Any],
+        time_slice: TimeSlice,
+        commit_interval: int | None,
+    ) -> None:
+        """Run the items of a batch, with the processor's resources around them.
+
+        Args:
+            time_slice: When to leave the rest to other processes.
+            commit_interval: Items that share a transaction; by default as the processor says.
+        """
+        limits = FailureLimits(self._pause_after(processor), Thresholds.of(batch.options))
+        reader = ReadingConnection(self._database.reading)
+        async with processor.resources(ImportContext(batch, reader)) as shared:
+            executor = Executor(
+                batch, processor, self._database, self._settings, shared=shared, limits=limits
+            )
+            executor.ordering.begin()
+            concurrency = self._database.concurrency
+            batch_run = BatchRun(
+                batch=batch,
+                executor=executor,
+                leases=self._leases,
+                limiter=self._limiter,
+                limits=limits,
+                time_slice=time_slice,
+                chunk_size=commit_interval or interval_of(processor),
+                concurrency=min(processor.concurrency or concurrency, concurrency),
+            )
+            if (reason := await executor.invoker.check_declaration(self._database)) is not None:
+                await pause(batch_run, reason)
+                return
+            async with auto_pause(batch_run):
+                await Drain(batch_run).run()
+
+    def _pause_after(self, processor: BaseProcessor[Any]) -> int | None:
+        own = processor.pause_after
+        return own if own is None or isinstance(own, int) else self._settings.pause_after
+
+
+class Drain:
+    """This process's part in draining one batch."""
+
+    def __init__(self, batch_run: BatchRun) -> None:
+        self._batch_run = batch_run
+        self._batch = batch_run.batch
+        self._ordering = batch_run.executor.ordering
+        self._leases = batch_run.leases
+        self._queue = Queue(
+            batch_run.concurrency, prepared_ahead=batch_run.executor.waits, ordered=True
+        )
+        self._slots = Slots(batch_run, self._queue)
+        self._quarantine = Quarantine(batch_run, self._slots)
         self._held: set[HeldRange] = set()
+        self._released = anyio.Event()
         self._began = monotonic()
         self._read_items = 0
         self._mostly_unchanged = False
-        self._took_over = False
-        self._released = anyio.Event()
-        self._ordering = executor.ordering
+        self._told_takeover = False
         self._look_further_at = 0.0
 
     async def run(self) -> None:
-        """Work until every range is done, the batch is paused or cancelled, or the turn is over.
+        """Work until all ranges are done, the batch is stopped, or the time slice is over.
 
-        When it is cancelled itself, running items settle or roll back, and every range is handed
-        back. Must run in a child task: only there does nothing pierce the shields.
+        When the drain is cancelled, running items settle or roll back, and all ranges are handed
+        back. Must run in a child task: only there can nothing break the shields.
         """
         try:
-            async with anyio.create_task_group() as beating:
-                beating.start_soon(self._control.beat, self._batch.id)
+            async with anyio.create_task_group() as heart:
+                heart.start_soon(self._leases.heartbeat, self._batch.id)
                 async with anyio.create_task_group() as closing, anyio.create_task_group() as slots:
-                    for _ in range(self._concurrency):
+                    for _ in range(self._batch_run.concurrency):
                         slots.start_soon(self._slots.run)
-                    if self._queue.apart:
-                        slots.start_soon(self._prepare_apart)
+                    if self._queue.prepared_ahead:
+                        slots.start_soon(self._slots.prepare_ahead)
                     await self._feed(closing)
                     self._queue.read.end()
-                beating.cancel_scope.cancel()
+                heart.cancel_scope.cancel()
         finally:
             await self._hand_back()
 
@@ -113,80 +151,83 @@ class Drain:
         """Claim ranges and queue their items, as fast as the slots take them."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_taking_over, closing)
-            while self._slots.running:
+            while self._batch_run.running:
                 held = await self._claim(self._wanted())
                 if held is None:
-                    if await self._nothing_left():
+                    if await self._is_drained():
                         break
-                elif held.suspect:
-                    closing.start_soon(self._examine, held)
+                elif held.quarantined:
+                    closing.start_soon(self._run_quarantined, held)
                 else:
                     await self._read(held)
                     closing.start_soon(self._close, held)
             group.cancel_scope.cancel()
 
     async def _keep_taking_over(self, closing: anyio.abc.TaskGroup) -> None:
-        """Claim what dead workers held, although the queue may be full for long."""
-        while self._slots.running:
-            await anyio.sleep(BEAT_SECONDS)
+        """Claim the ranges of dead workers, even while the queue stays full."""
+        while self._batch_run.running:
+            await anyio.sleep(HEARTBEAT_SECONDS)
             while (held := await self._claim(0)) is not None:
-                closing.start_soon(self._examine, held)
+                closing.start_soon(self._run_quarantined, held)
 
     def _wanted(self) -> int:
-        """The items of a range that takes about five seconds here; the rest is for others.
+        """The items of a range that takes about five seconds here; the rest is for other processes.
 
-        So progress shows, and little is done again by whoever takes a range over.
+        So progress is visible, and little runs again when another process takes the range over.
         """
         if self._mostly_unchanged:
             return PAGE_ITEMS
         seconds = monotonic() - self._began
         done = self._read_items - sum(held.unsettled for held in self._held)
-        least = max(LEAST_ITEMS, 2 * self._concurrency, 4 * self._slots.portion)
-        if done < self._concurrency:
+        least = max(LEAST_ITEMS, 2 * self._batch_run.concurrency, 4 * self._slots.portion)
+        if done < self._batch_run.concurrency:
             return least
-        return max(self._concurrency, self._slots.portion, int(RANGE_SECONDS * done / seconds))
+        return max(
+            self._batch_run.concurrency, self._slots.portion, int(RANGE_SECONDS * done / seconds)
+        )
 
     async def _claim(self, wanted: int) -> HeldRange | None:
+        """Lease a range of so many items, or a quarantined one; None: there is none to lease."""
         held = await self._claim_among(wanted, None)
         kinds, now = self._ordering.kinds, monotonic()
         if held is None and wanted and kinds is not None and now > self._look_further_at:
             self._look_further_at = now + LOOK_SECONDS
-            found = await self._control.insist(
+            runnable = await self._leases.retry_until_answered(
                 lambda conn: ranges.runnable(conn, self._batch.id, self._in_order(), kinds)
             )
-            held = await self._claim_among(wanted, found) if found else None
+            held = await self._claim_among(wanted, runnable) if runnable else None
         return held
 
     async def _claim_among(self, wanted: int, among: list[int] | None) -> HeldRange | None:
-        batch_id, control, ordering = self._batch.id, self._control, self._ordering
+        batch_id, leases, ordering = self._batch.id, self._leases, self._ordering
 
         async def statement(conn: Any) -> HeldRange | None:
             # Shielded: a claim whose answer is not awaited would be leased and never handed back.
-            async with control.claiming:
+            async with leases.claiming:
                 with anyio.fail_after(CLAIM_SECONDS, shield=True):
-                    known = control.held_firsts(batch_id)
-                    version, seen = ordering.version, self._queue.lanes.clock
+                    known = leases.first_items(batch_id)
+                    version, clock = ordering.version, self._queue.lanes.clock
                     claimed = await ranges.claim(
                         conn,
                         batch_id,
-                        control.worker_id,
-                        control.lease,
+                        leases.worker_id,
+                        leases.seconds,
                         known,
                         wanted=wanted,
-                        of_suspects=LEAST_ITEMS if control.suspects < MOST_RANGES else 0,
+                        of_suspects=LEAST_ITEMS if leases.quarantined < MAX_RANGES else 0,
                         of_dead=LEAST_ITEMS,
                         order=KeyOrder(self._in_order(), ordering.kinds, among),
                     )
                     if claimed is None:
                         return None
-                    held = control.hold(*claimed)
-                    held.ordered, held.seen = version, seen
+                    held = leases.register(*claimed)
+                    held.keys_version, held.lanes_clock = version, clock
                     held.incomplete = bool(held.claimed.blocked)
                     self._held.add(held)
-                    self._tell_taken_over(held)
+                    self._tell_takeover(held)
                     return held
 
-        return await control.insist(statement)
+        return await leases.retry_until_answered(statement)
 
     def _in_order(self) -> list[int]:
         """The ranges whose items are all in the queue or behind it, where they keep their order."""
@@ -194,14 +235,14 @@ class Drain:
             held.claimed.first_item
             for held in self._held
             if held.open
-            and held.ordered == self._ordering.version
-            and not (held.incomplete or held.suspect)
+            and held.keys_version == self._ordering.version
+            and not (held.incomplete or held.quarantined)
         ]
 
-    def _tell_taken_over(self, held: HeldRange) -> None:
-        """Log once that work of a worker that died is done here."""
-        if held.suspect and not self._took_over:
-            self._took_over = True
+    def _tell_takeover(self, held: HeldRange) -> None:
+        """Log once that this process does the work of a worker that died."""
+        if held.quarantined and not self._told_takeover:
+            self._told_takeover = True
             first, last = held.claimed.first_item, held.claimed.last_item
             steps.info(
                 "batch %s: taking over from a worker that died, items %d to %d first",
@@ -211,135 +252,107 @@ class Drain:
             )
 
     async def _read(self, held: HeldRange) -> None:
-        """Queue a range's items page by page."""
+        """Queue the items of a range, page by page."""
         if self._ordering.active and held.claimed.epoch > 1:
-            await self._close_undue(held)
+            undue = await read_undue(self._leases, self._batch, held)
+            for entry in await self._keyed([QueuedItem(item, held) for item in undue]):
+                self._queue.lanes.close(entry)
         if not await self._read_pages(held):
             held.incomplete = True
 
-    async def _close_undue(self, held: HeldRange) -> None:
-        """Later items have to wait for those of their keys that are due later."""
-        undue = await self._control.insist(
-            lambda conn: items.read_undue(
-                conn,
-                held.claimed.batch_id,
-                self._batch.root_batch_id,
-                held.claimed.first_item,
-                held.claimed.last_item,
-            )
-        )
-        for work in await self._keyed([QueuedItem(item, held) for item in undue]):
-            self._queue.lanes.close(work)
-
-    async def _keyed(self, works: list[QueuedItem]) -> list[QueuedItem]:
-        """The same with their keys."""
+    async def _keyed(self, entries: list[QueuedItem]) -> list[QueuedItem]:
+        """Give items their keys."""
         if self._ordering.active:
-            for count, work in enumerate(works, 1):
-                work.keys, work.read = self._ordering.keys(work.item)
+            for count, entry in enumerate(entries, 1):
+                entry.keys, entry.read = self._ordering.keys(entry.item)
                 if count % KEYED_AT_ONCE == 0:
                     await anyio.lowlevel.checkpoint()
-        return works
+        return entries
 
     async def _read_pages(self, held: HeldRange) -> bool:
-        """Queue them; whether all of them were."""
-        claimed = held.claimed
-        first, skipping = claimed.first_item, self._executor.skipping
-        if skipping is not None and self._slots.running and not await self._left(held, skipping):
+        """Queue what is to be run of a range; return whether all of it was queued."""
+        skipping = self._batch_run.executor.skipping
+        unchanged_only = (
+            skipping is not None
+            and self._batch_run.running
+            and not await self._skip_unchanged(held, skipping)
+        )
+        if unchanged_only:
             return True
-        while first <= claimed.last_item and held.open and self._slots.running:
-            page = await self._control.insist(
-                lambda conn, first=first: items.read_pending(  # type: ignore[misc]
-                    conn,
-                    claimed.batch_id,
-                    self._batch.root_batch_id,
-                    first,
-                    claimed.last_item,
-                    self._queue.page_items,
-                )
-            )
-            if not page:
-                return True
-            first = page[-1].item_number + 1
-            works = await self._keyed([QueuedItem(item, held) for item in held.to_run(page)])
-            if not works:
+        pending = PendingItems(self._leases, self._batch, held)
+        while not pending.ended and held.open and self._batch_run.running:
+            page = await pending.page(self._queue.page_items)
+            entries = await self._keyed([QueuedItem(item, held) for item in page])
+            if not entries:
                 continue
-            held.unsettled += len(works)
-            self._read_items += len(works)
-            self._queue.put(works, self._slots.portion)
-            while self._queue.full and self._slots.running:
-                await self._queue.wait_for_room(1.0)  # to see a pause
-        return first > claimed.last_item
+            held.unsettled += len(entries)
+            self._read_items += len(entries)
+            self._queue.put(entries, self._slots.portion)
+            while self._queue.full and self._batch_run.running:
+                await self._queue.wait_for_room(1.0)  # to notice a pause
+        return pending.ended
 
-    async def _left(self, held: HeldRange, skipping: Remembering) -> int:
-        """Skip what has not changed in a range; how many items are left at most."""
+    async def _skip_unchanged(self, held: HeldRange, skipping: Remembering) -> int:
+        """Skip the unchanged items of a range; return how many items may be left to run."""
         began, size = monotonic(), held.claimed.last_item - held.claimed.first_item + 1
-        skipped = await unchanged.skip(self._control, skipping, held)
-        self._began += monotonic() - began  # which says nothing about how long items take
+        skipped = await unchanged.skip(self._leases, skipping, held)
+        self._began += monotonic() - began  # this time says nothing about how long items take
         self._mostly_unchanged = 2 * skipped > size
         return size - skipped
 
-    async def _examine(self, held: HeldRange) -> None:
-        await self._suspects.examine(held)
+    async def _run_quarantined(self, held: HeldRange) -> None:
+        await self._quarantine.run(held)
         await self._close(held)
 
     async def _close(self, held: HeldRange) -> None:
-        """Release a range once all its items have their verdicts."""
-        while held.unsettled:
-            held.progressed = anyio.Event()
-            await held.progressed.wait()
-        await self._control.insist(
-            lambda conn: ranges.release(conn, held.claimed, held.deferred, held.behind)
-        )
-        self._control.let_go(held)
+        """Release a range once all its items have ended."""
+        await held.wait_until_settled()
+        await self._leases.release(held)
         self._held.discard(held)
         self._released.set()
 
-    async def _nothing_left(self) -> bool:
-        """Whether the batch is drained; otherwise returns once something may have changed."""
+    async def _is_drained(self) -> bool:
+        """Whether nothing is left to do here; otherwise wait until something may have changed."""
         self._released = anyio.Event()
-        batch_id, control = self._batch.id, self._control
-        outlook = await control.insist(lambda conn: ranges.outlook(conn, batch_id, control.lease))
+        batch_id, leases = self._batch.id, self._leases
+        outlook = await leases.retry_until_answered(
+            lambda conn: ranges.outlook(conn, batch_id, leases.seconds)
+        )
         if not outlook.unfinished:
             return True
         if outlook.only_deferred:
-            if await self._control.insist(
-                lambda conn: next_pass(conn, self._batch.id, outlook.pass_number)
+            if await leases.retry_until_answered(
+                lambda conn: _begin_next_pass(conn, batch_id, outlook.pass_number)
             ):
                 return False
             seconds = LOST_PASS_SECONDS
-        elif not outlook.leased and self._turn.leaves(outlook.seconds or 0.0):
+        elif not outlook.leased and self._batch_run.time_slice.leaves(outlook.seconds or 0.0):
             return True
         else:
-            least = 0.01 if control.suspects < MOST_RANGES else SATED_SECONDS
+            least = 0.01 if leases.quarantined < MAX_RANGES else SATED_SECONDS
             seconds = 1.0 if outlook.seconds is None else min(1.0, max(least, outlook.seconds))
         with anyio.move_on_after(seconds):
             await self._released.wait()
         return False
 
-    async def _prepare_apart(self) -> None:
-        """Prepare queued items, before a slot and its connection are needed."""
-        async with anyio.create_task_group() as preparers:
-            for _ in range(self._executor.preparers):
-                preparers.start_soon(self._preparer)
-        self._queue.ready.end()
-
-    async def _preparer(self) -> None:
-        """Validate and prepare one queued item after the other."""
-        while work := await self._queue.take_unprepared():
-            if work.place is LEFT or not self._slots.may_start(work):
-                self._queue.give_up(work)
-                continue
-            with suppress(Outage):  # the slot waits for the server, and prepares it again
-                work.prepared = await self._executor.prepare(work.item, work.read)
-            await self._queue.put_prepared(work)
-
     async def _hand_back(self) -> None:
-        """Release what is still held; what is pending in it stays pending, for whoever comes."""
+        """Release all ranges; their pending items stay pending, for any process."""
         with anyio.CancelScope(shield=True), anyio.move_on_after(HAND_BACK_SECONDS):
             for held in self._held:
-                self._control.let_go(held)
-                await self._control.insist(
-                    lambda conn, held=held: ranges.release(  # type: ignore[misc]
-                        conn, held.claimed, held.deferred, held.behind
-                    )
-                )
+                self._leases.unregister(held)
+            for held in self._held:
+                await self._leases.release(held)
+
+
+async def _begin_next_pass(conn: Connection, batch_id: UUID, pass_number: int) -> bool:
+    """Begin the pass after `pass_number`, unless it is too early, or another process has."""
+    begun = await ranges.reopen(conn, batch_id, pass_number)
+    if begun is None:
+        return False
+    items = counted(begun.deferred, "deferred item")
+    message = f"pass {begun.number}: {items} run again"
+    if begun.final:
+        message = f"final pass: {items} run again; items that still wait will fail"
+    details = {"pass": begun.number, "deferred": begun.deferred, "final": begun.final}
+    await logs.insert(conn, batch_id, LogLevel.INFO, message, details)
+    return True

@@ -1,4 +1,4 @@
-"""Types of which one batch runs at a time: whose turn it is, by what the database says of it."""
+"""Batch types of which one batch runs at a time; the database says which one it is."""
 
 from typing import Any
 from uuid import UUID
@@ -13,14 +13,15 @@ from ..store import exclusive
 from ..store.exclusive import Holder
 
 VACANT_SECONDS = 3.0
-"""Nothing of a paused, cancelled or failed batch has run for so long before another may: longer
-than its workers take to notice, so that none of them starts an item later."""
+"""How long a paused, cancelled or failed batch must have been idle before another one may run:
+longer than its workers take to notice the status, so that none of them starts an item later."""
 
 
 async def other(conn: Connection, batch: ImportBatch, processor: BaseProcessor[Any]) -> UUID | None:
-    """Take the turn for a batch, in the transaction that starts or joins it; None: it is ours.
+    """Make a batch the one that runs, in the transaction that starts or joins it.
 
-    Otherwise the batch whose turn it is.
+    Returns:
+        Another batch, if that one runs; None where this one may.
     """
     if not processor.only_one or batch.finished_at is not None:
         return None
@@ -34,7 +35,7 @@ async def refuse(
     """Refuse to run a further batch of a type whose `only_one` is "refuse", while one runs.
 
     Raises:
-        AnotherBatchRuns: Somebody works on another one.
+        AnotherBatchRuns: A process works on another one.
     """
     if batch_type not in registry.batch_types or registry.get(batch_type).only_one != "refuse":
         return

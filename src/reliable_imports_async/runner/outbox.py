@@ -1,16 +1,15 @@
-"""Hooks that run outside of any transaction: promised by a row of the outbox, run by one process.
+"""Runs the hooks outside of transactions, which rows of the outbox promise, in one process each.
 
-A row is written in the transaction that finishes or creates the batch. Whoever runs the hook has
-claimed the row and renews the claim meanwhile; when that process dies, the claim runs out, and any
-process that knows the hook runs it: a worker, the API, or the next `process_batch`.
+The transaction that finishes or creates a batch writes a row. The process that runs the hook claims
+the row, and renews the claim meanwhile. When it dies, the claim runs out, and any process that
+knows the hook runs it: a worker, the API, or the next `process_batch`.
 """
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import anyio
@@ -23,17 +22,13 @@ from ..database.pool import Database
 from ..errors import QueueMissing
 from ..failures import describe, is_outage
 from ..log_buffer import LogBuffer
-from ..models import BatchSummary, ImportBatch, LogLevel
+from ..models import ImportBatch, LogLevel
 from ..outcomes import FailureKind
-from ..processors.context import ImportContext
+from ..processors.hooks import HookCall
 from ..processors.registry import Registry
 from ..settings import Settings
 from ..store import batches, enqueue, logs, outbox, summaries
 from ..store.outbox import OutboxHook
-from ..web.endpoints import EndpointContext, answer
-
-if TYPE_CHECKING:
-    from ..manager import BatchManager
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -55,7 +50,7 @@ class Outbox:
     """Runs the hooks that the outbox promises, each in one process at a time."""
 
     def __init__(
-        self, manager: "BatchManager", database: Database, settings: Settings, registry: Registry
+        self, manager: object, database: Database, settings: Settings, registry: Registry
     ) -> None:
         self._manager = manager
         self._database = database
@@ -65,10 +60,10 @@ class Outbox:
         self._running: set[tuple[UUID, OutboxHook]] = set()
 
     async def add_finished(self, conn: Connection, batch: ImportBatch) -> None:
-        """Promise what is to be run after a batch, in the transaction that finishes it."""
-        known = dict.fromkeys(self._known(batch.batch_type), True)
+        """Promise the hooks after a batch, in the transaction that finishes it."""
+        known = dict.fromkeys(self._registry.hooks(batch.batch_type), True)
         known.pop(OutboxHook.AFTER_CREATE, None)
-        if "announce" in batch.options:  # somebody else knows its endpoint
+        if "announce" in batch.options:  # another process knows its endpoint
             known.setdefault(OutboxHook.ENDPOINT_AFTER_COMPLETE, False)
         if known:
             await outbox.add(conn, batch.id, known, self._process_id, LEASE_SECONDS)
@@ -76,10 +71,10 @@ class Outbox:
     def on_created(
         self, data: Mapping[str, Any] | None, *, enqueue: bool
     ) -> Callable[[Connection, UUID], Awaitable[None]] | None:
-        """What promises after_create_batch, in the transaction that creates the batch.
+        """A function that promises after_create_batch, in the transaction that creates the batch.
 
         Args:
-            data: What was asked for, without the items; None: there is no such hook.
+            data: The request without its items; None: there is no such hook.
             enqueue: Whether the batch is for workers once the hook has run.
         """
         if data is None:
@@ -103,7 +98,7 @@ class Outbox:
     async def created(self, batch_id: UUID, hook: Callable[[], Awaitable[None]]) -> bool:
         """Run after_create_batch for the request that created the batch; False: it has run.
 
-        Whatever it raises is raised here, once the batch is free to be processed.
+        An exception of the hook is raised here, once the batch may be processed.
         """
         return await self._run(batch_id, OutboxHook.AFTER_CREATE, hook)
 
@@ -111,30 +106,33 @@ class Outbox:
         """Run the hooks of a batch that are due and known here.
 
         Args:
-            wait: Until those that another process runs have run, or are ours to run because it
-                has died.
+            wait: Whether to wait for hooks that another process runs, until they have run, or
+                this process has to run them because the other one has died.
         """
-        known = self._known(batch.batch_type)
+        known = self._registry.hooks(batch.batch_type)
         while known:
             rows = await self._ask(
                 lambda conn: outbox.of_batch(conn, batch.id, self._process_id, LEASE_SECONDS)
             )
             waiting = [row for row in rows if row.hook in known]
             ran = [row.due and await self._run(batch.id, row.hook) for row in waiting]
-            left = [row for row, done in zip(waiting, ran, strict=True) if not done]
-            elsewhere = [row.seconds for row in left if (batch.id, row.hook) not in self._running]
+            elsewhere = [
+                row.seconds
+                for row, done in zip(waiting, ran, strict=True)
+                if not done and (batch.id, row.hook) not in self._running
+            ]
             if not wait or not elsewhere:
                 return
             await anyio.sleep(min(ASK_SECONDS, max(0.05, min(elsewhere))))
 
     async def sweep(self) -> int:
-        """Run the known hooks whose process died, or did not know them; how many."""
-        names = {*self._registry.batch_types, *self._registry.endpoint_types}
-        known = [(hook, name) for name in sorted(names) for hook in self._known(name)]
+        """Run the known hooks whose process died, or did not know them; return how many."""
+        types = self._registry.hooked_types
+        known = [(hook, name) for name in types for hook in self._registry.hooks(name)]
         if not known:
             return 0
         async with self._database.connection() as conn:
-            found = await outbox.due(conn, known, LEASE_SECONDS, SWEPT_AT_ONCE)
+            due = await outbox.due(conn, known, LEASE_SECONDS, SWEPT_AT_ONCE)
         count, limiter = 0, anyio.CapacityLimiter(HOOKS_AT_ONCE)
 
         async def run(batch_id: UUID, hook: OutboxHook) -> None:
@@ -147,7 +145,7 @@ class Outbox:
                     logger.warning("%s of batch %s was not run: %s", hook, batch_id, reason)
 
         async with anyio.create_task_group() as group:
-            for batch_id, hook in found:
+            for batch_id, hook in due:
                 group.start_soon(run, batch_id, hook)
         return count
 
@@ -158,36 +156,22 @@ class Outbox:
             await anyio.sleep(SWEEP_SECONDS)
 
     async def sweep_if_possible(self) -> None:
-        """Sweep, unless the server is away: somebody else, or the next sweep, will."""
+        """Sweep, unless the server is down: another process, or the next sweep, will do it."""
         try:
             await self.sweep()
         except Exception as exc:
             if not is_outage(exc):
                 raise
-            logger.warning("not swept: %s", self._database.redact(str(exc)))
-
-    def _known(self, batch_type: str) -> tuple[OutboxHook, ...]:
-        """The hooks of a batch type that this process can run."""
-        found = []
-        endpoint = self._registry.endpoint(batch_type)
-        if endpoint.overrides("after_create_batch"):
-            found.append(OutboxHook.AFTER_CREATE)
-        if batch_type in self._registry.batch_types and self._registry.get(batch_type).overrides(
-            "after_batch_complete"
-        ):
-            found.append(OutboxHook.PROCESSOR_AFTER_COMPLETE)
-        if endpoint.overrides("after_batch_complete"):
-            found.append(OutboxHook.ENDPOINT_AFTER_COMPLETE)
-        return tuple(found)
+            logger.warning("the sweep for hooks failed: %s", self._database.redact(str(exc)))
 
     async def _run(
         self, batch_id: UUID, hook: OutboxHook, given: Callable[[], Awaitable[None]] | None = None
     ) -> bool:
-        """Claim a hook, run it, and say that it has run; False when it is not ours to run.
+        """Claim a hook, run it, and note that it has run; False when it is not ours to run.
 
         Args:
-            given: Runs it; what it raises is raised here. Without it the hook is called for the
-                batch as it is stored, and what it raises is logged.
+            given: Runs the hook; its exceptions are raised here. Without it the hook is called for
+                the batch as it is stored, and its exceptions are logged.
         """
         key = batch_id, hook
         if key in self._running:
@@ -223,11 +207,11 @@ class Outbox:
         call: Callable[[], Awaitable[None]],
         ended: Callable[[Connection], Awaitable[None]],
     ) -> None:
-        """Run something and renew the claim meanwhile; store that it ended, or was stopped."""
+        """Run a hook and renew the claim meanwhile; store that it has ended, or was stopped."""
         token = _inside.set(_inside.get(frozenset()) | {batch_id})
         end: Callable[[Connection], Awaitable[None]] = partial(
             outbox.release, batch_id=batch_id, hook=hook, process_id=self._process_id
-        )  # others may run it at once
+        )  # another process may run it at once
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._keep_renewing, batch_id, hook)
@@ -249,7 +233,9 @@ class Outbox:
                     await outbox.renew(conn, batch_id, hook, self._process_id, LEASE_SECONDS)
             except Exception as exc:  # noqa: BLE001 - the hook goes on; at worst it runs twice
                 reason = self._database.redact(str(exc))
-                logger.warning("the claim on %s of batch %s: %s", hook, batch_id, reason)
+                logger.warning(
+                    "the claim on %s of batch %s was not renewed: %s", hook, batch_id, reason
+                )
 
     async def _ended(
         self,
@@ -260,7 +246,7 @@ class Outbox:
         details: Mapping[str, Any],
         log: LogBuffer,
     ) -> None:
-        """The hook has run; after the first one the batch is for workers, if that was asked for."""
+        """Store that the hook has run, and enqueue the batch if that was to come next."""
         async with conn.transaction():
             await logs.insert_lines(conn, batch_id, log.finished())
             await outbox.ran(conn, batch_id, hook)
@@ -270,47 +256,34 @@ class Outbox:
     async def _call_stored(
         self, batch_id: UUID, hook: OutboxHook, details: Mapping[str, Any], log: LogBuffer
     ) -> None:
-        """Call a hook for a batch as it is stored; what it raises is logged with the batch."""
+        """Call a hook for a batch as it is stored; log its exceptions with the batch."""
         async with self._database.connection() as conn:
             batch = await batches.get(conn, batch_id)
             summary = await summaries.get(conn, batch_id)
         if batch is None or summary is None:
             return
+        call = HookCall(
+            batch=batch,
+            summary=summary,
+            manager=self._manager,
+            connection=ReadingConnection(self._database.reading),
+            details=details,
+            log=log,
+        )
         name = hook.partition(".")[2]
         seconds = self._seconds(batch.batch_type)
         try:
             with anyio.move_on_after(seconds) as scope:
-                await self._call(hook, batch, summary, details, log)
+                await self._registry.hooks(batch.batch_type)[hook](call)
             if scope.cancel_called:
                 self._log_failure(
                     log, name, batch_id, f"it took longer than hook_timeout ({seconds:g} s)"
                 )
-        except BaseException as exc:  # the batch is what it is, whatever this hook does
+        except BaseException as exc:  # the hook changes nothing about the batch
             if must_propagate(exc):
                 raise
             failure = describe(exc, kind=FailureKind.EXCEPTION, redact=self._database.redact)
             self._log_failure(log, name, batch_id, failure.message)
-
-    async def _call(
-        self,
-        hook: OutboxHook,
-        batch: ImportBatch,
-        summary: BatchSummary,
-        details: Mapping[str, Any],
-        log: LogBuffer,
-    ) -> None:
-        endpoint = self._registry.endpoint(batch.batch_type)
-        ctx = EndpointContext(manager=self._manager, user_id=batch.created_by, log=log)
-        match hook:
-            case OutboxHook.PROCESSOR_AFTER_COMPLETE:
-                reader = ReadingConnection(self._database.reading)
-                processor = self._registry.get(batch.batch_type)
-                await processor.after_batch_complete(summary, ImportContext(batch, reader, log=log))
-            case OutboxHook.ENDPOINT_AFTER_COMPLETE:
-                await answer(endpoint.after_batch_complete(batch.id, summary, ctx))
-            case OutboxHook.AFTER_CREATE:
-                data = SimpleNamespace(**{**details.get("data", {}), "items": None})
-                await answer(endpoint.after_create_batch(batch.id, data, ctx))
 
     def _log_failure(self, log: LogBuffer, name: str, batch_id: UUID, message: str) -> None:
         log.add(LogLevel.ERROR, f"{name} failed: {message}", {})

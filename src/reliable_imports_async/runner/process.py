@@ -1,36 +1,29 @@
-"""From a batch to its end: start it, drain it here, finish it, tell the hooks."""
+"""Processes a batch: starts it, drains it here, finishes it, and runs its hooks."""
 
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 from uuid import UUID, uuid4
 
 import anyio
 
 from ..cancellation import in_child_task
-from ..database.guard import ReadingConnection
 from ..database.pool import Database
 from ..errors import AnotherBatchRuns, BatchCancelled, BatchNotFound, BatchPaused, StateError
-from ..execution.chunk import ChunkExecutor
-from ..execution.executor import Executor
 from ..models import BatchStatus, BatchSummary, ImportBatch
-from ..processors.context import ImportContext
-from ..processors.processor import BaseProcessor, interval_of
+from ..processors.processor import BaseProcessor
 from ..processors.registry import Registry
-from ..processors.thresholds import FailureLimits, Thresholds
 from ..settings import Settings
 from ..store import batches, exclusive, summaries
 from ..store.exclusive import Holder
-from .auto_pause import pause, watched
-from .drain import Drain
+from .batch_run import TimeSlice
+from .drain import Drainer
 from .dry_run import TrialRun
 from .dry_run_report import DryRun
-from .item_queue import Queue
-from .leases import Control
-from .lifecycle import BatchHeld, Lifecycle
+from .leases import Leases
+from .lifecycle import Lifecycle
 from .outbox import Outbox
-from .quarantine import Quarantine
-from .slots import Slots, TimeSlice
 
 steps = logging.getLogger("reliable_imports_async.worker")
 
@@ -39,7 +32,11 @@ HELD_SECONDS = 0.2
 
 
 class Processing:
-    """Processes batches in this process; one limiter bounds the items of all of them."""
+    """Processes batches in this process; one limiter bounds the items of all of them.
+
+    Args:
+        rest_of: Returns the batch with the records that a canary has held back, if there is one.
+    """
 
     def __init__(
         self,
@@ -55,50 +52,61 @@ class Processing:
         self._settings = settings
         self._registry = registry
         self._lifecycle = Lifecycle(database, settings, outbox)
-        self._control = Control(database, settings, uuid4())
-        self._limiter = anyio.CapacityLimiter(database.concurrency)
-        self._awaited: dict[UUID, UUID] = {}  # batches that wait, and for which one: logged once
+        self._leases = Leases(database, settings, uuid4())
+        limiter = anyio.CapacityLimiter(database.concurrency)
+        self._drainer = Drainer(database, settings, self._leases, limiter)
+        self._waiting: dict[UUID, UUID] = {}  # batches that wait for another one, logged once
 
     async def process(
-        self, batch_id: UUID, turn: TimeSlice | None = None, *, commit_interval: int | None = None
+        self,
+        batch_id: UUID,
+        time_slice: TimeSlice | None = None,
+        *,
+        commit_interval: int | None = None,
     ) -> BatchSummary:
-        """Drain a batch, beside others who drain it, until it has come to an end.
+        """Process a batch, beside other processes, until it has ended.
 
         Args:
+            time_slice: Ends the work earlier. Without one it takes any time, and after a canary
+                that passes goes on with the rest of the records.
             commit_interval: Items that share a transaction, instead of what the processor says.
-            turn: Ends it earlier; without one it goes on for as long as it takes, and after a
-                canary that passes with the rest.
 
         Raises:
             BatchNotFound, BatchPaused, BatchCancelled, UnknownBatchType.
             DatabaseReadOnly: The server takes no writes.
             AnotherBatchRuns: Another of its type does, and its processor says "refuse".
         """
-        here = turn or TimeSlice()
+        here = time_slice or TimeSlice()
         summary: BatchSummary = await in_child_task(
-            lambda: self._process(batch_id, here, commit_interval, waits=turn is not None)
+            lambda: self._process(batch_id, here, commit_interval, waits=time_slice is not None)
         )
-        if here.rest is not None and turn is None:
-            with suppress(StateError):  # somebody has paused or cancelled the rest meanwhile
+        if here.rest is not None and time_slice is None:
+            with suppress(StateError):  # the rest was paused or cancelled meanwhile
                 await self.process(here.rest, commit_interval=commit_interval)
         return summary
 
-    async def rehearse(self, batch_id: UUID) -> DryRun:
+    async def dry_run(self, batch_id: UUID) -> DryRun:
         """Try a pending batch without storing anything.
 
         Raises:
             BatchNotFound, WrongBatchStatus, UnknownBatchType, DatabaseUnavailable.
         """
         batch = await self._batch(batch_id)
-        processor = self._registry.get(batch.batch_type)
-        rehearsal = TrialRun(batch, processor, self._database, self._settings)
-        report: DryRun = await in_child_task(rehearsal.run)
+        trial = TrialRun(
+            batch, self._registry.get(batch.batch_type), self._database, self._settings
+        )
+        report: DryRun = await in_child_task(trial.run)
         return report
 
     async def _process(
-        self, batch_id: UUID, turn: TimeSlice, commit_interval: int | None, *, waits: bool = True
+        self,
+        batch_id: UUID,
+        time_slice: TimeSlice,
+        commit_interval: int | None,
+        *,
+        waits: bool = True,
     ) -> BatchSummary:
-        """The same.
+        """Start, drain and finish a batch, as far as the time slice allows.
 
         Args:
             waits: Whether to wait for a server that takes no writes, as workers do in a failover.
@@ -106,164 +114,117 @@ class Processing:
         batch = await self._batch(batch_id)
         processor = self._registry.get(batch.batch_type)
         refuse_stopped(batch)
-        if batch.finished_at is None:
+        if batch.finished_at is not None:
+            summary = await self._summary(batch_id)
+        else:
             if not waits:
                 await self._database.require_writable()
-            started = await self._started(batch, processor, turn)
+            started = await self._start(batch, processor, time_slice)
             if started is None:
                 return await self._summary(batch_id)
-            batch = started
-            if batch.started_at is not None and batch.status is BatchStatus.PROCESSING:
-                await self._drain(batch, processor, turn, commit_interval)
-            await self._lifecycle.finish(batch_id, processor)
-            batch = await self._batch(batch_id)
-        summary = await self._summary(batch_id)
+            if started.started_at is not None and started.status is BatchStatus.PROCESSING:
+                await self._drainer.drain(started, processor, time_slice, commit_interval)
+            batch, summary = await self._lifecycle.finish(batch_id, processor)
         if batch.finished_at is not None:
-            turn.rest = await self._rest_of(batch)
-            await self._outbox.deliver(batch, wait=turn.patience is None)
-        if turn.patience is None:  # a worker sweeps by itself; here nobody else may
+            time_slice.rest = await self._rest_of(batch)
+            await self._outbox.deliver(batch, wait=time_slice.max_idle is None)
+        if time_slice.max_idle is None:  # a worker sweeps anyway; here no other task may
             await self._outbox.sweep_if_possible()
         return summary
 
-    async def _started(
-        self, batch: ImportBatch, processor: BaseProcessor, turn: TimeSlice
+    async def _start(
+        self, batch: ImportBatch, processor: BaseProcessor[Any], time_slice: TimeSlice
     ) -> ImportBatch | None:
-        """Start or join a batch as soon as it is its turn; None: its job has to come back.
+        """Start or join a batch once nothing is in its way; None: its job has to come back.
 
-        A batch that a killed process has left is brought to its end first, or all would wait.
+        A batch that a killed process has left is finished first; otherwise all would wait for it.
         """
         waited = False
         while True:
-            goes_on: bool | None
-            try:
-                started = await self._lifecycle.start(batch.id, processor)
-            except BatchHeld:
-                goes_on = await self._wait_for_hook(batch, turn)
-            except AnotherBatchRuns as exc:
-                self._tell_waiting(batch.id, exc.running_id)
-                goes_on = await self._wait_for_turn(batch, processor, turn)
-                if goes_on is None:
-                    raise
+            start = await self._lifecycle.start(batch.id, processor)
+            if start.held:
+                goes_on = await self._wait_for_hook(batch, time_slice)
+            elif start.running_id is not None:
+                goes_on = await self._wait_for_turn(batch, processor, start.running_id, time_slice)
             else:
-                self._awaited.pop(batch.id, None)
+                self._waiting.pop(batch.id, None)
                 if waited:
-                    refuse_stopped(started)
-                return started
+                    refuse_stopped(start.batch)
+                return start.batch
             if not goes_on:
                 return None
             waited = True
             refuse_stopped(await self._batch(batch.id))
 
-    async def _wait_for_hook(self, batch: ImportBatch, turn: TimeSlice) -> bool:
+    async def _wait_for_hook(self, batch: ImportBatch, time_slice: TimeSlice) -> bool:
         """Wait for after_create_batch, or run it for a process that died; False: come back."""
         await self._outbox.deliver(batch, wait=False)
-        if turn.over or turn.patience is not None:
-            turn.due_in = ASK_SECONDS
+        if time_slice.over or time_slice.max_idle is not None:
+            time_slice.due_in = ASK_SECONDS
             return False
         await anyio.sleep(HELD_SECONDS)
         return True
 
-    def _tell_waiting(self, batch_id: UUID, running_id: UUID) -> None:
-        """Log once which batch another one waits for."""
-        if self._awaited.get(batch_id) != running_id:
-            self._awaited[batch_id] = running_id
-            steps.info("batch %s waits for batch %s to end", batch_id, running_id)
-
     async def _wait_for_turn(
-        self, batch: ImportBatch, processor: BaseProcessor, turn: TimeSlice
-    ) -> bool | None:
-        """Wait for the batch that runs; False: come back, None: it is refused."""
-        if turn.over:
+        self,
+        batch: ImportBatch,
+        processor: BaseProcessor[Any],
+        running_id: UUID,
+        time_slice: TimeSlice,
+    ) -> bool:
+        """Wait for the batch that runs, or finish it for a process that died; False: come back.
+
+        Raises:
+            AnotherBatchRuns: The processor says "refuse".
+        """
+        if self._waiting.get(batch.id) != running_id:
+            self._waiting[batch.id] = running_id
+            steps.info("batch %s waits for batch %s to end", batch.id, running_id)
+        if time_slice.over:
             return False
         forsaken = await self._forsaken(batch.batch_type)
         if forsaken is not None:
             with suppress(BatchNotFound, StateError):
-                await self._process(forsaken, turn, None)
-        elif turn.patience is not None:
-            turn.due_in = ASK_SECONDS
+                await self._process(forsaken, time_slice, None)
+        elif time_slice.max_idle is not None:
+            time_slice.due_in = ASK_SECONDS
             return False
         elif processor.only_one == "refuse" and await self._holder(batch.batch_type):
-            return None
+            raise AnotherBatchRuns(batch.batch_type, running_id)
         else:
             await anyio.sleep(ASK_SECONDS)
         return True
 
     async def _forsaken(self, batch_type: str) -> UUID | None:
-        """The batch whose turn it is, when nobody works on it, now and a moment later."""
+        """The batch that runs, when no process works on it, now and a moment later."""
         holder = await self._holder(batch_type)
         if holder is None or not holder.forsaken:
             return None
-        await anyio.sleep(ASK_SECONDS)  # between two ranges nobody holds a lease either
+        await anyio.sleep(ASK_SECONDS)  # between two ranges no process holds a lease either
         return holder.batch_id if holder == await self._holder(batch_type) else None
 
     async def _holder(self, batch_type: str) -> Holder | None:
-        return await self._control.insist(lambda conn: exclusive.holder(conn, batch_type))
-
-    async def _drain(
-        self,
-        batch: ImportBatch,
-        processor: BaseProcessor,
-        turn: TimeSlice,
-        commit_interval: int | None,
-    ) -> None:
-        """Run what there is to run, with the processor's resources around it."""
-        streak = FailureLimits(self._pause_after(processor), Thresholds.of(batch.options))
-        reader = ReadingConnection(self._database.reading)
-        async with processor.resources(ImportContext(batch, reader)) as shared:
-            executor = Executor(
-                batch, processor, self._database, self._settings, shared=shared, streak=streak
-            )
-            executor.ordering.begin()
-            if (reason := await executor.calls.check_declaration(self._database)) is not None:
-                await pause(batch, self._control, reason)
-                return
-            concurrency = min(
-                processor.concurrency or self._database.concurrency, self._database.concurrency
-            )
-            queue = Queue(concurrency, apart=executor.waits, ordered=True)
-            size = commit_interval or interval_of(processor)
-            slots = Slots(
-                batch,
-                executor,
-                self._control,
-                limiter=self._limiter,
-                streak=streak,
-                turn=turn,
-                queue=queue,
-                interval=ChunkExecutor(executor, size, concurrency) if size > 1 else None,
-            )
-            drain = Drain(
-                batch,
-                executor,
-                self._control,
-                slots=slots,
-                queue=queue,
-                suspects=Quarantine(batch, executor, self._control, slots, self._limiter),
-                concurrency=concurrency,
-                turn=turn,
-            )
-            async with watched(batch, self._control, streak):
-                await drain.run()
-
-    def _pause_after(self, processor: BaseProcessor) -> int | None:
-        own = processor.pause_after
-        return own if own is None or isinstance(own, int) else self._settings.pause_after
+        return await self._leases.retry_until_answered(
+            lambda conn: exclusive.holder(conn, batch_type)
+        )
 
     async def _batch(self, batch_id: UUID) -> ImportBatch:
-        batch = await self._control.insist(lambda conn: batches.get(conn, batch_id))
+        batch = await self._leases.retry_until_answered(lambda conn: batches.get(conn, batch_id))
         if batch is None:
             raise BatchNotFound(batch_id)
         return batch
 
     async def _summary(self, batch_id: UUID) -> BatchSummary:
-        summary = await self._control.insist(lambda conn: summaries.get(conn, batch_id))
+        summary = await self._leases.retry_until_answered(
+            lambda conn: summaries.get(conn, batch_id)
+        )
         if summary is None:
             raise BatchNotFound(batch_id)
         return summary
 
 
 def refuse_stopped(batch: ImportBatch) -> None:
-    """Raise BatchPaused or BatchCancelled for a batch that is so."""
+    """Raise BatchPaused or BatchCancelled for a batch with that status."""
     if batch.status is BatchStatus.PAUSED:
         raise BatchPaused(batch.id, batch.pause_reason)
     if batch.status is BatchStatus.CANCELLED:

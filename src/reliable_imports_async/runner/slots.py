@@ -1,98 +1,45 @@
-"""Slots: each takes queued items and runs them on one kept connection until they have verdicts."""
+"""The slots of a drain: each takes queued items and runs them until they have outcomes.
+
+A slot keeps its connection while there are items, and gives its place away when other batches of
+this process wait for one.
+"""
 
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
-from uuid import UUID
 
 import anyio
 
 from ..execution.chunk import ChunkExecutor
-from ..execution.executor import Executor
 from ..execution.prepare import Prepared
-from ..execution.session import Outage, Session
-from ..execution.settler import FenceLost, Rescheduled, Settled, Verdict
+from ..execution.session import Session
 from ..failures import is_server_state
-from ..models import ImportBatch, ImportBatchItem, ItemStatus
-from ..outcomes import Deferred, Failure, FailureKind
-from ..processors.thresholds import FailureLimits
+from ..models import ImportBatchItem, ItemStatus
+from ..outcomes import (
+    Completed,
+    Deferred,
+    Failed,
+    Failure,
+    FailureKind,
+    FenceLost,
+    Outage,
+    Outcome,
+    Postponed,
+    Rescheduled,
+    Skip,
+)
 from ..store import settlements
 from ..wording import counted
-from .auto_pause import pause
-from .item_queue import Queue, QueuedItem
-from .leases import Control, HeldRange
-
-
-@dataclass(slots=True)
-class TimeSlice:
-    """In the foreground without an end; a background job ends it when others wait.
-
-    Attributes:
-        patience: Seconds to wait for a retry that is due later; None: however long it takes.
-        over: Whether to stop: no further item starts, and the ranges are handed back.
-        gone: Nothing is left to do: the batch was deleted, paused or cancelled.
-        rest: The batch of what a canary has held back, once that has passed.
-        due_in: When it was left early because nothing is due: seconds until something is.
-    """
-
-    patience: float | None = None
-    over: bool = False
-    gone: bool = False
-    due_in: float | None = None
-    rest: UUID | None = None
-
-    def leaves(self, due_in: float) -> bool:
-        """Whether to leave a batch in which nothing can be done for so many seconds."""
-        if self.patience is None or due_in <= self.patience:
-            return False
-        self.due_in = due_in
-        return True
-
-
-class Gate:
-    """Lets the slots of one drain run items together, or one slot an item alone.
-
-    Attributes:
-        running: How many slots run items together.
-    """
-
-    def __init__(self) -> None:
-        self.running = 0
-        self._turn = anyio.Lock()
-        self._opened: anyio.Event | None = None  # set when the item that runs alone has ended
-        self._quiet: anyio.Event | None = None  # set when nothing runs beside it any more
-
-    async def enter(self) -> None:
-        """Begin to run items beside those of others, once nobody wants to be alone."""
-        while self._opened is not None:
-            await self._opened.wait()
-        self.running += 1
-
-    def leave(self) -> None:
-        """These items have ended."""
-        self.running -= 1
-        if not self.running and self._quiet is not None:
-            self._quiet.set()
-
-    @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        """Keep others from beginning, and wait until those that run have ended."""
-        async with self._turn:
-            opened = self._opened = anyio.Event()
-            try:
-                while self.running:
-                    self._quiet = anyio.Event()
-                    await self._quiet.wait()
-                yield
-            finally:
-                self._opened = self._quiet = None
-                opened.set()
-
+from .adaptive_limit import AdaptiveLimit
+from .auto_pause import pause_at_limits
+from .batch_run import BatchRun
+from .item_queue import HANDED_BACK, Queue, QueuedItem
+from .leases import HeldRange
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -107,132 +54,118 @@ LONGEST_BACKOFF = 10.0
 
 
 class Slots:
-    """What the slots of one drain share; each of them is a call of `run`.
+    """What the slots of one drain share; each of them is a call of `run`."""
 
-    Args:
-        interval: Executes several items in one transaction; None: each has its own.
-    """
-
-    def __init__(
-        self,
-        batch: ImportBatch,
-        executor: Executor,
-        control: Control,
-        *,
-        limiter: anyio.CapacityLimiter,
-        streak: FailureLimits,
-        turn: TimeSlice,
-        queue: Queue,
-        interval: ChunkExecutor | None,
-    ) -> None:
-        self._batch = batch
-        self._executor = executor
-        self._control = control
-        self._limiter = limiter
-        self._streak = streak
-        self._turn = turn
+    def __init__(self, batch_run: BatchRun, queue: Queue) -> None:
+        self._batch_run = batch_run
+        self._executor = executor = batch_run.executor
+        self._leases = batch_run.leases
+        self._limiter = batch_run.limiter
+        self._limits = batch_run.limits
         self._queue = queue
-        self._interval = interval
+        self._chunks: ChunkExecutor | None = None  # each item has a transaction of its own
+        self._adaptive: AdaptiveLimit | None = None
+        if batch_run.chunk_size > 1:
+            self._chunks = ChunkExecutor(executor, batch_run.chunk_size)
+            self._adaptive = AdaptiveLimit(batch_run.concurrency)
         self._taking = anyio.Lock()
-        self._settled = 0  # items that completed or were skipped here
+        self._succeeded = 0  # items that completed or were skipped here
         self._gate = Gate()
-
-    @property
-    def running(self) -> bool:
-        """Whether items of the batch may start."""
-        return (
-            self._streak.reason is None
-            and not self._turn.over
-            and not self._control.is_stopped(self._batch.id)
-        )
-
-    def may_start(self, work: QueuedItem) -> bool:
-        """Whether an item may start now: its range is ours, and the batch is being processed.
-
-        And all keys are still known that were when the range was claimed.
-        """
-        held = work.held
-        return held.open and held.ordered == self._executor.ordering.version and self.running
 
     @property
     def portion(self) -> int:
         """How many items a slot takes at once."""
-        return 1 if self._interval is None else self._queue.portion(self._interval.size)
+        return 1 if self._chunks is None else self._queue.portion(self._chunks.size)
+
+    async def prepare_ahead(self) -> None:
+        """Prepare queued items before they need a slot and its connection."""
+        async with anyio.create_task_group() as preparers:
+            for _ in range(self._executor.preparers):
+                preparers.start_soon(self._preparer)
+        self._queue.ready.end()
+
+    async def _preparer(self) -> None:
+        while entry := await self._queue.take_unprepared():
+            if entry.place is HANDED_BACK or not self._batch_run.may_start(entry.held):
+                self._queue.give_up(entry)
+                continue
+            with suppress(Outage):  # the slot waits for the server, and prepares the item again
+                entry.prepared = await self._executor.prepare(entry.item, entry.read)
+            await self._queue.put_prepared(entry)
+
+    async def run(self) -> None:
+        """Run queued items until there are none, one by one or a chunk at a time."""
+        more = True
+        while more:
+            async with self._capacity():
+                entries = await self._take(None)
+                more = bool(entries)
+                if entries:
+                    session = self._executor.session(more=self._has_more)
+                    async with self._limiter, session:
+                        await self._run_on(session, entries)
+
+    def _capacity(self) -> AbstractAsyncContextManager[None]:
+        """What a slot holds while it works."""
+        return nullcontext() if self._adaptive is None else self._adaptive.capacity
 
     def _has_more(self) -> bool:
         """Whether an item waits for a slot."""
-        return bool(self._queue.ready) and self.running
+        return bool(self._queue.ready) and self._batch_run.running
 
-    async def run(self) -> None:
-        """Run queued items on one kept connection, one at a time or an interval at a time."""
-        more = True
-        while more:
-            async with self._place():
-                works = await self._take(None)
-                more = bool(works)
-                if works:
-                    session = self._executor.session(more=self._has_more)
-                    async with self._limiter, session:
-                        await self._burst(works, session)
-
-    def _place(self) -> AbstractAsyncContextManager[None]:
-        """What a slot holds while it works."""
-        return nullcontext() if self._interval is None else self._interval.crowd.places
-
-    async def _burst(self, first: list[QueuedItem], session: Session) -> None:
+    async def _run_on(self, session: Session, entries: list[QueuedItem]) -> None:
         """Run items while there are any and no other batch waits for this slot."""
-        works = first
         count = 0
-        while works:
+        while entries:
             if self._executor.conflicted:
-                await self._run_beside(works, session)
+                await self._run_conflicted(entries, session)
             else:
                 self._gate.running += 1
                 try:
-                    await self._run_together(works, session, {})
+                    await self._run_together(entries, session, {})
                 finally:
                     self._gate.leave()
-            self._queue.release(works)
-            count += len(works)
-            if count >= QUANTUM_ITEMS or self._control.examiner_waits:
+            self._queue.release(entries)
+            count += len(entries)
+            if count >= QUANTUM_ITEMS or self._leases.quarantine_waits:
                 count = 0
                 if self._limiter.statistics().tasks_waiting:
                     return
-            if self._interval is not None:
-                self._interval.crowd.finished(len(works))
-                if self._interval.crowd.too_many:
+            if self._adaptive is not None:
+                self._adaptive.finished(len(entries))
+                if self._adaptive.exceeded:
                     return
-            works = await self._take(IDLE_SECONDS)
+            entries = await self._take(IDLE_SECONDS)
 
-    async def _take(self, patience: float | None) -> list[QueuedItem]:
-        """The next items to run together; none when there are none within `patience` seconds.
+    async def _take(self, max_wait: float | None) -> list[QueuedItem]:
+        """The next items to run together; an empty list when none arrive within `max_wait` seconds.
 
-        One slot at a time collects, or each of those that wait would get a single item.
+        One slot at a time collects them; otherwise each waiting slot would get a single item.
         """
         owner = object()
-        if self._interval is None:
-            return await self._queue.take(1, patience, owner)
-        with anyio.move_on_after(patience) as waiting:
+        if self._chunks is None:
+            return await self._queue.take(1, max_wait, owner)
+        with anyio.move_on_after(max_wait) as waiting:
             await self._taking.acquire()
         if waiting.cancelled_caught:
             return []
         try:
-            works = await self._queue.take(self.portion, patience, owner)
-            while works and (missing := self.portion - len(works)) > 0:
+            entries = await self._queue.take(self.portion, max_wait, owner)
+            while entries and (missing := self.portion - len(entries)) > 0:
                 more = await self._queue.take(missing, GATHER_SECONDS, owner)
                 if not more:
                     break
-                works += more
+                entries += more
         finally:
             self._taking.release()
         if self._executor.ordering.active:
-            works.sort(key=attrgetter("number"))
-        return works
+            entries.sort(key=attrgetter("number"))
+        return entries
 
-    async def _run_beside(self, works: list[QueuedItem], session: Session) -> None:
-        """Run items in order, beside those of other slots; alone those that met conflicts again."""
+    async def _run_conflicted(self, entries: list[QueuedItem], session: Session) -> None:
+        """Run items in order; those that met conflicts again and again run without any other."""
         unsettled: dict[str, HeldRange] = {}
-        for alone, part in self._parts(works):
+        for alone, part in self._parts(entries):
             if alone:
                 async with self._gate.alone():
                     await self._run_together(part, session, unsettled)
@@ -243,154 +176,196 @@ class Slots:
             finally:
                 self._gate.leave()
 
-    def _parts(self, works: list[QueuedItem]) -> Iterable[tuple[bool, list[QueuedItem]]]:
-        """Items that run together, and between them each that runs while no other does."""
+    def _parts(self, entries: list[QueuedItem]) -> Iterable[tuple[bool, list[QueuedItem]]]:
+        """Items that run together, and between them each item that runs alone."""
         conflicted = self._executor.conflicted
-        for alone, group in groupby(works, lambda work: work.item.item_number in conflicted):
+        for alone, group in groupby(entries, lambda entry: entry.number in conflicted):
             part = list(group)
-            yield from ((True, [work]) for work in part) if alone else [(False, part)]
+            yield from ((True, [entry]) for entry in part) if alone else [(False, part)]
 
     async def _run_together(
-        self, works: list[QueuedItem], session: Session, unsettled: dict[str, HeldRange]
+        self, entries: list[QueuedItem], session: Session, unsettled: dict[str, HeldRange]
     ) -> None:
-        """Run items in one transaction; what that leaves undecided runs alone.
+        """Run items in one transaction, and each that has no outcome then in its own.
 
         Args:
-            unsettled: The keys of items that have not had their end here, with their ranges; later
-                items of these keys stay behind them. Added to.
+            unsettled: The keys of items that were not settled here, with their ranges; later items
+                of these keys stay behind them. Added to.
         """
-        verdicts: dict[int, Verdict] = {}
+        outcomes: dict[int, Outcome] = {}
         if unsettled:
-            works = [work for work in works if not _stays_behind(work, unsettled)]
-        if len(works) > 1 and self._interval is not None:
-            await self._make_ready(works)
-            verdicts = await self._verdicts(self._interval, works, session)
-        for work in works:
-            verdict = verdicts.get(work.item.item_number)
-            if verdict is not None:
-                _count(work, verdict)
-                work.held.finish_item()
-            elif not _stays_behind(work, unsettled):
-                await self.run_alone(work, session)
-            if not work.settled:
-                unsettled |= dict.fromkeys(work.keys, work.held)
-        if verdicts:
-            self._settled += sum(map(_succeeded, verdicts.values()))
-        if self._streak.reason is not None:
-            await pause(self._batch, self._control, self._streak.reason)
+            entries = [entry for entry in entries if not _stays_behind(entry, unsettled)]
+        if len(entries) > 1 and self._chunks is not None:
+            await self._prepare(entries)
+            outcomes = await self._run_chunk(self._chunks, entries, session)
+        for entry in entries:
+            outcome = outcomes.get(entry.item.item_number)
+            if outcome is not None:
+                _count(entry, outcome)
+                entry.held.finish_item()
+            elif not _stays_behind(entry, unsettled):
+                await self.run_alone(entry, session)
+            if not entry.settled:
+                unsettled |= dict.fromkeys(entry.keys, entry.held)
+        if outcomes:
+            self._succeeded += sum(map(_succeeded, outcomes.values()))
+        await pause_at_limits(self._batch_run)
 
-    async def _make_ready(self, works: Sequence[QueuedItem]) -> None:
-        """Validate and prepare items, as far as the server does not fail meanwhile."""
+    async def _prepare(self, entries: Sequence[QueuedItem]) -> None:
+        """Validate and prepare items, except those during which the server fails."""
         if self._executor.always_ready:
-            for work in works:
-                work.prepared = self._executor.as_it_is(work.item)
+            for entry in entries:
+                entry.prepared = self._executor.as_it_is(entry.item)
             return
-        for work in works:
-            if work.prepared is None and self.running:
+        for entry in entries:
+            if entry.prepared is None and self._batch_run.running:
                 with suppress(Outage):
-                    work.prepared = await self._executor.prepare(work.item, work.read)
+                    entry.prepared = await self._executor.prepare(entry.item, entry.read)
 
-    async def _verdicts(
-        self, interval: ChunkExecutor, works: Sequence[QueuedItem], session: Session
-    ) -> dict[int, Verdict]:
-        """Execute items in one transaction until their outcomes are known, as far as it gets."""
-        prepared = _in_order(works)
-        by_number = {work.number: work for work in works}
+    async def _run_chunk(
+        self, chunks: ChunkExecutor, entries: Sequence[QueuedItem], session: Session
+    ) -> dict[int, Outcome]:
+        """Run items in one transaction; return the outcomes that are known afterwards."""
+        prepared = _in_order(entries)
+        by_number = {entry.number: entry for entry in entries}
+        may_start = self._batch_run.may_start
         try:
-            return await interval.execute(
-                prepared, session, lambda one: self.may_start(by_number[one.item.item_number])
+            return await chunks.execute(
+                prepared, session, lambda each: may_start(by_number[each.item.item_number].held)
             )
         except Outage as outage:
-            logger.warning("%s must wait: %s", counted(len(works), "item"), outage.failure.message)
+            message = outage.failure.message
+            logger.warning(
+                "%s will be retried after an outage: %s", counted(len(entries), "item"), message
+            )
             if not outage.lost:
                 await anyio.sleep(_backoff(1))
-        asked = {one.item.item_number: one.item for one in prepared}
-        stored = await self._control.insist(
-            lambda conn: settlements.read_statuses(conn, self._batch.id, list(asked)), apart=True
-        )
-        verdicts = {number: _answer(asked[number], one) for number, one in stored.items()}
-        return {number: verdict for number, verdict in verdicts.items() if verdict is not None}
+        return await self._stored_outcomes([each.item for each in prepared])
 
-    async def run_alone(self, work: QueuedItem, session: Session) -> None:
-        """Run one item, unless its range or the batch was given up meanwhile."""
-        held = work.held
+    async def run_alone(self, entry: QueuedItem, session: Session) -> None:
+        """Run an item in its own transaction, unless its range or the batch was given up."""
         try:
-            if self.may_start(work):
-                verdict = await self._verdict(work, session)
-                _count(work, verdict)
-                if _succeeded(verdict):
-                    self._streak.success()
-                    self._settled += 1
-                if self._streak.reason is not None:
-                    await pause(self._batch, self._control, self._streak.reason)
+            if self._batch_run.may_start(entry.held):
+                outcome = await self._outcome(entry, session)
+                _count(entry, outcome)
+                if _succeeded(outcome):
+                    self._limits.success()
+                    self._succeeded += 1
+                await pause_at_limits(self._batch_run)
         finally:
-            held.finish_item()
+            entry.held.finish_item()
 
-    async def _verdict(self, work: QueuedItem, session: Session) -> Verdict:
-        """Execute an item until its outcome is known, whatever happens to the server."""
-        item, prepared = work.item, work.prepared
+    async def _outcome(self, entry: QueuedItem, session: Session) -> Outcome:
+        """Execute an item until its outcome is known, through all outages of the server."""
+        item, prepared, poison = entry.item, entry.prepared, entry.poison
         outages: Outages | None = None
-        hopeless = work.doomed
         while True:
             try:
-                if hopeless is not None:
-                    return await self._executor.give_up(item, hopeless, session)
-                prepared = prepared or await self._executor.prepare(item, work.read)
-                work.read = None  # whatever the processor did to it
-                prepared.ordered = work.held.ordered
+                if poison is not None:
+                    return await self._executor.give_up(item, poison, session)
+                prepared = prepared or await self._executor.prepare(item, entry.read)
+                entry.read = None  # the processor may have changed it
+                prepared.ordered = entry.held.keys_version
                 return await self._executor.execute(prepared, session)
             except Outage as outage:
-                message = outage.failure.message
-                logger.warning("item %s waits: %s", item.item_number, message)
-                outages = outages or Outages(hopeless, lambda: self._settled)
-                outages.add(outage, healthy=await self._control.probe())
-                hopeless = outages.hopeless
-                if outages.stuck:
-                    self._streak.halt(f"the server refuses everything, for now: {message[:300]}")
-                if not outage.lost:
-                    await anyio.sleep(_backoff(outages.delays))
-            if (verdict := await self._ask(item)) is not None:
-                return verdict
-            if not self.running:
+                outages = outages or Outages(poison, lambda: self._succeeded)
+                await self._wait_out(outages, outage, item)
+                poison = outages.poison
+            if stored := await self._stored_outcomes([item]):
+                return stored[item.item_number]
+            if not self._batch_run.running:
                 return Rescheduled()
 
-    async def _ask(self, item: ImportBatchItem[Any]) -> Verdict | None:
-        """What the item's row says under its lock; None: it is pending, and ours to try again."""
-        number = item.item_number
-        stored = await self._control.insist(
-            lambda conn: settlements.read_statuses(conn, item.batch_id, [number]), apart=True
+    async def _wait_out(
+        self, outages: "Outages", outage: Outage, item: ImportBatchItem[Any]
+    ) -> None:
+        """Note an outage under an item, and give a server that refuses statements time."""
+        message = outage.failure.message
+        logger.warning("item %s will be retried after an outage: %s", item.item_number, message)
+        outages.add(outage, healthy=await self._leases.takes_writes())
+        if outages.stuck:
+            self._limits.halt(f"the server refuses all statements at the moment: {message[:300]}")
+        if not outage.lost:
+            await anyio.sleep(_backoff(outages.delays))
+
+    async def _stored_outcomes(
+        self, in_doubt: Sequence[ImportBatchItem[Any]]
+    ) -> dict[int, Outcome]:
+        """The outcomes in the items' rows, read under their locks; pending items have none."""
+        return await self._leases.retry_until_answered(
+            lambda conn: settlements.read_outcomes(conn, self._batch_run.batch.id, in_doubt),
+            own_connection=True,
         )
-        return _answer(item, stored[number])
+
+
+class Gate:
+    """Lets the slots of one drain run items together, or one slot an item alone.
+
+    Attributes:
+        running: How many slots run items together.
+    """
+
+    def __init__(self) -> None:
+        self.running = 0
+        self._lock = anyio.Lock()
+        self._opened: anyio.Event | None = None  # set when the item that runs alone has ended
+        self._quiet: anyio.Event | None = None  # set when nothing runs beside it any more
+
+    async def enter(self) -> None:
+        """Begin to run items together, once no item has to run alone."""
+        while self._opened is not None:
+            await self._opened.wait()
+        self.running += 1
+
+    def leave(self) -> None:
+        """Take note that these items have ended."""
+        self.running -= 1
+        if not self.running and self._quiet is not None:
+            self._quiet.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Keep other items from starting, and wait until those that run have ended."""
+        async with self._lock:
+            opened = self._opened = anyio.Event()
+            try:
+                while self.running:
+                    self._quiet = anyio.Event()
+                    await self._quiet.wait()
+                yield
+            finally:
+                self._opened = self._quiet = None
+                opened.set()
 
 
 class Outages:
-    """The outages under one item, and whether it is to blame for them itself.
+    """The outages under one item, and whether the item itself causes them.
 
-    A connection that breaks three times under it while the server is well is its doing; so is an
-    error that only its own statements meet, again and again. A state of the whole server, such as
-    a full disk, is held against it only where other items succeed meanwhile.
+    It does when its connection breaks three times while the server is well, or when only its own
+    statements meet an error again and again. A state of the whole server, such as a full disk,
+    counts only if other items succeed meanwhile.
 
     Args:
-        doomed: Why the item fails without being run.
-        settled: How many items have succeeded here so far.
+        poison: Why the item is failed without being run.
+        succeeded: Returns how many items have succeeded here so far.
 
     Attributes:
-        hopeless: Why the item fails now; None: it runs once more.
+        poison: Why the item fails now; None: it runs once more.
         stuck: Whether nothing at all succeeds although the server answers.
-        delays: Refusals after which the server is left alone for a while.
+        delays: Refusals, after each of which the server gets more time.
     """
 
-    def __init__(self, doomed: Failure | None, settled: Callable[[], int]) -> None:
-        self.hopeless = doomed
+    def __init__(self, poison: Failure | None, succeeded: Callable[[], int]) -> None:
+        self.poison = poison
         self.stuck = False
         self.delays = 0
-        self._settled = settled
-        self._settled_before = settled()
+        self._succeeded = succeeded
+        self._succeeded_before = succeeded()
         self._losses = 0
         self._refusals = 0
 
     def add(self, outage: Outage, *, healthy: bool) -> None:
-        """One more.
+        """Count an outage.
 
         Args:
             healthy: Whether the server takes writes now, on another connection.
@@ -399,62 +374,58 @@ class Outages:
         self.delays += not outage.lost
         self._losses += healthy and (outage.lost or failure.sqlstate == "25006")
         self._refusals += healthy and outage.by_item and not outage.lost
-        others = self._settled() > self._settled_before
+        progress = self._succeeded() > self._succeeded_before
         state = is_server_state(failure)
         if self._losses >= LOSSES:
-            self.hopeless = failure
-        elif self._refusals >= (STATE_REFUSALS if state else REFUSALS) and (others or not state):
-            self.hopeless = replace(failure, kind=FailureKind.EXCEPTION)
-        self.stuck = self.hopeless is None and self._refusals >= STUCK_REFUSALS
+            self.poison = failure
+        elif self._refusals >= (STATE_REFUSALS if state else REFUSALS) and (progress or not state):
+            self.poison = replace(failure, kind=FailureKind.EXCEPTION)
+        self.stuck = self.poison is None and self._refusals >= STUCK_REFUSALS
 
 
-def _stays_behind(work: QueuedItem, unsettled: Mapping[str, HeldRange]) -> bool:
-    """Leave an item whose predecessor, by one of its keys, has not had its end here."""
-    if not unsettled or not any(key in unsettled for key in work.keys):
+def _stays_behind(entry: QueuedItem, unsettled: Mapping[str, HeldRange]) -> bool:
+    """Leave an item behind an earlier item of one of its keys that was not settled here."""
+    if not unsettled or not any(key in unsettled for key in entry.keys):
         return False
-    if work.held in [unsettled.get(key) for key in work.keys]:
-        work.held.behind.add(work.number)
-    work.held.finish_item()
+    if entry.held in [unsettled.get(key) for key in entry.keys]:
+        entry.held.behind.add(entry.number)
+    entry.held.finish_item()
     return True
 
 
-def _succeeded(verdict: Verdict) -> bool:
-    return isinstance(verdict, Settled) and verdict.status is not ItemStatus.FAILED
+def _succeeded(outcome: Outcome) -> bool:
+    return isinstance(outcome, Completed | Skip)
 
 
-def _count(work: QueuedItem, verdict: Verdict) -> None:
+def _count(entry: QueuedItem, outcome: Outcome) -> None:
     """Add a settled item to its range's counts; or note that it waits for the next pass."""
-    match verdict:
-        case Settled(status, group):
-            work.settled = True
-            work.held.count(status, group)
+    entry.settled = isinstance(outcome, Completed | Skip | Failed | Deferred)
+    match outcome:
+        case Completed():
+            entry.held.count(ItemStatus.COMPLETED, None)
+        case Skip():
+            entry.held.count(ItemStatus.SKIPPED, None)
+        case Failed(failure):
+            entry.held.count(ItemStatus.FAILED, failure.group)
         case Deferred():
-            work.settled = True
-            work.held.deferred.add(work.item.item_number)
-        case Rescheduled() | FenceLost():
+            entry.held.deferred.add(entry.item.item_number)
+        case Postponed() | Rescheduled() | FenceLost():
             pass
 
 
-def _in_order(works: Sequence[QueuedItem]) -> list[Prepared]:
-    """What is prepared of these, but nothing that shares a key with an earlier one that is not."""
+def _in_order(entries: Sequence[QueuedItem]) -> list[Prepared]:
+    """The prepared items, without those that share a key with an earlier unprepared item."""
     prepared: list[Prepared] = []
     unprepared: set[str] = set()
-    for work in works:
-        if work.prepared is None or not unprepared.isdisjoint(work.keys):
-            unprepared.update(work.keys)
+    for entry in entries:
+        if entry.prepared is None or not unprepared.isdisjoint(entry.keys):
+            unprepared.update(entry.keys)
         else:
-            work.prepared.keys = work.keys
-            prepared.append(work.prepared)
+            entry.prepared.keys = entry.keys
+            prepared.append(entry.prepared)
     return prepared
 
 
-def _answer(item: ImportBatchItem[Any], stored: settlements.StoredStatus) -> Verdict | None:
-    """What an item's row means for it; None: it is pending, and ours to try again."""
-    if stored.status is not ItemStatus.PENDING:
-        return Settled(stored.status, stored.error_group)
-    return None if stored.attempts == item.attempts else Rescheduled()
-
-
 def _backoff(count: int) -> float:
-    """Seconds to wait before asking a server again that refused politely."""
+    """Seconds to wait before a further statement after so many refusals."""
     return random.uniform(0, min(LONGEST_BACKOFF, 0.1 * 2.0**count))  # noqa: S311 - jitter

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -168,26 +168,27 @@ async def lineage(conn: Connection, batch_id: UUID) -> list[ImportBatch]:
     return [_batch(row) for row in await conn.fetch(_SQL["lineage"], batch_id)]
 
 
-async def mark_started(conn: Connection, batch_id: UUID, metadata: str) -> bool:
-    """The last statement of the transaction that starts a batch."""
-    return await conn.execute(_SQL["mark_started"], batch_id, metadata) == "UPDATE 1"
+async def mark_started(conn: Connection, batch: ImportBatch, metadata: str) -> ImportBatch | None:
+    """The last statement of the transaction that starts a batch; the batch, if it could start."""
+    row = await conn.fetchrow(_SQL["mark_started"], batch.id, metadata)
+    return None if row is None else _changed(batch, BatchStatus.PROCESSING, None, row)
 
 
 async def mark_finished(
-    conn: Connection, summary: BatchSummary, status: BatchStatus, metadata: str
-) -> bool:
-    """The last statement of the transaction that finishes a batch."""
-    tag = await conn.execute(
+    conn: Connection, batch: ImportBatch, summary: BatchSummary, metadata: str
+) -> ImportBatch | None:
+    """The last statement of the transaction that finishes a batch; the batch, if it could end."""
+    row = await conn.fetchrow(
         _SQL["mark_finished"],
-        summary.batch_id,
-        status,
+        batch.id,
+        summary.status,
         summary.completed_items,
         summary.skipped_items,
         summary.failed_items,
         metadata,
         summary.error,
     )
-    return bool(tag == "UPDATE 1")
+    return None if row is None else _changed(batch, summary.status, summary.error, row)
 
 
 async def mark_start_failed(conn: Connection, batch_id: UUID, error: str) -> bool:
@@ -267,6 +268,15 @@ async def purgeable(
 async def delete(conn: Connection, batch_ids: Sequence[UUID]) -> None:
     """Delete the rows of batches whose items, ranges and log lines are gone."""
     await conn.execute(_SQL["delete_batches"], batch_ids)
+
+
+def _changed(
+    batch: ImportBatch, status: BatchStatus, error: str | None, row: asyncpg.Record
+) -> ImportBatch:
+    """A batch after a statement that has started or finished it."""
+    metadata = MappingProxyType(exact_json.read(row["metadata"]))
+    times = {"started_at": row["started_at"], "finished_at": row["finished_at"]}
+    return replace(batch, status=status, error=error, metadata=metadata, **times)
 
 
 def _batch(row: asyncpg.Record) -> ImportBatch:

@@ -4,12 +4,16 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from ..errors import NotAnEndpoint
 from ..log_buffer import LEVELS, LogBuffer
 from ..models import BatchSummary, ImportBatch, LogLevel
+from ..processors.hooks import EndpointHooks, Hook, HookCall
+from ..processors.registry import Registry
+from ..store.outbox import OutboxHook
 
 if TYPE_CHECKING:  # the engine runs without the web framework
     from starlette.requests import Request
@@ -59,7 +63,7 @@ class EndpointContext:
         logger.log(LEVELS[level], "%s", self.log.redact(message))
 
 
-class BaseEndpoint:
+class BaseEndpoint(EndpointHooks):
     """Hooks of the REST API for one batch type.
 
     ``class CustomerDataEndpoint(BaseEndpoint)`` belongs to batch type ``customer_data``. Every
@@ -127,20 +131,47 @@ class BaseEndpoint:
         """Whether a subclass defines this hook."""
         return getattr(cls, hook) is not getattr(BaseEndpoint, hook)
 
+    @classmethod
+    def _check(cls) -> None:
+        if inspect.iscoroutinefunction(cls.extra_routes):
+            raise NotAnEndpoint(
+                f"{cls.__module__}.{cls.__qualname__}.extra_routes must be a plain method.",
+                hint="return a list of routes.",
+            )
 
-def check_endpoint(cls: type[Any]) -> None:
-    """Refuse a class that could not serve as an endpoint.
+    def _hooks(self) -> Mapping[OutboxHook, Hook]:
+        hooks: dict[OutboxHook, Hook] = {}
+        if self.overrides("after_create_batch"):
+            hooks[OutboxHook.AFTER_CREATE] = self._run_after_create
+        if self.overrides("after_batch_complete"):
+            hooks[OutboxHook.ENDPOINT_AFTER_COMPLETE] = self._run_after_complete
+        return hooks
 
-    Raises:
-        NotAnEndpoint: It is no subclass of BaseEndpoint, or has a malformed hook.
-    """
-    where = f"{cls.__module__}.{cls.__qualname__}"
-    if not issubclass(cls, BaseEndpoint):
-        raise NotAnEndpoint(f"{where} is not an endpoint.", hint="subclass BaseEndpoint.")
-    if inspect.iscoroutinefunction(cls.extra_routes):
-        raise NotAnEndpoint(
-            f"{where}.extra_routes must be a plain method.", hint="return a list of routes."
-        )
+    async def _run_after_create(self, call: HookCall) -> None:
+        data = SimpleNamespace(**{**call.details.get("data", {}), "items": None})
+        await answer(self.after_create_batch(call.batch.id, data, _context(call)))
+
+    async def _run_after_complete(self, call: HookCall) -> None:
+        await answer(self.after_batch_complete(call.batch.id, call.summary, _context(call)))
+
+
+_NO_HOOKS = BaseEndpoint()
+
+
+def endpoint_of(registry: Registry, batch_type: str) -> BaseEndpoint:
+    """The endpoint of a batch type; one that hooks nothing where none is registered."""
+    endpoint = registry.endpoint(batch_type)
+    return endpoint if isinstance(endpoint, BaseEndpoint) else _NO_HOOKS
+
+
+def endpoints_of(registry: Registry) -> list[BaseEndpoint]:
+    """The registered endpoints, in the order of their batch types."""
+    return [endpoint for endpoint in registry.endpoints if isinstance(endpoint, BaseEndpoint)]
+
+
+def _context(call: HookCall) -> EndpointContext:
+    """The context of a hook that no request waits for."""
+    return EndpointContext(manager=call.manager, user_id=call.batch.created_by, log=call.log)
 
 
 async def answer(result: Any) -> Any:

@@ -1,4 +1,4 @@
-"""PgQueuer's way to the database: through our pool, and a connection that listens."""
+"""Connects PgQueuer to the database: by the manager's pool, and a connection that listens."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ RunStatement = Callable[[Callable[[Connection], Awaitable[Any]]], Awaitable[Any]
 
 
 class QueueDriver(Driver):
-    """Runs PgQueuer's statements on connections of ours.
+    """Runs PgQueuer's statements on connections of the pool.
 
     Args:
         run: Runs a statement on a connection, through outages.
@@ -51,7 +51,7 @@ class QueueDriver(Driver):
         await self.fetch("SELECT pg_notify($1, $2)", channel, payload)
 
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
-        """Call back with what `deliver` is given for a channel."""
+        """Call back with the payloads that `deliver` gets for a channel."""
         self._callbacks[channel].append(callback)
 
     async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
@@ -59,12 +59,12 @@ class QueueDriver(Driver):
         self._callbacks[channel].remove(callback)
 
     def deliver(self, _connection: object, _pid: object, channel: str, payload: object) -> None:
-        """Pass on what arrived by NOTIFY; asyncpg calls it."""
+        """Pass on a notification; asyncpg calls this."""
         for callback in self._callbacks[channel]:
             callback(str(payload))
 
     def forget_listeners(self) -> None:
-        """Before another queue manager begins."""
+        """Forget all callbacks, before another queue manager starts."""
         self._callbacks.clear()
 
     @property
@@ -74,7 +74,7 @@ class QueueDriver(Driver):
 
     @property
     def tm(self) -> TaskManager:
-        """PgQueuer asks for one; nothing is run in it."""
+        """A task manager, as PgQueuer requires; no task runs in it."""
         return TaskManager()
 
     async def __aenter__(self) -> Self:
@@ -92,7 +92,7 @@ class Listening:
         self._channel = channel
 
     async def run(self) -> None:
-        """Listen until cancelled, again after each outage; returns where nobody can."""
+        """Listen until cancelled, again after each outage; return if the database cannot listen."""
         while True:
             try:
                 conn = await self._database.listening()
@@ -113,7 +113,9 @@ class Listening:
             while not closed.is_set():
                 with anyio.move_on_after(PING_SECONDS):
                     await closed.wait()
-                with anyio.fail_after(ANSWER_SECONDS):  # half open, it would never say so itself
+                with anyio.fail_after(
+                    ANSWER_SECONDS
+                ):  # a half-open connection raises nothing itself
                     await conn.fetchval(ranges.WRITABLE)
         finally:
             drop(conn)

@@ -1,4 +1,4 @@
-"""A job: one process's turn at draining a batch, dispatched by PgQueuer."""
+"""Runs the jobs that PgQueuer dispatches: each gives a batch a time slice in this process."""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,8 +18,8 @@ from ..database.pool import Database
 from ..errors import BatchNotFound, StateError
 from ..failures import is_outage
 from ..models import BatchStatus, BatchSummary, ImportBatch
+from ..runner.batch_run import TimeSlice
 from ..runner.process import Processing
-from ..runner.slots import TimeSlice
 from ..settings import Settings
 from ..store import batches, enqueue
 from ..store.enqueue import Place
@@ -31,21 +31,22 @@ steps = logging.getLogger("reliable_imports_async.worker")
 R = TypeVar("R")
 
 AT_ONCE = 2  # batches that a process drains; the least that PgQueuer allows
-TURN_SECONDS = 5.0
+SLICE_SECONDS = 5.0
 ASK_SECONDS = 1.0
-PATIENCE_SECONDS = 2.0
+MAX_IDLE_SECONDS = 2.0
 PUT_OFF_SECONDS = 5.0  # a job that is given back finds a new worker within this time
 LONGEST_BACKOFF = 60.0
 REPLACE_SECONDS = 10.0
 MOST_TOLD = 1_000
+SWEPT_AT_ONCE = 100
 
 
 class BatchJobs:
     """Runs the jobs that this process takes.
 
     Args:
-        batch_types: Those that this process handles.
-        stopping: Says whether this process takes no further jobs and ends its turns.
+        batch_types: The types that this process handles.
+        stopping: Returns whether this process takes no further jobs and ends its time slices.
     """
 
     def __init__(
@@ -62,89 +63,96 @@ class BatchJobs:
         self._batch_types = batch_types
         self._entrypoints = [QueueEntrypoint(enqueue.entrypoint(name)) for name in batch_types]
         self._stopping = stopping
-        self._turns: dict[UUID, TimeSlice] = {}
-        self._told: dict[UUID, str] = {}  # what was last logged about each batch
+        self._slices: dict[UUID, TimeSlice] = {}
+        self._told: dict[UUID, str] = {}  # the last state logged of each batch
         self._scopes: set[anyio.CancelScope] = set()
 
     async def run(self, job: Job) -> None:
-        """Drain the job's batch until it ends, or until the turn is over.
+        """Process the job's batch until it ends, or until the time slice is over.
 
         Raises:
-            RetryRequested: The batch is drained here already, or could not be drained.
+            RetryRequested: The batch is processed here already, or could not be processed.
         """
         place = Place.of(job)
         if self._stopping():
             raise RetryRequested
-        if place.batch_id in self._turns:  # another process might help; one drain here is enough
+        if place.batch_id in self._slices:  # another process may help; here it is drained already
             raise RetryRequested(timedelta(seconds=PUT_OFF_SECONDS))
-        turn = self._turns[place.batch_id] = TimeSlice(patience=PATIENCE_SECONDS)
+        time_slice = self._slices[place.batch_id] = TimeSlice(max_idle=MAX_IDLE_SECONDS)
         try:
-            await self._take_turn(job, place, turn)
+            await self._work_on_job(job, place, time_slice)
         finally:
-            del self._turns[place.batch_id]
+            del self._slices[place.batch_id]
 
     async def help(self) -> None:
-        """Drain a batch in which a range waits, if there is one and no job to be taken."""
-        if self._stopping() or len(self._turns) >= AT_ONCE:
+        """Process a batch with a range that waits, if there is one and no job waits."""
+        if self._stopping() or len(self._slices) >= AT_ONCE:
             return
         batch_id = await self._helpable()
-        if batch_id is None or batch_id in self._turns:
+        if batch_id is None or batch_id in self._slices:
             return
-        turn = self._turns[batch_id] = TimeSlice(patience=0.0)
+        time_slice = self._slices[batch_id] = TimeSlice(max_idle=0.0)
         try:
-            failed = await self._work(batch_id, turn)
+            failure = await self._work(batch_id, time_slice)
         finally:
-            del self._turns[batch_id]
-        if failed is not None:
-            logger.error("no help for batch %s: %s", batch_id, self._describe(failed))
+            del self._slices[batch_id]
+        if failure is not None:
+            logger.error("could not help with batch %s: %s", batch_id, self._describe(failure))
             await anyio.sleep(PUT_OFF_SECONDS)
 
-    def end_turns(self) -> None:
-        """Let running items settle and hand everything back."""
-        for turn in self._turns.values():
-            turn.over = True
+    async def sweep(self) -> None:
+        """Enqueue again the batches that could be processed but that no process works on."""
+        async with self._database.connection() as conn:
+            for batch_id in await batches.forsaken(conn, self._batch_types, SWEPT_AT_ONCE):
+                async with conn.transaction():
+                    await enqueue.enqueue(conn, batch_id)
+
+    def end_slices(self) -> None:
+        """Let running items settle, and hand all ranges back."""
+        for time_slice in self._slices.values():
+            time_slice.over = True
 
     def cancel(self) -> None:
-        """Roll back what runs and hand everything back."""
+        """Roll back running items, and hand all ranges back."""
         for scope in self._scopes:
             scope.cancel()
 
-    async def _take_turn(self, job: Job, place: Place, turn: TimeSlice) -> None:
-        failed = await self._work(place.batch_id, turn)
-        if failed is not None:
-            self._put_off(job, place, failed)
-        if not turn.gone:
-            await self._go_on(job, place, turn)
+    async def _work_on_job(self, job: Job, place: Place, time_slice: TimeSlice) -> None:
+        failure = await self._work(place.batch_id, time_slice)
+        if failure is not None:
+            self._put_off(job, place, failure)
+        if not time_slice.gone:
+            await self._go_on(job, place, time_slice)
 
-    async def _work(self, batch_id: UUID, turn: TimeSlice) -> Exception | None:
-        """Drain a batch for a turn; why it could not be."""
-        failed: Exception | None = None
+    async def _work(self, batch_id: UUID, time_slice: TimeSlice) -> Exception | None:
+        """Process a batch for a time slice; return the exception if that is impossible."""
+        failure: Exception | None = None
         async with anyio.create_task_group() as group:
-            group.start_soon(self._watch, turn)
+            group.start_soon(self._watch, time_slice)
             try:
                 await self._tell_start(batch_id)
-                await self._drain(batch_id, turn)
+                await self._drain(batch_id, time_slice)
             except (BatchNotFound, StateError) as exc:
-                turn.gone = True  # purged, paused or cancelled since it was enqueued
-                self._tell(batch_id, f"left: {exc.message}")
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the batch must not wait for ever
-                failed = exc
+                time_slice.gone = True  # purged, paused or cancelled since it was enqueued
+                self._tell(batch_id, f"stopped: {exc.message}")
+            except Exception as exc:  # noqa: BLE001 - the batch must not wait for ever
+                failure = exc
             group.cancel_scope.cancel()
-        return failed
+        return failure
 
-    async def _drain(self, batch_id: UUID, turn: TimeSlice) -> None:
+    async def _drain(self, batch_id: UUID, time_slice: TimeSlice) -> None:
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
-                self._tell_end(await self._processing.process(batch_id, turn), turn)
+                self._tell_end(await self._processing.process(batch_id, time_slice), time_slice)
             finally:
                 self._scopes.discard(scope)
         if scope.cancelled_caught:
-            turn.over = True
+            time_slice.over = True
             self._tell(batch_id, "handed back: running items were rolled back")
 
     async def _tell_start(self, batch_id: UUID) -> None:
-        if batch_id in self._told:  # a further turn at it
+        if batch_id in self._told:  # a further time slice
             return
         async with self._database.connection() as conn:
             batch = await batches.get(conn, batch_id)
@@ -153,7 +161,7 @@ class BatchJobs:
             records = counted(batch.total_items, "item")
             self._tell(batch_id, f"taken: {batch.batch_type}, {records}{source}")
 
-    def _tell_end(self, summary: BatchSummary, turn: TimeSlice) -> None:
+    def _tell_end(self, summary: BatchSummary, time_slice: TimeSlice) -> None:
         if summary.finished_at is not None:
             counts = (
                 f"{summary.completed_items:,} completed, {summary.skipped_items:,} skipped, "
@@ -163,44 +171,44 @@ class BatchJobs:
             del self._told[summary.batch_id]
         elif summary.status.settled:
             reason = summary.pause_reason or summary.error
-            self._tell(summary.batch_id, f"left: {summary.status}, {reason}")
-        elif turn.due_in is not None and summary.started_at is not None:
+            self._tell(summary.batch_id, f"stopped: {summary.status}, {reason}")
+        elif time_slice.due_in is not None and summary.started_at is not None:
             waiting = counted(summary.pending_items, "pending item")
             self._tell(summary.batch_id, f"waits: {waiting}, due later")
         elif self._stopping():
             self._tell(summary.batch_id, "handed back to other workers")
 
-    def _tell(self, batch_id: UUID, what: str) -> None:
-        """Log what became of a batch, once for as long as it stays so."""
-        if self._told.get(batch_id) == what:
+    def _tell(self, batch_id: UUID, state: str) -> None:
+        """Log the state of a batch, once for as long as it does not change."""
+        if self._told.get(batch_id) == state:
             return
         if len(self._told) >= MOST_TOLD:
             self._told.clear()
-        self._told[batch_id] = what
-        steps.info("batch %s %s", batch_id, what)
+        self._told[batch_id] = state
+        steps.info("batch %s %s", batch_id, state)
 
-    async def _watch(self, turn: TimeSlice) -> None:
-        """End the turn when this process stops, or others have waited for long enough."""
+    async def _watch(self, time_slice: TimeSlice) -> None:
+        """End a time slice when this process stops, or at its end when another job waits."""
         began = anyio.current_time()
-        while not turn.over:
-            await anyio.sleep(min(ASK_SECONDS, TURN_SECONDS / 4))
+        while not time_slice.over:
+            await anyio.sleep(min(ASK_SECONDS, SLICE_SECONDS / 4))
             if self._stopping():
-                turn.over = True
-            elif anyio.current_time() - began >= TURN_SECONDS:
-                turn.over = await self._others_wait()
+                time_slice.over = True
+            elif anyio.current_time() - began >= SLICE_SECONDS:
+                time_slice.over = await self._another_waits()
 
-    async def _others_wait(self) -> bool:
-        """Whether a job of ours waits that nobody has taken."""
+    async def _another_waits(self) -> bool:
+        """Whether a job for this process waits."""
         return await self._ask(self._job_waits) or False
 
     async def _helpable(self) -> UUID | None:
-        """A batch in which a range waits, unless a job does."""
+        """A batch with a range that waits, unless a job waits."""
 
         async def find(conn: Connection) -> UUID | None:
             if await self._job_waits(conn):
                 return None
             seconds = self._settings.lease_seconds
-            return await batches.helpable(conn, self._batch_types, list(self._turns), seconds)
+            return await batches.helpable(conn, self._batch_types, list(self._slices), seconds)
 
         return await self._ask(find)
 
@@ -218,8 +226,8 @@ class BatchJobs:
                 return None
             raise
 
-    async def _go_on(self, job: Job, place: Place, turn: TimeSlice) -> None:
-        """Put another job in this one's place if the batch has not ended."""
+    async def _go_on(self, job: Job, place: Place, time_slice: TimeSlice) -> None:
+        """Replace the job by another one if the batch has not ended."""
         with anyio.move_on_after(REPLACE_SECONDS, shield=True) as scope:
             async for attempt in stamina.retry_context(
                 on=is_outage, attempts=None, timeout=REPLACE_SECONDS, wait_initial=0.1, wait_max=1.0
@@ -228,16 +236,18 @@ class BatchJobs:
                     async with self._database.connection() as conn:
                         batch = await batches.get(conn, place.batch_id)
                         if batch is not None and _unfinished(batch):
-                            seconds = 0.0 if turn.over else turn.due_in or ASK_SECONDS
+                            seconds = 0.0 if time_slice.over else time_slice.due_in or ASK_SECONDS
                             await enqueue.replace(conn, job, batch.batch_type, seconds)
         if scope.cancelled_caught:
-            logger.warning("batch %s is left to the sweep", place.batch_id)
+            logger.warning(
+                "batch %s has no new job yet; a sweep will enqueue it again", place.batch_id
+            )
 
     def _put_off(self, job: Job, place: Place, exc: Exception) -> None:
-        """A job never fails for good: PgQueuer would delete it, and the batch would wait."""
+        """Have a job retried: if it failed for good, the batch would wait for ever."""
         seconds = min(LONGEST_BACKOFF, 2.0 ** min(job.attempts, 8))
         logger.error(
-            "batch %s could not be drained, again in %g s: %s",
+            "batch %s could not be processed, next try in %g s: %s",
             place.batch_id,
             seconds,
             self._describe(exc),

@@ -18,15 +18,14 @@ from ..repair.reprocess import Continuation
 from ..runner.outbox import Outbox
 from ..runner.process import Processing
 from ..settings import Settings
-from ..store import batches, enqueue
+from ..store import enqueue
 from .driver import Listening, QueueDriver
-from .jobs import AT_ONCE, BatchJobs
+from .jobs import AT_ONCE, SWEPT_AT_ONCE, BatchJobs
 
 logger = logging.getLogger("reliable_imports_async")
 
 POLL_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
-SWEPT_AT_ONCE = 100
 REBUILD_SECONDS = 1.0
 LONGEST_WAIT = 2.0
 FLUSH_SECONDS = 10.0
@@ -34,7 +33,7 @@ HELP_SECONDS = 1.0
 
 
 class Worker:
-    """Drains the enqueued batches of some types, two of them at a time."""
+    """Processes the enqueued batches of some types, two of them at a time."""
 
     def __init__(
         self,
@@ -61,7 +60,7 @@ class Worker:
     async def run(self) -> None:
         """Work until cancelled; then let running items settle, and hand back the rest.
 
-        Must run in a child task: only there does nothing pierce the shield.
+        Must run in a child task: only there can nothing break the shield.
 
         Raises:
             QueueMissing: PgQueuer's tables are not there.
@@ -82,7 +81,7 @@ class Worker:
             group.cancel_scope.cancel()
 
     async def _work(self) -> None:
-        """Take jobs, and help where none is left to take, until told to stop."""
+        """Take jobs, and help other workers while there are none, until told to stop."""
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._keep_helping)
@@ -91,7 +90,7 @@ class Worker:
             self._ended.set()
 
     async def _manage(self) -> None:
-        """Run a queue manager, and build another should it ever fail."""
+        """Run a queue manager, and build another one when it fails."""
         while not self._stop.is_set():
             try:
                 await self._manager.run(
@@ -109,7 +108,7 @@ class Worker:
                 self._manager = self._build()
 
     async def _keep_helping(self) -> None:
-        """Look for ranges that nobody works on; those of a dead worker's are found so, too."""
+        """Work on ranges that no process works on, those of dead workers among them."""
         while not self._stop.is_set():
             with anyio.move_on_after(HELP_SECONDS):
                 await self._stop.wait()
@@ -122,13 +121,13 @@ class Worker:
         return manager
 
     async def _stop_when_cancelled(self) -> None:
-        """Give the running items their time, then roll them back, then leave."""
+        """Wait for the running items until `stop_timeout`, then roll them back."""
         try:
             await anyio.sleep_forever()
         finally:
             self._stop.set()
             self._manager.shutdown.set()
-            self._jobs.end_turns()
+            self._jobs.end_slices()
             with anyio.CancelScope(shield=True):
                 await self._wait(self._settings.stop_timeout)
                 self._jobs.cancel()
@@ -140,7 +139,7 @@ class Worker:
             await self._ended.wait()
 
     async def _run_statement(self, statement: Callable[[Connection], Awaitable[Any]]) -> Any:
-        """Run a statement of PgQueuer's, again after each outage, unless we are stopping."""
+        """Run a statement of PgQueuer's, again after each outage unless the worker stops."""
         try:
             async for attempt in stamina.retry_context(
                 on=lambda exc: is_outage(exc) and not self._stop.is_set(),
@@ -153,26 +152,16 @@ class Worker:
                     async with self._database.connection(self._settings.connect_timeout) as conn:
                         return await statement(conn)
         except Exception:
-            self._jobs.end_turns()  # else the queue manager would wait for them before it fails
+            self._jobs.end_slices()  # else the queue manager would wait for them before it fails
             raise
 
     async def _keep_sweeping(self) -> None:
         while True:
             try:
-                await sweep(self._database, self._batch_types)
+                await self._jobs.sweep()
                 await self._continuation.sweep(self._batch_types, SWEPT_AT_ONCE)
             except Exception as exc:
                 if not is_outage(exc):
                     raise
-                logger.warning("not swept: %s", self._database.redact(str(exc)))
+                logger.warning("the sweep failed: %s", self._database.redact(str(exc)))
             await anyio.sleep(SWEEP_SECONDS)
-
-
-async def sweep(database: Database, batch_types: Sequence[str]) -> int:
-    """Enqueue batches again that nobody works on though somebody could; how many."""
-    async with database.connection() as conn:
-        found = await batches.forsaken(conn, batch_types, SWEPT_AT_ONCE)
-        for batch_id in found:
-            async with conn.transaction():
-                await enqueue.enqueue(conn, batch_id)
-    return len(found)

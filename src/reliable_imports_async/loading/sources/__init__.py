@@ -1,7 +1,7 @@
-"""Where records come from: files of several formats, and iterables of this process.
+"""The sources of records: files in several formats, and iterables of this process.
 
-Every source is opened to a stream of chunks of `StoredRecord`; one input record gives one of them,
-readable or not. A source that cannot be read as a whole raises `SourceError`.
+An opened source is a stream of chunks of `StoredRecord`; each input record becomes one of them,
+readable or not. A source that cannot be read at all raises `SourceError`.
 """
 
 from .files import read_file

@@ -1,9 +1,9 @@
-"""The encoding of a text that does not name it: UTF-8, or what two detectors agree on.
+"""Detects the encoding of a text that does not declare it: UTF-8, or an encoding that is certain.
 
-Whoever takes every file for Windows-1252 garbles names without an error. So only the cells that are
-not ASCII are looked at (the rest would only mislead), readings that no language writes are put
-aside, and two independent detectors must agree on the text. Otherwise the file is refused, with
-what each candidate would make of it.
+Reading every file as Windows-1252 would corrupt names without an error. So only the values that are
+not ASCII are examined, because all others would mislead; readings that no language writes are
+discarded, and two independent detectors must agree on the text. Otherwise the file is refused,
+with a sample of each possible reading.
 """
 
 import codecs
@@ -16,20 +16,19 @@ from functools import lru_cache
 import cchardet
 import chardet
 
-from reliable_imports_async.errors import EncodingInDoubt
-
+from ...errors import EncodingInDoubt
 from .source import Read
 
 UTF_8 = "utf-8"
 BLOCK = 256 * 1024
-SURE_LINES = 2_000  # so many lines of valid UTF-8 that are not ASCII, and it is UTF-8
-MOST_LINES = 5_000  # lines that are not UTF-8: more of them tell nothing new
-MOST_CELLS = 2_000
-LONGEST_CELL = 400
-FEW_CELLS = 3  # detectors that agree about fewer cells may well both be wrong
-SOME_CELLS = 10  # where only one of them says what is plausible
-MANY_CELLS = 25  # of so many the better one is right, whatever the other says
-FEW_LINES = 20  # of valid UTF-8: so few may be so by chance
+SURE_LINES = 2_000  # with this many lines of valid UTF-8 that are not ASCII, the file is UTF-8
+MOST_LINES = 5_000  # more lines that are not UTF-8 add no evidence
+MOST_VALUES = 2_000
+LONGEST_VALUE = 400
+FEW_VALUES = 3  # two detectors that agree need this many values,
+SOME_VALUES = 10  # a plausible answer of only one detector this many,
+MANY_VALUES = 25  # and the better of two different plausible answers this many
+FEW_LINES = 20  # fewer lines may be valid UTF-8 by chance
 SHOWN = 4
 
 _EASTERN = ("cp932", "gb18030", "cp950", "cp949", "euc_jp")
@@ -42,9 +41,9 @@ _WIDER = {
     "ascii": UTF_8, "shift_jis": "cp932", "shift_jis_2004": "cp932", "gb2312": "gb18030",
     "gbk": "gb18030", "big5": "cp950", "euc_kr": "cp949", "johab": "cp949", "iso8859-1": "cp1252",
 }  # fmt: skip
-"""Encodings that detectors name, and those that hold all of their characters and more."""
+"""Encodings that detectors name, and the encodings that extend them."""
 
-_CELL = re.compile(rb'[^ ,;\t\r\n"]+')
+_VALUE = re.compile(rb'[^ ,;\t\r\n"]+')
 _LINE = re.compile(rb"[^\r\n]+")
 _NOT_ASCII = re.compile(rb"(?<![^\r\n])[^\r\n\x80-\xff]*+[\x80-\xff][^\r\n]*+")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -61,27 +60,27 @@ _EAST = frozenset({"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "FULLWIDTH", "KATAKA
 
 @dataclass(slots=True)
 class Evidence:
-    """What a text that is not all ASCII looks like.
+    """The evidence for the encoding of a text that is not all ASCII.
 
     Attributes:
-        good: Lines with other characters than ASCII that are valid UTF-8.
-        bad: Lines that are not.
-        cells: Those of the bad lines that are not ASCII, each once.
-        good_cells: Those of the good lines, where these are few.
+        good: The number of lines that are valid UTF-8 but not ASCII.
+        bad: The number of lines that are not valid UTF-8.
+        values: The distinct values of the bad lines that are not ASCII.
+        good_values: The values of the first good lines that are not ASCII.
     """
 
     good: int = 0
     bad: int = 0
-    cells: dict[bytes, None] = field(default_factory=dict)
-    good_cells: list[bytes] = field(default_factory=list)
+    values: dict[bytes, None] = field(default_factory=dict)
+    good_values: list[bytes] = field(default_factory=list)
 
     @property
     def is_enough(self) -> bool:
-        """Whether more of the file would change nothing."""
+        """Whether the rest of the file would not change the result."""
         return self.bad >= MOST_LINES or (self.good >= SURE_LINES and self.good > 10 * self.bad)
 
     def add(self, text: bytes) -> None:
-        """Look at whole lines."""
+        """Examine whole lines."""
         lines = _NOT_ASCII.findall(text)
         if _decoded(text, UTF_8) is not None:
             self._add_good(lines)
@@ -91,25 +90,25 @@ class Evidence:
                 self._add_good([line])
                 continue
             self.bad += 1
-            for cell in _CELL.findall(line):
-                if len(self.cells) < MOST_CELLS and not cell.isascii():
-                    self.cells[cell[:LONGEST_CELL]] = None
+            for value in _VALUE.findall(line):
+                if len(self.values) < MOST_VALUES and not value.isascii():
+                    self.values[value[:LONGEST_VALUE]] = None
 
     def _add_good(self, lines: list[bytes]) -> None:
         if self.good < FEW_LINES:
-            cells = (cell for line in lines[:FEW_LINES] for cell in _CELL.findall(line))
-            self.good_cells += [cell for cell in cells if not cell.isascii()]
+            values = (value for line in lines[:FEW_LINES] for value in _VALUE.findall(line))
+            self.good_values += [value for value in values if not value.isascii()]
         self.good += len(lines)
 
 
 def guessed_encoding(read: Read) -> tuple[str, str | None]:
-    """The encoding of a text, and what to tell its owner when it is a guess.
+    """The encoding of a text, and a note for the user if it is a guess.
 
     Args:
-        read: Reads the text from its beginning; it is read until the case is clear.
+        read: Reads the text from its beginning; it is read until the evidence suffices.
 
     Raises:
-        EncodingInDoubt: Its bytes can be read in more than one way.
+        EncodingInDoubt: The bytes can be read in more than one way.
     """
     evidence = Evidence()
     for lines in _pieces(read):
@@ -120,25 +119,17 @@ def guessed_encoding(read: Read) -> tuple[str, str | None]:
         return UTF_8, None
     if evidence.good >= evidence.bad and not _by_chance(evidence):
         return UTF_8, (
-            "The encoding of the file is UTF-8, but some of its lines are not valid UTF-8; each of "
-            "those fails by itself."
+            "The file is UTF-8, but some of its lines are not valid UTF-8; the records in those "
+            "lines fail."
         )
-    found = _detected(evidence.cells, also_utf_8=evidence.good * 20 > evidence.bad)
-    sample = ", ".join(_samples(evidence.cells, found))
-    return found, f"The file does not say its encoding. It was read as {found}: {sample}."
-
-
-def _by_chance(evidence: Evidence) -> bool:
-    """Whether the few lines of valid UTF-8 are as well East Asian text, like all the others."""
-    if evidence.good >= FEW_LINES:
-        return False
-    data = b"\n".join((*evidence.cells, *evidence.good_cells))
-    texts = (_decoded(data, encoding) for encoding in _EASTERN)
-    return any(text is not None and is_plausible(text) for text in texts)
+    encoding = _detected(evidence.values, also_utf_8=evidence.good * 20 > evidence.bad)
+    sample = ", ".join(_samples(evidence.values, encoding))
+    note = f"The file does not declare its encoding. It was read as {encoding}: {sample}."
+    return encoding, note
 
 
 def wide_encoding(sample: bytes) -> str | None:
-    """UTF-16 without a byte order mark, by the zero bytes of its ASCII; or ISO-2022-JP."""
+    """UTF-16 without a byte order mark, detected by the zero bytes of its ASCII; or ISO-2022-JP."""
     if b"\x1b$" in sample and sample.isascii():
         return "iso2022_jp"
     size = len(sample) // 2
@@ -148,8 +139,31 @@ def wide_encoding(sample: bytes) -> str | None:
     return None
 
 
+def is_plausible(text: str) -> bool:
+    """Whether a language may be written like this: one script per word, no symbols inside it."""
+    if any(_is_odd(char) for char in set(text)):
+        return False
+    words = _WORD.findall(text)
+    strange: int = sum(map(_is_mixed, words))
+    strange += len(_INSIDE.findall(text)) + len(_LONE.findall(text))
+    strange += sum(
+        first.islower() and second.isupper() and not second.isascii()
+        for first, second in _CASES.findall(text)
+    )
+    return strange <= len(words) // 50
+
+
+def _by_chance(evidence: Evidence) -> bool:
+    """Whether all lines, including the few that are valid UTF-8, may be East Asian text."""
+    if evidence.good >= FEW_LINES:
+        return False
+    data = b"\n".join((*evidence.values, *evidence.good_values))
+    texts = (_decoded(data, encoding) for encoding in _EASTERN)
+    return any(text is not None and is_plausible(text) for text in texts)
+
+
 def _pieces(read: Read) -> Iterator[bytes]:
-    """The text in whole lines, without most of those that are ASCII."""
+    """The text in pieces of whole lines, without most of the lines that are ASCII."""
     rest = b""
     while block := read(BLOCK):
         if not rest and block.isascii():
@@ -168,16 +182,17 @@ def _pieces(read: Read) -> Iterator[bytes]:
         yield rest
 
 
-def _detected(cells: dict[bytes, None], *, also_utf_8: bool) -> str:
-    """The encoding of cells that are not all UTF-8.
+def _detected(values: dict[bytes, None], *, also_utf_8: bool) -> str:
+    """The encoding of values that are not all UTF-8.
 
     Args:
-        also_utf_8: Whether too many lines are UTF-8 for a chance.
+        values: The values.
+        also_utf_8: Whether too many lines are UTF-8 for this to be chance.
 
     Raises:
         EncodingInDoubt: More than one reading is possible.
     """
-    data = b"\n".join(cells)
+    data = b"\n".join(values)
     votes = [_known(detect(data)["encoding"], data) for detect in (cchardet.detect, chardet.detect)]
     readings: dict[str, list[str]] = {}
     for encoding in dict.fromkeys((*_CANDIDATES, *filter(None, votes))):
@@ -191,25 +206,25 @@ def _detected(cells: dict[bytes, None], *, also_utf_8: bool) -> str:
                 return encodings[0]
         possible = [vote for vote in votes if vote and _decoded(data, vote) in readings]
         differ = len({_decoded(data, vote) for vote in possible}) > 1
-        needed = MANY_CELLS if differ else FEW_CELLS if len(possible) > 1 else SOME_CELLS
-        if possible and len(cells) >= needed:
+        needed = MANY_VALUES if differ else FEW_VALUES if len(possible) > 1 else SOME_VALUES
+        if possible and len(values) >= needed:
             return possible[0]
     names = [encodings[0] for encodings in readings.values()]
     if also_utf_8:
         names.insert(0, UTF_8)
-    raise EncodingInDoubt({name: _samples(cells, name) for name in names})
+    raise EncodingInDoubt({name: _samples(values, name) for name in names})
 
 
 def _known(name: str | None, data: bytes) -> str | None:
-    """The codec for what a detector says, if it is one that files are written in."""
+    """The codec for a detector's answer, if it is a usual encoding of files."""
     try:
-        found = codecs.lookup(name or "").name
+        codec = codecs.lookup(name or "").name
     except LookupError:
         return None
-    found = _WIDER.get(found, found)
-    if found == "cp950" and _decoded(data, found) is None:
-        found = "big5hkscs"
-    return found if found in (*_CANDIDATES, *_LESS_USUAL) else None
+    codec = _WIDER.get(codec, codec)
+    if codec == "cp950" and _decoded(data, codec) is None:
+        codec = "big5hkscs"
+    return codec if codec in (*_CANDIDATES, *_LESS_USUAL) else None
 
 
 def _decoded(data: bytes, encoding: str) -> str | None:
@@ -219,22 +234,8 @@ def _decoded(data: bytes, encoding: str) -> str | None:
         return None
 
 
-def is_plausible(text: str) -> bool:
-    """Whether some language may be written like this: one script a word, no symbols within it."""
-    if any(_is_odd(char) for char in set(text)):
-        return False
-    words = _WORD.findall(text)
-    strange: int = sum(map(_is_mixed, words))
-    strange += len(_INSIDE.findall(text)) + len(_LONE.findall(text))
-    strange += sum(
-        first.islower() and second.isupper() and not second.isascii()
-        for first, second in _CASES.findall(text)
-    )
-    return strange <= len(words) // 50
-
-
 def _is_mixed(word: str) -> bool:
-    """Whether a word has letters of two scripts, other than a Latin name in an East Asian text."""
+    """Whether a word has letters of two scripts, apart from a Latin name in an East Asian text."""
     scripts = [_script(char) for char in word if not char.isascii()]
     latin = len(scripts) < len(word)
     kinds = {*scripts} - {""}
@@ -253,16 +254,16 @@ def _script(char: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _is_odd(char: str) -> bool:
-    if "\u2500" <= char <= "\u259f":  # what draws tables
+    if "\u2500" <= char <= "\u259f":  # box-drawing characters
         return True
     return char not in "\t\r\n" and unicodedata.category(char) in {"Cc", "Cn", "Co"}
 
 
-def _samples(cells: Iterable[bytes], encoding: str) -> list[str]:
-    """How some words read in an encoding."""
-    shown: dict[str, None] = {}
-    for cell in cells:
-        for word in cell.decode(encoding, "replace").split():
-            if not word.isascii() and len(shown) < SHOWN:
-                shown[word[:30]] = None
-    return list(shown)
+def _samples(values: Iterable[bytes], encoding: str) -> list[str]:
+    """Some words, read in an encoding."""
+    words: dict[str, None] = {}
+    for value in values:
+        for word in value.decode(encoding, "replace").split():
+            if not word.isascii() and len(words) < SHOWN:
+                words[word[:30]] = None
+    return list(words)

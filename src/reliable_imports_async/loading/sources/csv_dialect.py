@@ -1,43 +1,50 @@
-"""The delimiter, the line ends and the columns of a CSV file, found in its first rows."""
+"""Detects the delimiter, the line ends and the columns of a CSV file from its first rows."""
 
 import io
 import re
 from collections import Counter
 from collections.abc import Sequence
 
-from reliable_imports_async.errors import SourceError
-from reliable_imports_async.loading.records import Limits
-
+from ...errors import SourceError
+from ..records import Limits
 from .csv_records import CsvReader, Dialect, Row
 
-CANDIDATES = ",;\t|"  # in doubt, the first one
+CANDIDATES = ",;\t|"  # the first of equally good ones is taken
 _SAMPLE_BYTES = 64 * 1024
 _SAMPLE_ROWS = 50
-_MARK = "\ufeff"  # written twice, or by a program that does not know it
+_MARK = "\ufeff"  # a second byte order mark
 _QUOTED = re.compile(rb'"[^"]*+"')
 _RETURN = re.compile(rb"(?<!\r)\r++(?!\n)")
 _SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_RENAME = (
+    "the first line of the file must contain a unique name for every column, with no lines above it"
+)
+_HINTS = {
+    "hint": f"{_RENAME}; if the file has no header, pass columns=.",
+    "cli_hint": f"{_RENAME}; if the file has no header, use --columns A,B,….",
+    "web_hint": f"{_RENAME}.",
+}
 
 
 def known_delimiter(delimiter: str) -> str:
     """Check a delimiter that the caller names.
 
     Raises:
-        SourceError: it cannot separate fields.
+        SourceError: It cannot separate fields.
     """
     if len(delimiter) != 1 or delimiter in '"\r\n\0':
         raise SourceError(
-            f"{delimiter!r} cannot separate fields.",
+            f"{delimiter!r} is not a valid delimiter.",
             hint="a delimiter is one character, e.g. ',', ';', '|' or a tab.",
         )
     return delimiter
 
 
 def known_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    """Check names of columns that the caller gives.
+    """Check column names that the caller passes.
 
     Raises:
-        SourceError: there are none, or one is empty or occurs twice.
+        SourceError: There are none, or a name is empty or occurs twice.
     """
     if isinstance(columns, str) or not columns or not all(isinstance(n, str) for n in columns):
         raise SourceError(
@@ -47,8 +54,8 @@ def known_columns(columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def found_newline(sample: bytes) -> bytes:
-    """What ends most lines outside of quotes: a newline, or a carriage return alone."""
+def detected_newline(sample: bytes) -> bytes:
+    """The end of most lines outside of quotes: a newline, or a single carriage return."""
     if b"\r" not in sample:
         return b"\n"
     outside = _QUOTED.sub(b"", sample[:_SAMPLE_BYTES])
@@ -57,31 +64,31 @@ def found_newline(sample: bytes) -> bytes:
 
 
 def refuse_separator_line(sample: bytes) -> None:
-    """Refuse a file that begins with the line by which Excel is told the delimiter.
+    """Refuse a file that begins with a line such as ``sep=;``, which is meant for Excel.
 
     Raises:
-        SourceError: It begins so.
+        SourceError: The file begins with such a line.
     """
     line = sample[:20].split(b"\n")[0].split(b"\r")[0].decode("latin-1")
     if match := _SEPARATOR.fullmatch(line):
         name = repr(match[1])
         raise SourceError(
-            f"The first line of the file is {line!r}: it tells Excel the delimiter and is not the "
-            "header.",
+            f"The first line of the file is {line!r}, which tells Excel the delimiter and is not "
+            "the header.",
             hint=f"delete that line and pass delimiter={name}.",
             cli_hint=f"delete that line, e.g. with `tail -n +2`, and pass --delimiter {name}.",
             web_hint=f"delete that line; the delimiter {name} is detected without it.",
         )
 
 
-def found_delimiter(sample: bytes, encoding: str, newline: bytes, width: int | None) -> str:
+def detected_delimiter(sample: bytes, encoding: str, newline: bytes, width: int | None) -> str:
     """The delimiter that splits the first rows most consistently.
 
     Args:
         sample: The first bytes of the file.
         encoding: The codec of its lines.
-        newline: What ends its lines.
-        width: How many fields a row has, when that is known.
+        newline: The end of its lines.
+        width: The number of fields in a row, if it is known.
     """
     if newline in sample[:_SAMPLE_BYTES] and len(sample) > _SAMPLE_BYTES:
         sample = sample[: sample.rindex(newline, 0, _SAMPLE_BYTES)]
@@ -109,31 +116,25 @@ def columns_of(header: Row) -> tuple[str, ...]:
     """The names in a header.
 
     Raises:
-        SourceError: it cannot be read, or a name is empty or occurs twice.
+        SourceError: The header cannot be read, or a name is empty or occurs twice.
     """
-    where = f"The header in line {header.line}"
+    place = f"The header in line {header.line}"
     if header.problem is not None:
-        raise SourceError(f"{where} cannot be read: {header.problem}.", **_HINTS)
+        raise SourceError(f"{place} cannot be read: {header.problem}.", **_HINTS)
     names = [name.removeprefix(_MARK) for name in header.fields[:1]] + header.fields[1:]
-    _require_names(names, where)
+    _require_names(names, place)
     return tuple(names)
 
 
-def _require_names(names: list[str], where: str) -> None:
+def _require_names(names: list[str], place: str) -> None:
     empty = [str(number) for number, name in enumerate(names, 1) if not name.strip()]
-    twice = [repr(name) for name, count in Counter(names).items() if count > 1 and name.strip()]
-    bad = [repr(name) for name in names if "\0" in name]
-    for kind, found in (("no name in column", empty), ("twice", twice), ("with NUL", bad)):
-        if found:
-            raise SourceError(f"{where} has {kind} {', '.join(found[:20])}.", **_HINTS)
-
-
-_RENAME = (
-    "give every column a name of its own in the first line of the file, and delete whatever lines "
-    "are above it"
-)
-_HINTS = {
-    "hint": f"{_RENAME}; pass columns= if the file has no header line at all.",
-    "cli_hint": f"{_RENAME}; pass --columns A,B,… if the file has no header line at all.",
-    "web_hint": f"{_RENAME}.",
-}
+    duplicate = [repr(name) for name, count in Counter(names).items() if count > 1 and name.strip()]
+    with_nul = [repr(name) for name in names if "\0" in name]
+    for noun, problem, wrong in (
+        ("column", "has no name in", empty),
+        ("name", "repeats the", duplicate),
+        ("name", "has a NUL character in the", with_nul),
+    ):
+        if wrong:
+            plural = noun if len(wrong) == 1 else f"{noun}s"
+            raise SourceError(f"{place} {problem} {plural} {', '.join(wrong[:20])}.", **_HINTS)

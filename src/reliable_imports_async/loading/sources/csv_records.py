@@ -1,4 +1,8 @@
-"""CSV: physical lines to rows to records, with the line on which each began."""
+"""Reads CSV: physical lines become rows, and rows become records with the line they start on.
+
+`CsvReader` reads the usual rows, which are one line without quotes, in a fast way; `CsvRow` parses
+all other rows field by field, so that a broken row costs no other row.
+"""
 
 import csv
 import re
@@ -9,32 +13,233 @@ from typing import TypeAlias
 
 from pydantic_core import to_json
 
-from reliable_imports_async.loading.records import Limits, StoredRecord, from_value, unreadable
-from reliable_imports_async.wording import counted
-
+from ...wording import counted
+from ..records import Limits, StoredRecord, from_value, unreadable
 from .decoding import UTF_8, Lines
 from .source import Read
 
 _QUOTED = r"[^\"]*+(?:\"\"[^\"]*+)*+"
 _UNTIL_CLOSED = re.compile(_QUOTED)
+AsText: TypeAlias = Callable[[bytes], bytes | None]
+MAX_ROW_LINES = 1_000
+SWALLOWED_LINES, SWALLOWED_WIDTH = 2, 3  # this many lines of this many fields are not quoted text
+_BROKEN = "a line end outside quotes: either it ends a row, or the value needs quotes"
 
 
-@cache
-def _field(delimiter: str) -> re.Pattern[str]:
-    """A whole field up to its delimiter: (quoted content, plain content, delimiter)."""
-    end = re.escape(delimiter)
-    return re.compile(rf"(?:\"({_QUOTED})\"|((?!\")[^{end}]*+))({end}|\Z)")
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How the rows of a CSV file are written.
+
+    Attributes:
+        delimiter: The character between fields.
+        encoding: The codec of its lines, which extends ASCII.
+        newline: The end of a physical line.
+        converted_from: The file's encoding, if its text was converted to UTF-8 before.
+    """
+
+    delimiter: str
+    encoding: str = UTF_8
+    newline: bytes = b"\n"
+    converted_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of a CSV file.
+
+    Attributes:
+        line: The physical line on which it starts.
+        raw: Its bytes, without the last line end.
+        fields: Its values.
+        problem: Why it cannot be read, or None if it can.
+    """
+
+    line: int
+    raw: bytes
+    fields: list[str]
+    problem: str | None = None
+
+
+class CsvReader:
+    """Reads the rows of one CSV file."""
+
+    def __init__(self, read: Read, dialect: Dialect, limits: Limits) -> None:
+        self.lines = Lines(read, longest=limits.record_bytes + 2, newline=dialect.newline)
+        self._dialect = dialect
+        self._limits = limits
+        self._width: int | None = None  # of the header
+        # A line may also end with the other character: CR LF, CR CR LF, or LF in a file of CRs.
+        self._strips, self._foreign = (b"\r", b"\r") if dialect.newline == b"\n" else (b"\n", b"\n")
+
+    def records(self, columns: tuple[str, ...]) -> Iterator[StoredRecord]:
+        """The remaining rows as records with these columns; blank lines are skipped."""
+        limits, lines, width = self._limits, self.lines, len(columns)
+        self._width = width
+        as_text = usual_row(columns, self._dialect.delimiter, self._dialect.encoding)
+        while (line := lines.next()) is not None:
+            raw = line.rstrip(self._strips) if line[-1:] == self._strips else line
+            text = as_text(raw)
+            if text is not None and len(text) <= limits.record_bytes:
+                yield StoredRecord(text, None, lines.number, None)
+                continue
+            fields = self._simple_fields(raw)
+            if len(fields) == width and len(raw) <= limits.record_bytes:
+                value = dict(zip(columns, fields, strict=True))
+                yield from_value(value, line=lines.number, raw=raw, limits=limits)
+            elif row := self._row(line):
+                yield self._record(row, columns)
+
+    def _simple_fields(self, raw: bytes) -> list[str]:
+        """The fields of a row that is one valid line, in a fast way; no fields for other rows."""
+        try:
+            text = raw.decode(self._dialect.encoding)
+            if self._foreign in raw:
+                return []
+            if b'"' not in raw:
+                return text.split(self._dialect.delimiter) if raw else []
+            if text[-1] in "\r\n":  # the csv module would drop it
+                return []
+            return next(csv.reader((text,), delimiter=self._dialect.delimiter, strict=True))
+        except (UnicodeDecodeError, csv.Error):
+            return []
+
+    def row(self) -> Row | None:
+        """The next row that is not blank; None at the end."""
+        while (line := self.lines.next()) is not None:
+            if row := self._row(line):
+                return row
+        return None
+
+    def _record(self, row: Row, columns: tuple[str, ...]) -> StoredRecord:
+        problem, width = row.problem, len(row.fields)
+        if problem is None and width != len(columns):
+            fields = counted(width, "field")
+            problem = f"line {row.line}: {fields}, the header has {len(columns)}"
+        if problem is not None:
+            return unreadable(row.raw, line=row.line, reason=problem, limits=self._limits)
+        value = dict(zip(columns, row.fields, strict=True))
+        return from_value(value, line=row.line, raw=row.raw, limits=self._limits)
+
+    def _row(self, line: bytes) -> Row | None:
+        """The row that begins with a line, which may take more lines; None for a blank line."""
+        number = self.lines.number
+        raw = self._bare(line)
+        if not raw or self._is_blank(raw):
+            return None
+        if len(raw) > self._limits.record_bytes:
+            return Row(number, raw, [], f"line {number} is longer than a record may be")
+        lines = [line]
+        parsed, problem = self._parse(lines)
+        if parsed.is_never_closed or self._swallows(lines):
+            keep = parsed.opened_in + 1
+            self.lines.give_back(lines[keep:])
+            del lines[keep:]
+            problem = f"line {number + parsed.opened_in}: a quote opened here is never closed"
+        elif parsed.stray:
+            problem = f"line {number + len(lines) - 1}: {parsed.stray}"
+        elif parsed.is_broken:
+            if len(lines) == 1 and (first := self._split(raw)) is not None:
+                return Row(number, *first)
+            problem = problem or f"line {number}: {_BROKEN}"
+        raw = self._bare(self._dialect.newline.join(lines))
+        return Row(number, raw, parsed.fields, problem)
+
+    def _bare(self, line: bytes) -> bytes:
+        """A line without the rest of its own line end and of that of the line before."""
+        return line.strip(b"\n") if self._strips == b"\n" else line.rstrip(b"\r")
+
+    def _is_blank(self, raw: bytes) -> bool:
+        """Whether a line has only spaces, and no delimiters."""
+        if self._width == 1 or not raw.isspace():
+            return False
+        return self._dialect.delimiter.encode() not in raw
+
+    def _swallows(self, lines: list[bytes]) -> bool:
+        """Whether the inner lines of a row are rows themselves, because a quote is missing."""
+        width = self._width or 0
+        if width < SWALLOWED_WIDTH or len(lines) < SWALLOWED_LINES + 2:
+            return False
+        delimiter = self._dialect.delimiter.encode()
+        return all(line.count(delimiter) == width - 1 for line in lines[1:-1])
+
+    def _split(self, raw: bytes) -> tuple[bytes, list[str]] | None:
+        """The first of several rows in a line with two kinds of line ends; the others follow."""
+        pieces = [piece for piece in raw.split(self._foreign) if piece]
+        rows = [self._simple_fields(piece) for piece in pieces]
+        if self._width in {None, 1} or any(len(row) != self._width for row in rows):
+            return None
+        self.lines.put(pieces[1:])
+        return pieces[0], rows[0]
+
+    def _parse(self, lines: list[bytes]) -> tuple["CsvRow", str | None]:
+        """Parse a row, append its further lines to `lines`, and return the first decoding error."""
+        row, problem = CsvRow(self._dialect.delimiter), None
+        size, line = 0, lines[0]
+        while True:
+            text, error = self._decode(line)
+            problem = problem or error
+            row.feed(*text)
+            size += len(line) + 1
+            if not row.is_open or size > self._limits.record_bytes or len(lines) >= MAX_ROW_LINES:
+                return row, problem
+            following = self.lines.next()
+            if following is None:
+                return row, problem
+            lines.append(line := following)
+
+    def _decode(self, line: bytes) -> tuple[tuple[str, str], str | None]:
+        """A line and its line end as text, and the error if the line cannot be decoded."""
+        content = line.rstrip(self._strips)
+        ending = (line[len(content) :] + self._dialect.newline).decode()
+        try:
+            return (content.decode(self._dialect.encoding), ending), None
+        except UnicodeDecodeError as error:
+            place = f"byte {error.start} (0x{content[error.start]:02x})"
+            if self._dialect.converted_from:  # the original bytes were different
+                place = "a part of it"
+            encoding = self._dialect.converted_from or self._dialect.encoding
+            problem = f"line {self.lines.number}: {place} is not valid {encoding}"
+            readable = content.decode(self._dialect.encoding, "surrogateescape")
+            return (readable, ending), problem
+
+
+def usual_row(columns: tuple[str, ...], delimiter: str, encoding: str) -> AsText:
+    """A function that turns a usual row into the JSON text that a serialiser would write.
+
+    A usual row is one line of printable characters (which no serialiser escapes), without quotes
+    and backslashes, and with a field for each column. For any other row, the function returns None.
+    """
+    width = len(columns)
+    names = [to_json(name).decode().replace("%", "%%") for name in columns]
+    layout = "{" + ",".join(f'{name}:"%s"' for name in names) + "}"
+    prints = delimiter.isprintable()
+
+    def text(raw: bytes) -> bytes | None:
+        if b'"' in raw or b"\\" in raw:
+            return None
+        try:
+            line = raw.decode(encoding)
+        except UnicodeDecodeError:
+            return None
+        fields = line.split(delimiter)
+        if len(fields) != width or not line:
+            return None
+        if not (line if prints else "".join(fields)).isprintable():
+            return None
+        return (layout % tuple(fields)).encode()
+
+    return text
 
 
 class CsvRow:
-    """The fields of one record.
+    """The parser of one row, which is fed line by line.
 
     Attributes:
         fields: The complete fields so far.
         is_open: Whether the last line ended inside quotes.
-        opened_in: The line (from 0) in which the last field that was not complete at once began.
-        stray: What is wrong with text behind a closing quote, or None.
-        is_broken: Whether a line end is in a field without quotes.
+        opened_in: The line (from 0) on which the last field of several lines began.
+        stray: The problem with text after a closing quote, or None.
+        is_broken: Whether there is a line end in a field without quotes.
     """
 
     __slots__ = (
@@ -53,11 +258,11 @@ class CsvRow:
 
     @property
     def is_never_closed(self) -> bool:
-        """Whether giving up now means that a quote was opened which nothing closes."""
+        """Whether a quote was opened and is not closed, if the row has no more lines."""
         return self.is_open or (self.stray is not None and self.opened_in < self._lines - 1)
 
     def feed(self, line: str, ending: str) -> None:
-        """Read the next physical line, given without its line end."""
+        """Parse the next physical line, without its line end."""
         self._lines += 1
         position: int | None = 0
         if self.is_open:
@@ -66,8 +271,8 @@ class CsvRow:
             position = self._next_field(line, position, ending)
 
     def _close(self, line: str, ending: str) -> int | None:
-        """Go on with an open field; the position behind it and its delimiter if more follows."""
-        end = _UNTIL_CLOSED.match(line).end()  # type: ignore[union-attr]  # matches nothing, too
+        """Continue an open field; the position after its delimiter, if another field follows."""
+        end = _UNTIL_CLOSED.match(line).end()  # type: ignore[union-attr]  # it always matches
         self._parts.append(line[:end])
         if end == len(line):
             self._parts.append(ending)
@@ -104,214 +309,8 @@ class CsvRow:
         self.fields.append(content.replace('""', '"'))
 
 
-AsText: TypeAlias = Callable[[bytes], bytes | None]
-
-
-def usual_row(columns: tuple[str, ...], delimiter: str, encoding: str) -> AsText:
-    """What makes of a row the very text that a serialiser would, or None where it is not usual.
-
-    Usual is a row on one line, without quotes and backslashes, of characters that can be printed
-    (a serialiser escapes none of these) and with a field for each column.
-    """
-    width = len(columns)
-    names = [to_json(name).decode().replace("%", "%%") for name in columns]
-    layout = "{" + ",".join(f'{name}:"%s"' for name in names) + "}"
-    prints = delimiter.isprintable()
-
-    def text(raw: bytes) -> bytes | None:
-        if b'"' in raw or b"\\" in raw:
-            return None
-        try:
-            line = raw.decode(encoding)
-        except UnicodeDecodeError:
-            return None
-        fields = line.split(delimiter)
-        if len(fields) != width or not line:
-            return None
-        if not (line if prints else "".join(fields)).isprintable():
-            return None
-        return (layout % tuple(fields)).encode()
-
-    return text
-
-
-MAX_ROW_LINES = 1_000
-SWALLOWED_LINES, SWALLOWED_WIDTH = 2, 3  # so many lines with so many fields each are no text
-_BROKEN = "a line end outside quotes: either it ends a row, or the value needs quotes"
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How the rows of a CSV file are written.
-
-    Attributes:
-        delimiter: The character between fields.
-        encoding: The codec of its lines, one that extends ASCII.
-        newline: What ends a physical line.
-        converted_from: The encoding of the file, where its text was converted to UTF-8 first.
-    """
-
-    delimiter: str
-    encoding: str = UTF_8
-    newline: bytes = b"\n"
-    converted_from: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One record of a CSV file.
-
-    Attributes:
-        line: The physical line on which it starts.
-        raw: Its bytes, without the last line end.
-        fields: Its values.
-        problem: Why it cannot be read, or None.
-    """
-
-    line: int
-    raw: bytes
-    fields: list[str]
-    problem: str | None = None
-
-
-class CsvReader:
-    """Reads the rows of one CSV file."""
-
-    def __init__(self, read: Read, dialect: Dialect, limits: Limits) -> None:
-        self.lines = Lines(read, longest=limits.record_bytes + 2, newline=dialect.newline)
-        self._dialect = dialect
-        self._limits = limits
-        self._width: int | None = None  # of the header
-        # A line may end with the other sign as well: CR LF, CR CR LF, or one LF in a file of CRs.
-        self._strips, self._foreign = (b"\r", b"\r") if dialect.newline == b"\n" else (b"\n", b"\n")
-
-    def records(self, columns: tuple[str, ...]) -> Iterator[StoredRecord]:
-        """The rows that are left, as records with these columns; blank lines are no rows."""
-        limits, lines, width = self._limits, self.lines, len(columns)
-        self._width = width
-        as_text = usual_row(columns, self._dialect.delimiter, self._dialect.encoding)
-        while (line := lines.next()) is not None:
-            raw = line.rstrip(self._strips) if line[-1:] == self._strips else line
-            text = as_text(raw)
-            if text is not None and len(text) <= limits.record_bytes:
-                yield StoredRecord(text, None, lines.number, None)
-                continue
-            fields = self._simple_fields(raw)
-            if len(fields) == width and len(raw) <= limits.record_bytes:
-                value = dict(zip(columns, fields, strict=True))
-                yield from_value(value, line=lines.number, raw=raw, limits=limits)
-            elif row := self._row(line):
-                yield self._record(row, columns)
-
-    def _simple_fields(self, raw: bytes) -> list[str]:
-        """The fields of a row that is one sound line: fast. Of any other row, none."""
-        try:
-            text = raw.decode(self._dialect.encoding)
-            if self._foreign in raw:
-                return []
-            if b'"' not in raw:
-                return text.split(self._dialect.delimiter) if raw else []
-            if text[-1] in "\r\n":  # the csv module would drop it
-                return []
-            return next(csv.reader((text,), delimiter=self._dialect.delimiter, strict=True))
-        except (UnicodeDecodeError, csv.Error):
-            return []
-
-    def row(self) -> Row | None:
-        """The next row that is not blank; None at the end."""
-        while (line := self.lines.next()) is not None:
-            if row := self._row(line):
-                return row
-        return None
-
-    def _record(self, row: Row, columns: tuple[str, ...]) -> StoredRecord:
-        problem, found = row.problem, len(row.fields)
-        if problem is None and found != len(columns):
-            fields = counted(found, "field")
-            problem = f"line {row.line}: {fields}, the header has {len(columns)}"
-        if problem is not None:
-            return unreadable(row.raw, line=row.line, reason=problem, limits=self._limits)
-        value = dict(zip(columns, row.fields, strict=True))
-        return from_value(value, line=row.line, raw=row.raw, limits=self._limits)
-
-    def _row(self, line: bytes) -> Row | None:
-        """The row that begins with a line, which may take more lines; None for a blank line."""
-        number = self.lines.number
-        raw = self._bare(line)
-        if not raw or self._is_blank(raw):
-            return None
-        if len(raw) > self._limits.record_bytes:
-            return Row(number, raw, [], f"line {number} is longer than a record may be")
-        taken = [line]
-        parsed, problem = self._parse(taken)
-        if parsed.is_never_closed or self._swallows(taken):
-            keep = parsed.opened_in + 1
-            self.lines.give_back(taken[keep:])
-            del taken[keep:]
-            problem = f"line {number + parsed.opened_in}: a quote opened here is never closed"
-        elif parsed.stray:
-            problem = f"line {number + len(taken) - 1}: {parsed.stray}"
-        elif parsed.is_broken:
-            if len(taken) == 1 and (first := self._divided(raw)) is not None:
-                return Row(number, *first)
-            problem = problem or f"line {number}: {_BROKEN}"
-        raw = self._bare(self._dialect.newline.join(taken))
-        return Row(number, raw, parsed.fields, problem)
-
-    def _bare(self, line: bytes) -> bytes:
-        """A line without what is left of its line end, and of the one before it."""
-        return line.strip(b"\n") if self._strips == b"\n" else line.rstrip(b"\r")
-
-    def _is_blank(self, raw: bytes) -> bool:
-        """Whether a line has nothing but spaces, and no fields either."""
-        if self._width == 1 or not raw.isspace():
-            return False
-        return self._dialect.delimiter.encode() not in raw
-
-    def _swallows(self, taken: list[bytes]) -> bool:
-        """Whether the lines within a row are rows themselves, so that a quote is missing."""
-        width = self._width or 0
-        if width < SWALLOWED_WIDTH or len(taken) < SWALLOWED_LINES + 2:
-            return False
-        delimiter = self._dialect.delimiter.encode()
-        return all(line.count(delimiter) == width - 1 for line in taken[1:-1])
-
-    def _divided(self, raw: bytes) -> tuple[bytes, list[str]] | None:
-        """The first of several rows in a line that ends in two ways; the others come next."""
-        pieces = [piece for piece in raw.split(self._foreign) if piece]
-        rows = [self._simple_fields(piece) for piece in pieces]
-        if self._width in {None, 1} or any(len(row) != self._width for row in rows):
-            return None
-        self.lines.put(pieces[1:])
-        return pieces[0], rows[0]
-
-    def _parse(self, taken: list[bytes]) -> tuple[CsvRow, str | None]:
-        """Read a row, adding to `taken` the lines it goes on with; and what does not decode."""
-        row, problem = CsvRow(self._dialect.delimiter), None
-        size, line = 0, taken[0]
-        while True:
-            text, error = self._decode(line)
-            problem = problem or error
-            row.feed(*text)
-            size += len(line) + 1
-            if not row.is_open or size > self._limits.record_bytes or len(taken) >= MAX_ROW_LINES:
-                return row, problem
-            following = self.lines.next()
-            if following is None:
-                return row, problem
-            taken.append(line := following)
-
-    def _decode(self, line: bytes) -> tuple[tuple[str, str], str | None]:
-        """A line and its line end as text, and why that is not faithful."""
-        content = line.rstrip(self._strips)
-        ending = (line[len(content) :] + self._dialect.newline).decode()
-        try:
-            return (content.decode(self._dialect.encoding), ending), None
-        except UnicodeDecodeError as error:
-            at = f"byte {error.start} (0x{content[error.start]:02x})"
-            if self._dialect.converted_from:  # its bytes were others
-                at = "a part of it"
-            wanted = self._dialect.converted_from or self._dialect.encoding
-            problem = f"line {self.lines.number}: {at} is not valid {wanted}"
-            readable = content.decode(self._dialect.encoding, "surrogateescape")
-            return (readable, ending), problem
+@cache
+def _field(delimiter: str) -> re.Pattern[str]:
+    """A whole field up to its delimiter: (quoted content, plain content, delimiter)."""
+    end = re.escape(delimiter)
+    return re.compile(rf"(?:\"({_QUOTED})\"|((?!\")[^{end}]*+))({end}|\Z)")

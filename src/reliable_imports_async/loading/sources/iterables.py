@@ -1,4 +1,4 @@
-"""Records of this process: lists, generators, asynchronous iterables."""
+"""Sources in this process: lists, generators, asynchronous iterables."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -8,9 +8,8 @@ from typing import TypeAlias
 from anyio import to_thread
 from pydantic import BaseModel
 
-from reliable_imports_async.errors import SourceError
-from reliable_imports_async.loading.records import Limits, StoredRecord, from_value
-
+from ...errors import SourceError
+from ..records import Limits, StoredRecord, from_value
 from .source import CHUNK_BYTES, CHUNK_RECORDS, Source, SourceInfo, in_chunks
 
 Items: TypeAlias = Iterable[object] | AsyncIterable[object]
@@ -20,27 +19,26 @@ def as_source(items: Items | Source) -> Source:
     """Make a source of records: dicts, pydantic models, dataclasses, mappings.
 
     Args:
-        items: A list or another iterable of records, an asynchronous iterable of them, or a source
-            (see `read_file`), which is returned as it is. A synchronous iterable is iterated in
-            the event loop: it should not wait for anything.
+        items: A list or another iterable of records, an asynchronous iterable of records, or a
+            source (see `read_file`), which is returned as it is. A synchronous iterable runs in
+            the event loop, so it must not block.
 
     Returns:
-        A source; a list or tuple is at hand, another iterable is not. What the iterable raises
-        is passed on unchanged.
+        A source. Exceptions of the iterable are passed on unchanged.
 
     Raises:
-        SourceError: a single record, a text or a file was passed.
+        SourceError: A single record, a text or a file was passed.
     """
     if isinstance(items, Source):
         return items
     if isinstance(items, str | bytes | bytearray | memoryview | IOBase):
         raise SourceError(
-            f"{type(items).__name__} is no collection of records.",
+            f"A value of type {type(items).__name__} is not a collection of records.",
             hint="pass a list of records, or read_file(...) for a file.",
         )
     if isinstance(items, Mapping | BaseModel) or not isinstance(items, Iterable | AsyncIterable):
         raise SourceError(
-            f"One {type(items).__name__} is no collection of records.",
+            f"A single {type(items).__name__} is not a collection of records.",
             hint="pass a list of records, e.g. [record].",
         )
     return IterableSource(items)
@@ -60,12 +58,12 @@ class IterableSource:
         """Begin to iterate.
 
         Raises:
-            SourceError: the iterator was used up before.
+            SourceError: The iterator was already read.
         """
         if self._is_single_use and self._was_opened:
             raise SourceError(
                 f"This {type(self._items).__name__} was already read.",
-                hint="make a new one, or pass a list.",
+                hint="create a new one, or pass a list.",
             )
         self._was_opened = True
         yield OpenedIterable(self._items)
@@ -81,8 +79,8 @@ class OpenedIterable:
         self._items = items
 
     async def chunks(self, limits: Limits) -> AsyncIterator[list[StoredRecord]]:
-        """The records in their order, in lists of about 500 records or 1 MiB of text."""
-        size = 16  # records converted at once, adapted to their length
+        """The records in order, in lists of about 500 records or 1 MiB of text."""
+        size = 16  # records that are converted together; adapted to their length
         values: list[object] = []
         async for value in self._iterate():
             values.append(value)

@@ -1,16 +1,19 @@
-"""Files that are no text at all, told by their first bytes: refused by name, with what to do."""
+"""Refuses files that are not text, such as workbooks and archives, by their first bytes.
+
+The error names the kind of file and says what to do with it.
+"""
 
 import re
 import zipfile
 from typing import BinaryIO
 
-from reliable_imports_async.errors import SourceError
+from ...errors import SourceError
 
 _SAVE_AS = "open it in the program that it belongs to and save it as CSV (UTF-8)"
-_UNPACK = "unpack it and import the file in it"
+_UNPACK = "unpack it and import the file inside"
 _OTHER = "check that it is the right file"
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_WORKBOOK = "in Excel or LibreOffice save the sheet as CSV (UTF-8), and import that"
+_WORKBOOK = "save the sheet as CSV (UTF-8) in Excel or LibreOffice, and import the CSV file"
 
 _SIGNATURES = (
     (b"PK\x05\x06", "an empty ZIP archive", _OTHER),
@@ -52,7 +55,14 @@ _IN_ZIP = (
     (b"ppt/", "a PowerPoint presentation (.pptx)", _SAVE_AS),
     (b"Index/", "a Numbers or Pages document", _SAVE_AS),
 )
-_BINARY_ONLY = {b"ORC", b"PAR1", b"RIFF", b"LZIP", b"ARROW1", b"FEA1"}  # a header may begin so
+_BINARY_ONLY = {
+    b"ORC",
+    b"PAR1",
+    b"RIFF",
+    b"LZIP",
+    b"ARROW1",
+    b"FEA1",
+}  # a header may, too
 _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _TAR_AT, _TAR = 257, b"ustar"
 _MARKUP = re.compile(
@@ -66,28 +76,28 @@ FEW_CONTROLS, CONTROL_SHARE = 16, 0.05
 
 
 def refuse_other_files(sample: bytes, file: BinaryIO | None) -> None:
-    """Refuse what is recognised as something else than text.
+    """Refuse a file that has the signature of another kind of file.
 
     Args:
-        sample: The first bytes, unfolded.
-        file: The whole file where it is not compressed, for the names in a ZIP archive.
+        sample: The first bytes, decompressed.
+        file: The whole file if it is not compressed, to read the names in a ZIP archive.
 
     Raises:
-        SourceError: It is a workbook, an archive, a document, an image, a program or the like.
+        SourceError: The file is a workbook, an archive, a document, an image or a program.
     """
     if sample.startswith((_ZIP, _OLE)):
         raise _refused(*(_zip(sample, file) if sample.startswith(_ZIP) else _ole(sample)))
-    for signature, what, hint in _SIGNATURES:
+    for signature, kind, hint in _SIGNATURES:
         if sample.startswith(signature) and (
             signature not in _BINARY_ONLY or _has_controls(sample)
         ):
-            raise _refused(what, hint)
+            raise _refused(kind, hint)
     if _BZIP2.match(sample):
         raise _refused("compressed by bzip2", _UNPACK)
     if sample[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
         raise _refused("a tar archive", _UNPACK)
     if sample.startswith(b"\x1f\x8b"):
-        raise _refused("gzip data inside gzip data", "unpack it once, and import what comes out")
+        raise _refused("gzip data inside gzip data", "unpack it once, and import the result")
     if sample.startswith(b"MZ") and _has_controls(sample):
         raise _refused("a program (Windows)", _OTHER)
 
@@ -108,16 +118,18 @@ def refuse_markup(text: bytes) -> None:
         raise _refused("an Excel workbook (XML Spreadsheet 2003)", _WORKBOOK)
     name = match[1].lower()
     if name.split()[-1] in _HTML or _HTML_TAG.search(text[:4096]):
-        hint = "a page that asks to sign in, or an error page, is often saved so; download the "
-        raise _refused("an HTML page", f"{hint}data itself as CSV or JSON")
+        raise _refused(
+            "an HTML page",
+            "it may be a sign-in page or an error page; download the data itself as CSV or JSON",
+        )
     raise _refused("an XML file", "convert its records to CSV or JSON Lines")
 
 
 def refuse_binary(sample: bytes) -> None:
-    """Refuse bytes of which too many are control characters for a text.
+    """Refuse a file with more control characters than a text has.
 
     Raises:
-        SourceError: It is no text in an encoding that extends ASCII.
+        SourceError: It is not text in an encoding that extends ASCII.
     """
     count = len(sample) - len(sample.translate(None, _CONTROLS))
     if count >= FEW_CONTROLS and count >= CONTROL_SHARE * len(sample):
@@ -136,15 +148,15 @@ def _zip(sample: bytes, file: BinaryIO | None) -> tuple[str, str]:
         return "an OpenDocument file", _SAVE_AS
     names = _names(file) if file is not None else []
     content = "\n".join(names).encode() or sample
-    for part, what, hint in _IN_ZIP:
+    for part, kind, hint in _IN_ZIP:
         if part in content:
-            return what, hint
+            return kind, hint
     inside = f" with {', '.join(names[:3])}" if names else ""
     return f"a ZIP archive{inside}", _UNPACK
 
 
 def _names(file: BinaryIO) -> list[str]:
-    """The names in an archive; none where it is damaged."""
+    """The names in an archive; none if it is damaged."""
     try:
         file.seek(0)
         with zipfile.ZipFile(file) as archive:
@@ -158,13 +170,13 @@ def _ole(sample: bytes) -> tuple[str, str]:
         return name.encode("utf-16-le") in sample
 
     if has("EncryptedPackage"):
-        return "an encrypted Office document", f"open it with its password, then {_WORKBOOK}"
+        return "an encrypted Office document", f"open it with its password and {_WORKBOOK}"
     if has("WordDocument"):
         return "an old Word document (.doc)", _SAVE_AS
     return "an old Excel workbook (.xls), or another old Office document", _WORKBOOK
 
 
-def _refused(what: str, hint: str) -> SourceError:
+def _refused(kind: str, hint: str) -> SourceError:
     return SourceError(
-        f"The file is {what}; CSV, TSV, JSON and JSON Lines are read.", hint=f"{hint}."
+        f"The file is {kind}. Only CSV, TSV, JSON and JSON Lines can be imported.", hint=f"{hint}."
     )

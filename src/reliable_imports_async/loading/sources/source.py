@@ -1,31 +1,31 @@
-"""What every source offers, and the size of the chunks in which records travel."""
+"""The interface of all sources, and the size of the chunks in which they deliver records."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from reliable_imports_async.loading.records import Limits, StoredRecord
+from ..records import Limits, StoredRecord
 
 CHUNK_RECORDS = 500
 CHUNK_BYTES = 1_048_576
 
 Read: TypeAlias = Callable[[int], bytes]
-"""Reads about that many bytes; no bytes at the end."""
+"""Reads about this many bytes; returns no bytes at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What is known about a source before its first record.
+    """What is known about a source before its first record is read.
 
     Attributes:
         name: The file's name, without folders.
-        size: Bytes as they came, compressed if they were.
-        sha256: Hex digest of the bytes as they came.
-        columns: The names of a CSV file's columns, in their order.
+        size: The number of its bytes, before decompression.
+        sha256: The hex digest of its bytes, before decompression.
+        columns: The column names of a CSV file, in order.
         format: "csv", "tsv", "jsonl" or "json".
-        encoding: The codec that a file is read with.
-        notes: What its owner should know about how it was read.
+        encoding: The codec with which the file is read.
+        notes: Notes for the user about how the file is read.
         head: The first lines of a CSV file.
     """
 
@@ -49,11 +49,11 @@ class OpenedSource(Protocol):
 
     @property
     def bytes_read(self) -> int:
-        """How far reading is, in bytes as stored (see `SourceInfo.size`); 0 when unknown."""
+        """How many bytes were read, before decompression; 0 if unknown."""
         ...
 
     def chunks(self, limits: Limits) -> AsyncIterator[list[StoredRecord]]:
-        """The records in their order, in lists of about 500 records or 1 MiB of text."""
+        """The records in order, in lists of about 500 records or 1 MiB of text."""
         ...
 
 
@@ -63,20 +63,20 @@ class Source(Protocol):
 
     @property
     def at_hand(self) -> bool:
-        """Whether the records are in memory or on disk, so that reading waits for nobody."""
+        """Whether the records are in memory or on disk, so that reading them never waits."""
         ...
 
     def open(self) -> AbstractAsyncContextManager[OpenedSource]:
         """Open the source for reading.
 
         Raises:
-            SourceError: it cannot be read as a whole.
+            SourceError: The source cannot be read at all.
         """
         ...
 
 
 def in_chunks(records: Iterable[StoredRecord]) -> Iterator[list[StoredRecord]]:
-    """Group records into lists of at most CHUNK_RECORDS, bounded by CHUNK_BYTES as well."""
+    """Group records into lists of at most CHUNK_RECORDS records and about CHUNK_BYTES bytes."""
     chunk: list[StoredRecord] = []
     size = 0
     for record in records:

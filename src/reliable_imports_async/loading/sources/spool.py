@@ -1,4 +1,4 @@
-"""Whatever a file comes as, a seekable binary file with its size and SHA-256."""
+"""Turns a path, a binary file or a stream of bytes into a seekable file with size and SHA-256."""
 
 import hashlib
 import inspect
@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeAlias, cast
 
 from anyio import to_thread
 
-from reliable_imports_async.errors import SourceError
+from ...errors import SourceError
 
 BLOCK = 256 * 1024
 
@@ -22,13 +22,13 @@ FileLike: TypeAlias = str | os.PathLike[str] | BinaryIO | AsyncIterable[bytes]
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A seekable binary file whose bytes are known.
+    """A seekable binary file with its hash.
 
     Attributes:
         file: The file; read it from its beginning.
         size: Its length in bytes.
-        sha256: Hex digest of its bytes.
-        version: Size and time of change of a file that others may write to meanwhile.
+        sha256: The hex digest of its bytes.
+        version: The size and modification time of a file that other processes may change.
     """
 
     file: BinaryIO
@@ -37,23 +37,23 @@ class StoredFile:
     version: tuple[int, int] | None = None
 
     def require_unchanged(self) -> None:
-        """Refuse a file that was written to after its hash was taken.
+        """Check that the file was not changed after its hash was computed.
 
         Raises:
-            SourceError: its size or time of change is another one.
+            SourceError: The file has another size or modification time.
         """
         if self.version is not None and _version(self.file) != self.version:
             raise SourceError(
                 "The file was changed while it was read.",
-                hint="import it again when nobody writes to it any more.",
+                hint="import it again when no program writes to it any more.",
             )
 
 
 def require_file(file: object) -> FileLike:
-    """Check what was passed as a file, without reading it.
+    """Check an argument that should be a file, without reading it.
 
     Raises:
-        SourceError: it is no file, or a folder, or opened as text.
+        SourceError: It is not a file, is a folder, or was opened in text mode.
     """
     if isinstance(file, str | os.PathLike):
         return _require_path(Path(file))
@@ -63,35 +63,35 @@ def require_file(file: object) -> FileLike:
         return file
     if inspect.iscoroutinefunction(getattr(file, "read", None)):
         raise SourceError(
-            f"{type(file).__name__} reads asynchronously.",
+            f"{type(file).__name__} has an asynchronous read().",
             hint="pass the binary file behind it (for Starlette's UploadFile: upload.file).",
         )
     if callable(getattr(file, "read", None)):
         return cast("BinaryIO", file)
     raise SourceError(
-        f"{type(file).__name__} is no file.",
+        f"A value of type {type(file).__name__} is not a file.",
         hint="pass a path, a file opened in binary mode ('rb') or an async iterable of bytes; "
-        "for bytes in memory io.BytesIO(data).",
+        "for bytes in memory, pass io.BytesIO(data).",
     )
 
 
 def _require_path(path: Path) -> Path:
     if path.is_dir():
-        raise SourceError(f"{path} is a folder.", hint="name one file in it.")
+        raise SourceError(f"{path} is a folder.", hint="name a file in it.")
     if not path.exists():
-        raise SourceError(f"There is no file {path}.", hint="check the path.")
+        raise SourceError(f"The file {path} does not exist.", hint="check the path.")
     return path
 
 
 @asynccontextmanager
 async def stored(file: FileLike) -> AsyncIterator[StoredFile]:
-    """Open, or receive into an unlinked temporary file, and hash on the way.
+    """Open and hash a file; a stream is first received into an unlinked temporary file.
 
     Args:
         file: A path, a binary file (it stays open) or an async iterable of bytes.
 
     Raises:
-        SourceError: it cannot be opened, or gives something else than bytes.
+        SourceError: The file cannot be opened, or does not return bytes.
     """
     if isinstance(file, str | os.PathLike):
         with await to_thread.run_sync(_open, Path(file)) as opened:
@@ -153,15 +153,15 @@ async def _spooled(blocks: AsyncIterable[bytes]) -> AsyncIterator[StoredFile]:
         file.write(data)
 
     with tempfile.TemporaryFile() as file:
-        waiting = bytearray()
+        buffer = bytearray()
         async for block in blocks:
-            waiting += _require_bytes(block)
-            if len(waiting) >= BLOCK:
-                size += len(waiting)
-                await to_thread.run_sync(keep, bytes(waiting))
-                waiting.clear()
-        size += len(waiting)
-        await to_thread.run_sync(keep, bytes(waiting))
+            buffer += _require_bytes(block)
+            if len(buffer) >= BLOCK:
+                size += len(buffer)
+                await to_thread.run_sync(keep, bytes(buffer))
+                buffer.clear()
+        size += len(buffer)
+        await to_thread.run_sync(keep, bytes(buffer))
         yield StoredFile(cast("BinaryIO", file), size, digest.hexdigest())
 
 
@@ -169,12 +169,12 @@ def _require_bytes(block: object) -> bytes:
     if isinstance(block, str):
         raise _opened_as_text()
     if not isinstance(block, bytes | bytearray | memoryview):
-        raise SourceError(f"The file gave {type(block).__name__} where bytes were expected.")
+        raise SourceError(f"The file returned {type(block).__name__} instead of bytes.")
     return bytes(block)
 
 
 def _opened_as_text() -> SourceError:
     return SourceError(
-        "The file gives text, not bytes.",
+        "The file returns text instead of bytes.",
         hint="open it in binary mode: open(path, 'rb'), or sys.stdin.buffer.",
     )

@@ -112,7 +112,8 @@ SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metad
 UPDATE reliable_imports.import_batches
    SET status = 'processing', started_at = coalesce(started_at, clock_timestamp()), error = NULL,
        metadata = metadata || $2::text::jsonb
- WHERE id = $1 AND started_at IS NULL AND status IN ('pending', 'failed');
+ WHERE id = $1 AND started_at IS NULL AND status IN ('pending', 'failed')
+RETURNING started_at, finished_at, metadata::text AS metadata;
 
 -- name: mark_finished
 -- Last statement of the transaction that runs on_batch_complete.
@@ -120,7 +121,8 @@ UPDATE reliable_imports.import_batches b
    SET status = $2, finished_at = clock_timestamp(), completed_items = $3, skipped_items = $4, failed_items = $5,
        error = $7, metadata = metadata || $6::text::jsonb
  WHERE b.id = $1 AND b.started_at IS NOT NULL AND b.finished_at IS NULL AND b.status IN ('processing', 'failed')
-   AND NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done');
+   AND NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done')
+RETURNING b.started_at, b.finished_at, b.metadata::text AS metadata;
 
 -- name: mark_start_failed
 -- on_batch_start raised: the batch says so, unless somebody else has started, paused or cancelled it by now.
