@@ -1,4 +1,4 @@
-"""Statements about items."""
+"""Statements that read and delete items."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from ..outcomes import Failure, FailureKind
 
 _SQL = statements("store/items")
 _ERROR_COLUMNS = {name: f"error_{name}" for name in Failure.__slots__}
-READ_AT_ONCE = 524_288  # characters of records; then everything else that waits has its turn
+READ_AT_ONCE = 524_288  # characters of records, before other tasks run
 
 
 async def read_pending(
@@ -32,7 +32,7 @@ async def read_pending(
 async def read_undue(
     conn: Connection, batch_id: UUID, root_batch_id: UUID, first: int, last: int
 ) -> list[ImportBatchItem[Any]]:
-    """The items with numbers from `first` to `last` that are to be tried again later."""
+    """The items with numbers from `first` to `last` whose retry is not due yet."""
     rows = await conn.fetch(_SQL["read_undue"], batch_id, first, last)
     return await _pending(rows, batch_id, root_batch_id)
 
@@ -70,7 +70,7 @@ async def _pending(
 
 
 async def get(conn: Connection, batch_id: UUID, number: int) -> ImportBatchItem[Any] | None:
-    """One item with everything stored about it."""
+    """One item with everything that is stored about it."""
     row = await conn.fetchrow(_SQL["get_item"], batch_id, number)
     return None if row is None else (await _items([row]))[0]
 
@@ -84,7 +84,7 @@ async def page(
     after: int,
     limit: int,
 ) -> list[ImportBatchItem[Any]]:
-    """A page of items above the number `after`, in the order of their numbers."""
+    """A page of items in the order of their numbers, above `after`."""
     if group is not None and status in (None, ItemStatus.FAILED):
         rows = await conn.fetch(_SQL["list_failed_items"], batch_id, group, after, limit)
     elif group is None and status is not None:

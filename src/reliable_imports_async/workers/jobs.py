@@ -103,7 +103,7 @@ class BatchJobs:
     async def sweep(self) -> None:
         """Enqueue again the batches that could be processed but that no process works on."""
         async with self._database.connection() as conn:
-            for batch_id in await batches.forsaken(conn, self._batch_types, SWEPT_AT_ONCE):
+            for batch_id in await batches.abandoned(conn, self._batch_types, SWEPT_AT_ONCE):
                 async with conn.transaction():
                     await enqueue.enqueue(conn, batch_id)
 
@@ -208,7 +208,9 @@ class BatchJobs:
             if await self._job_waits(conn):
                 return None
             seconds = self._settings.lease_seconds
-            return await batches.helpable(conn, self._batch_types, list(self._slices), seconds)
+            return await batches.with_free_range(
+                conn, self._batch_types, list(self._slices), seconds
+            )
 
         return await self._ask(find)
 
