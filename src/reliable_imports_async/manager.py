@@ -94,7 +94,6 @@ from .store import (
 from .store.metrics import Measurements
 from .store.outbox import OutboxHook
 from .store.visibility import Visibility, Visible
-from .web.http.browser_sessions import BrowserSessions
 from .workers.jobs import BatchJobs
 from .workers.worker import Worker
 
@@ -1196,9 +1195,9 @@ class BatchManager:
     # Below the verbs
 
     @property
-    def sessions(self) -> BrowserSessions:
-        """The sessions of browsers that the API and the dashboard have begun."""
-        return BrowserSessions(self._database)
+    def database(self) -> Database:
+        """Lends connections; for what the web keeps beside the batches."""
+        return self._database
 
     def _batch_jobs(self, batch_types: Sequence[str], stopping: Callable[[], bool]) -> BatchJobs:
         """What a PgQueuer application of the user's runs."""
