@@ -275,7 +275,7 @@ async def process(dsn: str, processor: type[BaseProcessor[Any]], records, manage
 async def test_the_effects_are_those_of_one_after_the_other(dsn, conn, mode, managers):
     """Whatever fails, conflicts or is tried again, in ranges of twenty items."""
     await conn.execute(TABLES)
-    records = made(managers, 300, declared=mode == "declared")
+    records = made(managers, 200, declared=mode == "declared")
     right = expected(records)
     summary = await process(dsn, MODES[mode], records, managers)
     assert summary.completed_items == sum(map(len, right.values()))

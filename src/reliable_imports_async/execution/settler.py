@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import asyncpg
+from pydantic_core import PydanticSerializationError
 
 from ..database.guard import Connection
 from ..database.pool import Database
@@ -36,6 +37,7 @@ from .session import Outage, Session
 LONGEST_BACKOFF = 300.0
 LONGEST_DELAY = 366 * 24 * 3600.0
 FOREIGN_KEY = asyncpg.ForeignKeyViolationError.sqlstate
+_UNSTORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, PydanticSerializationError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +191,11 @@ class Settler:
         """Store a failure: in one message with the rollback where that can be."""
         lines = log.finished()
         if not lines and session.more():
-            settling = settlements.settling_text(item, Failed(failure), seconds=seconds)
             try:
+                settling = settlements.settling_text(item, Failed(failure), seconds=seconds)
                 await session.limit.shielded(session.replace(settling))
+            except PydanticSerializationError:
+                pass  # half a character: it is stored as a constant text below
             except asyncpg.PostgresError as exc:
                 if is_fence_lost(exc):
                     await session.rollback()
@@ -218,7 +222,7 @@ class Settler:
                 return await settlements.settle_item(
                     conn, item, Failed(failure), lines, seconds=seconds
                 )
-        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
+        except _UNSTORABLE:
             bare = Failure(
                 kind=failure.kind,
                 type="Unstorable",
