@@ -8,8 +8,6 @@ import signal
 import sysconfig
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum, auto
 from functools import lru_cache, partial
 from inspect import unwrap
 from pathlib import Path
@@ -30,7 +28,7 @@ from .errors import (
     TransactionEnded,
 )
 from .hints import for_fields, for_message
-from .outcomes import Defer, Failure, FailureKind
+from .outcomes import Conflict, Defer, Failed, Failure, FailureKind, Outage
 from .sanitize import LONGEST_SECRET, Redact, glimpse, redact_patterns, redacted, storable, visible
 
 MESSAGE_BYTES = 2_048
@@ -43,50 +41,36 @@ FRAMES = 50
 GROUP_FRAMES = 3
 
 
-class Action(Enum):
-    """What happens to the item."""
+Meaning = type[Failed] | type[Conflict] | type[Outage]
 
-    FAIL = auto()
-    REPEAT = auto()  # the same item again at once: a conflict between transactions
-    WAIT = auto()  # nobody's fault: back off, reconnect, go on
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What an exception means for its item."""
-
-    action: Action
-    failure: Failure
-
-
-# The longest matching prefix of the SQLSTATE decides. The rows with WAIT and REPEAT hold only for
-# errors of the item's own connection; from elsewhere they are the processor's business.
-SQLSTATES: dict[str, tuple[Action, FailureKind]] = {
-    "08": (Action.WAIT, FailureKind.CONNECTION_LOST),  # connection exception
-    "09": (Action.FAIL, FailureKind.DATA),  # triggered action exception
-    "21": (Action.FAIL, FailureKind.DATA),  # cardinality violation: a row twice in one statement
-    "22": (Action.FAIL, FailureKind.DATA),  # data exception
-    "23": (Action.FAIL, FailureKind.DATA),  # integrity constraint violation
-    "25006": (Action.WAIT, FailureKind.CONNECTION_LOST),  # read only: a standby after a failover
-    "25P02": (Action.FAIL, FailureKind.TRANSACTION),  # an SQL error was swallowed
-    "25P03": (Action.WAIT, FailureKind.CONNECTION_LOST),  # idle in transaction: session ended
-    "25P04": (Action.WAIT, FailureKind.CONNECTION_LOST),  # transaction timeout: session ended
-    "27": (Action.FAIL, FailureKind.DATA),  # triggered data change violation
-    "40001": (Action.REPEAT, FailureKind.CONFLICT),  # serialization failure
-    "40002": (Action.FAIL, FailureKind.DATA),  # transaction integrity constraint violation
-    "40P01": (Action.REPEAT, FailureKind.CONFLICT),  # deadlock
-    "42": (Action.FAIL, FailureKind.BUG),  # syntax error, missing table, access rule violation
-    "44": (Action.FAIL, FailureKind.DATA),  # WITH CHECK OPTION of a view
-    "53": (Action.WAIT, FailureKind.CONNECTION_LOST),  # disk full, out of memory, connections
-    "54": (Action.FAIL, FailureKind.DATA),  # program limit: an index row that is too large
-    "55P03": (Action.REPEAT, FailureKind.CONFLICT),  # lock not available
-    "57014": (Action.FAIL, FailureKind.TIMEOUT),  # query cancelled: a statement timeout
-    "57P0": (Action.WAIT, FailureKind.CONNECTION_LOST),  # shutdown, crash, cannot connect now
-    "58": (Action.WAIT, FailureKind.CONNECTION_LOST),  # system error, such as an I/O error
-    "P0": (Action.FAIL, FailureKind.DATA),  # RAISE, ASSERT, STRICT: code in the database refused
+# The longest matching prefix of the SQLSTATE decides. Conflict and Outage hold only for errors of
+# the item's own connection; from elsewhere they are the processor's business.
+SQLSTATES: dict[str, tuple[Meaning, FailureKind]] = {
+    "08": (Outage, FailureKind.CONNECTION_LOST),  # connection exception
+    "09": (Failed, FailureKind.DATA),  # triggered action exception
+    "21": (Failed, FailureKind.DATA),  # cardinality violation: a row twice in one statement
+    "22": (Failed, FailureKind.DATA),  # data exception
+    "23": (Failed, FailureKind.DATA),  # integrity constraint violation
+    "25006": (Outage, FailureKind.CONNECTION_LOST),  # read only: a standby after a failover
+    "25P02": (Failed, FailureKind.TRANSACTION),  # an SQL error was swallowed
+    "25P03": (Outage, FailureKind.CONNECTION_LOST),  # idle in transaction: session ended
+    "25P04": (Outage, FailureKind.CONNECTION_LOST),  # transaction timeout: session ended
+    "27": (Failed, FailureKind.DATA),  # triggered data change violation
+    "40001": (Conflict, FailureKind.CONFLICT),  # serialization failure
+    "40002": (Failed, FailureKind.DATA),  # transaction integrity constraint violation
+    "40P01": (Conflict, FailureKind.CONFLICT),  # deadlock
+    "42": (Failed, FailureKind.BUG),  # syntax error, missing table, access rule violation
+    "44": (Failed, FailureKind.DATA),  # WITH CHECK OPTION of a view
+    "53": (Outage, FailureKind.CONNECTION_LOST),  # disk full, out of memory, connections
+    "54": (Failed, FailureKind.DATA),  # program limit: an index row that is too large
+    "55P03": (Conflict, FailureKind.CONFLICT),  # lock not available
+    "57014": (Failed, FailureKind.TIMEOUT),  # query cancelled: a statement timeout
+    "57P0": (Outage, FailureKind.CONNECTION_LOST),  # shutdown, crash, cannot connect now
+    "58": (Outage, FailureKind.CONNECTION_LOST),  # system error, such as an I/O error
+    "P0": (Failed, FailureKind.DATA),  # RAISE, ASSERT, STRICT: code in the database refused
 }
 
-# Of the rows with WAIT: states of the whole server. Any other is most likely about one statement,
+# Of the rows with Outage: states of the whole server. Any other is most likely about one statement,
 # such as a file that is missing or a limit on temporary files.
 SERVER_STATES = ("25006", "53100", "53200", "53300", "57P0", "58030")
 
@@ -103,14 +87,14 @@ _LOST = (
 )
 
 
-def judge(
+def classify(
     exc: BaseException,
     *,
     own: tuple[BaseException, ...] = (),
     broken: bool = False,
     default: FailureKind = FailureKind.EXCEPTION,
     redact: Redact = redact_patterns,
-) -> Judgement:
+) -> Failed | Conflict | Outage:
     """Decide what an exception means for its item.
 
     Args:
@@ -119,17 +103,25 @@ def judge(
         broken: Whether the item's own connection is unusable now.
         default: The kind of a failure that no SQLSTATE decides.
         redact: Masks secrets in texts that will be stored.
+
+    Returns:
+        The item fails; or it runs again at once; or the server is to be waited for, and the outage
+        to be raised.
     """
     origin = next((one for one in unfold(exc) if any(one is mine for mine in own)), None)
+    meaning: Meaning
     if broken:
-        lost = FailureKind.CONNECTION_LOST
-        return Judgement(Action.WAIT, describe(exc, kind=lost, redact=redact))
-    action, kind = _lookup(origin if origin is not None else exc, default)
-    if isinstance(origin, _FRESH_CONNECTION):
-        action = Action.WAIT
-    if origin is None and action is not Action.FAIL:
-        action, kind = Action.FAIL, default
-    return Judgement(action, describe(exc, kind=kind, redact=redact))
+        meaning, kind = Outage, FailureKind.CONNECTION_LOST
+    else:
+        meaning, kind = _lookup(origin if origin is not None else exc, default)
+        if isinstance(origin, _FRESH_CONNECTION):
+            meaning = Outage
+        if origin is None and meaning is not Failed:
+            meaning, kind = Failed, default
+    failure = describe(exc, kind=kind, redact=redact)
+    if meaning is Outage:
+        return Outage(failure, lost=broken, by_item=True)
+    return Conflict(failure) if meaning is Conflict else Failed(failure)
 
 
 def is_outage(exc: BaseException) -> bool:
@@ -137,24 +129,30 @@ def is_outage(exc: BaseException) -> bool:
     if isinstance(exc, ReliableImportsError):
         return isinstance(exc, ConnectionError)
     if isinstance(exc, asyncpg.PostgresError):
-        return (
-            isinstance(exc, _FRESH_CONNECTION)
-            or _lookup(exc, FailureKind.BUG)[0] is not Action.FAIL
-        )
+        return isinstance(exc, _FRESH_CONNECTION) or _lookup(exc, FailureKind.BUG)[0] is not Failed
     if isinstance(exc, asyncpg.exceptions.ClientConfigurationError | asyncpg.DataError):
         return False
     return isinstance(exc, _LOST)
 
 
-def _lookup(exc: BaseException, default: FailureKind) -> tuple[Action, FailureKind]:
+def outage(exc: Exception, *, lost: bool, redact: Redact) -> Outage:
+    """The outage by which one of our own statements failed.
+
+    Args:
+        lost: Whether its connection broke, or did not answer in time.
+    """
+    return Outage(describe(exc, kind=FailureKind.CONNECTION_LOST, redact=redact), lost=lost)
+
+
+def _lookup(exc: BaseException, default: FailureKind) -> tuple[Meaning, FailureKind]:
     sqlstate = _sqlstate(exc)
     if sqlstate is not None:
         row = next(filter(None, (SQLSTATES.get(sqlstate[:length]) for length in (5, 4, 2))), None)
-        if _violates_policy(exc) or (_raised_at(exc) and (row is None or row[0] is Action.WAIT)):
-            return Action.FAIL, FailureKind.DATA  # code in the database refused, whatever its code
+        if _violates_policy(exc) or (_raised_at(exc) and (row is None or row[0] is Outage)):
+            return Failed, FailureKind.DATA  # code in the database refused, whatever its code
         if row is not None:
             return row
-    return Action.FAIL, next((kind for cls, kind in _KINDS.items() if _holds(exc, cls)), default)
+    return Failed, next((kind for cls, kind in _KINDS.items() if _holds(exc, cls)), default)
 
 
 _KINDS: dict[type[BaseException], FailureKind] = {

@@ -1,4 +1,8 @@
-"""What became of an item: a closed union, and the signals by which a processor says so."""
+"""What became of a try to process an item: one closed union, `Outcome`.
+
+Beside it: the description of a failure, the two ways in which a try does not come to an outcome,
+and the signals that a processor raises.
+"""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -113,8 +117,50 @@ class Deferred:
     """The item's effects are rolled back, and it runs again in the next pass over the batch."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rescheduled:
+    """Nothing is stored: the item stays pending until its range is claimed again.
+
+    The batch pauses instead of storing its failure, its key was not known before, or the try that
+    asks is out of date.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class FenceLost:
+    """Nothing is stored: another worker settled the item first, or a new batch took it over."""
+
+
 NotCommitted = Failed | Postponed | Deferred
-Outcome = Completed | Skip | NotCommitted
+"""What an exception of the item comes to."""
+
+Outcome = Completed | Skip | NotCommitted | Rescheduled | FenceLost
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """No outcome yet: another transaction got in the way, and the item runs again at once."""
+
+    failure: Failure
+
+
+class Outage(Exception):
+    """No outcome yet: the server, or the way to it, failed under an item.
+
+    Nobody is to blame. What became of the try may be unknown until somebody asks the item's row.
+
+    Attributes:
+        failure: Describes the error.
+        lost: Whether the item's connection broke; otherwise the server refused a statement.
+        by_item: Whether a statement of the item met the error; otherwise no connection was to be
+            had for it.
+    """
+
+    def __init__(self, failure: Failure, *, lost: bool, by_item: bool = False) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.lost = lost
+        self.by_item = by_item
 
 
 class Retry(Exception):

@@ -5,23 +5,29 @@ from typing import Any
 
 import pytest
 
-from reliable_imports_async import failures, sanitize
-from reliable_imports_async.execution import executor, settler
-from reliable_imports_async.execution.chunk import ChunkExecutor
+from reliable_imports_async import ItemStatus, failures, sanitize
+from reliable_imports_async.execution import attempt, executor
+from reliable_imports_async.execution.chunk import Abandoned, ChunkExecutor
 from reliable_imports_async.execution.key_order import Ordering, coarse
-from reliable_imports_async.execution.session import Outage
-from reliable_imports_async.execution.settler import Settled
+from reliable_imports_async.outcomes import Completed, Failed, Outage, Skip
+
+SETTLED = {
+    Completed: ItemStatus.COMPLETED,
+    Skip: ItemStatus.SKIPPED,
+    Failed: ItemStatus.FAILED,
+}
 
 __all__ = [
+    "SETTLED",
     "Ordering",
     "Outage",
     "coarse",
     "conflict_retries",
     "let_everything_through",
     "longest_backoff",
+    "outcomes_of_chunks",
     "repeats",
     "settled_by_chunks",
-    "verdicts_of_chunks",
 ]
 
 
@@ -37,7 +43,7 @@ def repeats(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
 def longest_backoff(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """How long an item waits for its next try at most."""
-    monkeypatch.setattr(settler, "LONGEST_BACKOFF", seconds)
+    monkeypatch.setattr(attempt, "LONGEST_BACKOFF", seconds)
 
 
 def let_everything_through(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,26 +56,27 @@ def let_everything_through(monkeypatch: pytest.MonkeyPatch) -> None:
 def settled_by_chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by the number of items that each transaction of a chunk settles."""
     seen: list[int] = []
-    transaction = ChunkExecutor._transaction
+    transaction = ChunkExecutor._transact
 
     async def counted(self: ChunkExecutor, *args: Any) -> Any:
         ended = await transaction(self, *args)
-        seen.append(len(ended))
+        if not isinstance(ended, Abandoned):
+            seen.append(len(ended))
         return ended
 
-    monkeypatch.setattr(ChunkExecutor, "_transaction", counted)
+    monkeypatch.setattr(ChunkExecutor, "_transact", counted)
     return seen
 
 
-def verdicts_of_chunks(monkeypatch: pytest.MonkeyPatch, seen: Counter[Any]) -> None:
+def outcomes_of_chunks(monkeypatch: pytest.MonkeyPatch, seen: Counter[Any]) -> None:
     """Count what chunks believe about each item."""
     execute = ChunkExecutor.execute
 
     async def listening(self: ChunkExecutor, *args: Any) -> Any:
-        verdicts = await execute(self, *args)
-        for number, verdict in verdicts.items():
-            if isinstance(verdict, Settled):
-                seen[number, verdict.status] += 1
-        return verdicts
+        outcomes = await execute(self, *args)
+        for number, outcome in outcomes.items():
+            if type(outcome) in SETTLED:
+                seen[number, SETTLED[type(outcome)]] += 1
+        return outcomes
 
     monkeypatch.setattr(ChunkExecutor, "execute", listening)

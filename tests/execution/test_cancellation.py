@@ -12,9 +12,9 @@ import pytest
 from reliable_imports_async import BatchManager, ItemStatus
 
 from ..database.reach import database_of
-from ..runner.reach import verdicts_of_items
+from ..runner.reach import outcomes_of_items
 from ..support.trying import LEDGER, insert, processor, records
-from .reach import verdicts_of_chunks
+from .reach import outcomes_of_chunks
 
 ITEMS = 400
 CANCELLATIONS = {1: 1_000, 50: 300}  # by the number of items that share a transaction
@@ -61,8 +61,8 @@ WAYS = (by_wait_for, by_move_on_after, by_cancelling_the_task, by_cancelling_twi
 def verdicts(monkeypatch) -> Counter:
     """What the engine believed about each item, as often as it believed it."""
     seen: Counter = Counter()
-    verdicts_of_items(monkeypatch, seen)
-    verdicts_of_chunks(monkeypatch, seen)
+    outcomes_of_items(monkeypatch, seen)
+    outcomes_of_chunks(monkeypatch, seen)
     return seen
 
 

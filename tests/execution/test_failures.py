@@ -28,17 +28,17 @@ from reliable_imports_async.cancellation import ItemTimeout
 from reliable_imports_async.errors import DatabaseUnavailable, TransactionEnded
 from reliable_imports_async.failures import (
     SQLSTATES,
-    Action,
+    classify,
     describe,
     is_outage,
-    judge,
     parse_failure,
 )
+from reliable_imports_async.outcomes import Conflict, Failed, Outage
 from reliable_imports_async.sanitize import password_of, redact_patterns, redactor, storable
 
 from ..support.trying import only_item, run
 
-FAIL, REPEAT, WAIT = Action.FAIL, Action.REPEAT, Action.WAIT
+FAIL, REPEAT, WAIT = Failed, Conflict, Outage
 LOST, CONFLICT, DATA = FailureKind.CONNECTION_LOST, FailureKind.CONFLICT, FailureKind.DATA
 
 # Code, what it means from the item's own connection, and its row; None is the default.
@@ -91,23 +91,23 @@ def test_every_row_of_the_table_is_tried() -> None:
 @pytest.mark.parametrize(("code", "action", "kind", "row"), ROWS)
 def test_an_error_of_the_own_connection(code, action, kind, row) -> None:
     exc = error(code)
-    verdict = judge(exc, own=(exc,))
-    assert (verdict.action, verdict.failure.kind) == (action, kind)
-    assert verdict.failure.sqlstate == code
+    meaning = classify(exc, own=(exc,))
+    assert (type(meaning), meaning.failure.kind) == (action, kind)
+    assert meaning.failure.sqlstate == code
     assert is_outage(exc) is (action is not FAIL)
 
 
 @pytest.mark.parametrize(("code", "action", "kind", "row"), ROWS)
 def test_the_same_error_from_elsewhere_is_the_processors(code, action, kind, row) -> None:
-    verdict = judge(error(code), own=(error(code),))
+    meaning = classify(error(code), own=(error(code),))
     expected = kind if action is FAIL else FailureKind.EXCEPTION
-    assert (verdict.action, verdict.failure.kind) == (FAIL, expected)
+    assert (type(meaning), meaning.failure.kind) == (FAIL, expected)
 
 
 @pytest.mark.parametrize("exc", [error("23505"), ValueError("no"), TimeoutError(), OSError("gone")])
 def test_on_a_broken_connection_nobodys_item_fails(exc: Exception) -> None:
-    verdict = judge(exc, broken=True)
-    assert (verdict.action, verdict.failure.kind) == (WAIT, LOST)
+    meaning = classify(exc, broken=True)
+    assert (type(meaning), meaning.failure.kind) == (WAIT, LOST)
 
 
 def wrapped(exc: Exception, how: str) -> Exception:
@@ -128,7 +128,7 @@ def wrapped(exc: Exception, how: str) -> Exception:
 @pytest.mark.parametrize("how", ["group", "cause", "context"])
 def test_a_wrapped_conflict_is_still_a_conflict(how: str) -> None:
     exc = error("40001")
-    assert judge(wrapped(exc, how), own=(exc,)).action is REPEAT
+    assert type(classify(wrapped(exc, how), own=(exc,))) is REPEAT
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_a_wrapped_conflict_is_still_a_conflict(how: str) -> None:
     ],
 )
 def test_errors_without_a_code_fail_their_item(exc: Exception, kind: FailureKind) -> None:
-    verdict = judge(exc, own=(exc,))
-    assert (verdict.action, verdict.failure.kind) == (FAIL, kind)
+    meaning = classify(exc, own=(exc,))
+    assert (type(meaning), meaning.failure.kind) == (FAIL, kind)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_errors_without_a_code_fail_their_item(exc: Exception, kind: FailureKind
     ],
 )
 def test_a_stale_connection_is_replaced(exc: Exception) -> None:
-    assert judge(exc, own=(exc,)).action is WAIT
-    assert judge(exc).action is FAIL
+    assert type(classify(exc, own=(exc,))) is WAIT
+    assert type(classify(exc)) is FAIL
     assert is_outage(exc)
 
 

@@ -434,7 +434,7 @@ async def test_json_in_another_encoding():
         (b'[{"a":1}},{"a":3}]', [b'{"a":1}}', {"a": 3}], "it is not JSON: Extra data"),
         (b'[{"a":1} {"a":2},{}]', [b'{"a":1} {"a":2}', {}], "it is not JSON: Extra data"),
         (b'[{"a":1}\n,,{}]', [{"a": 1}, b"", {}], "an element is missing before this comma"),
-        (b'[{"a":1},1,"x,]",[],{}]', [{"a": 1}, b"1", b'"x,]"', b"[]", {}], "not a JSON object"),
+        (b'[{"a":1},1,"x,]",[],{}]', [{"a": 1}, b"1", b'"x,]"', b"[]", {}], "it is a number, not"),
         (b'[{"a":1},{"a":{},{"a":3}]', [{"a": 1}, b'{"a":{},{"a":3}]'], "the file ends inside"),
         (b'[{"a":1},{"a', [{"a": 1}, b'{"a'], "the file ends inside this element"),
         (b'[{"a":1},{"a\\', [{"a": 1}, b'{"a\\'], "the file ends inside this element"),

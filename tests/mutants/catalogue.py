@@ -72,8 +72,9 @@ MUTANTS = (
     Mutant(
         "two transactions",
         "execution/executor.py",
-        "            at_once = None\n",
-        "            at_once = None\n            await session.commit(chain=True)\n",
+        "            chain = not (guarded.changed_transaction or guarded.trace) and session.more()\n",
+        "            chain = not (guarded.changed_transaction or guarded.trace) and session.more()\n"
+        "            await session.commit(chain=True)\n",
         (
             "tests/system/test_processes.py::test_kill_9_in_the_middle_of_a_batch_loses_and_doubles_nothing",
             "tests/system/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",
@@ -84,17 +85,19 @@ MUTANTS = (
     Mutant(
         "settle first",
         "execution/executor.py",
-        "            outcome = await self.calls.one(item, ctx, session.limit)\n",
+        "            outcome = await self.invoker.call(item, ctx, session.limit)\n",
         "            await self._settle(conn, item, Completed(), ())\n"
-        "            outcome = await self.calls.one(item, ctx, session.limit)\n"
-        "            return await self._commit(item, outcome, session, None, chain=False)\n",
+        "            outcome = await self.invoker.call(item, ctx, session.limit)\n"
+        "            await self.commit(session, chain=False)\n"
+        "            return outcome\n",
         ("tests/execution/test_reliability.py::test_a_swallowed_sql_error_fails_the_item",),
     ),
     Mutant(
         "in doubt counted as failed",
         "execution/executor.py",
-        "            raise self._outage(exc) from exc\n        return None",
-        "            return Refused(exc, judgement)\n        return None",
+        "            raise outage(exc, lost=True, redact=self.database.redact) from exc\n"
+        "        return None",
+        "            return exc\n        return None",
         ("tests/system/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",),
         torture=("--kinds", "lose_commit,lose_answer"),
     ),
@@ -115,9 +118,9 @@ MUTANTS = (
     ),
     Mutant(
         "no reset after an item",
-        "execution/executor.py",
-        "            if guarded.trace or guarded.calls:\n                session.note(guarded)\n",
-        "",
+        "execution/attempt.py",
+        "            self._session.note(guarded)\n            self._session.refuse(guarded.trace)\n",
+        "            pass\n",
         ("tests/database/test_traces.py", "-k", "Item or Prepared"),
     ),
     Mutant(

@@ -7,7 +7,6 @@ import asyncpg
 import pytest
 
 from reliable_imports_async import BatchManager
-from reliable_imports_async.execution.settler import Settled
 from reliable_imports_async.runner import (
     block_watch,
     exclusive,
@@ -28,6 +27,8 @@ from reliable_imports_async.runner.slots import (
     Outages,
     Slots,
 )
+
+from ..execution.reach import SETTLED
 
 __all__ = [
     "FIRST",
@@ -54,10 +55,10 @@ __all__ = [
     "longest_pause_of_slots",
     "outbox",
     "outbox_of",
+    "outcomes_of_items",
     "quarantine",
     "sweep_every",
     "try_hooks",
-    "verdicts_of_items",
     "watch_for_blocks",
     "when_a_change_waited_in_vain",
     "when_asked_in_vain",
@@ -171,14 +172,14 @@ def try_hooks(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     monkeypatch.setattr(lifecycle, "HOOK_TRIES", times)
 
 
-def verdicts_of_items(monkeypatch: pytest.MonkeyPatch, seen: Counter[Any]) -> None:
+def outcomes_of_items(monkeypatch: pytest.MonkeyPatch, seen: Counter[Any]) -> None:
     """Count what slots believe about each item that runs alone."""
-    verdict_of = Slots._verdict
+    outcome_of = Slots._outcome
 
-    async def listening(self: Slots, work: Any, *args: Any) -> Any:
-        verdict = await verdict_of(self, work, *args)
-        if isinstance(verdict, Settled):
-            seen[work.item.item_number, verdict.status] += 1
-        return verdict
+    async def listening(self: Slots, entry: Any, *args: Any) -> Any:
+        outcome = await outcome_of(self, entry, *args)
+        if type(outcome) in SETTLED:
+            seen[entry.item.item_number, SETTLED[type(outcome)]] += 1
+        return outcome
 
-    monkeypatch.setattr(Slots, "_verdict", listening)
+    monkeypatch.setattr(Slots, "_outcome", listening)

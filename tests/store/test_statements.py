@@ -63,7 +63,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
         "store/settlements",
         (BATCH, "{2500}", 0, "{2501}", "{}", "[]", "made", "", "{}"),
     ),
-    "read_statuses": ("store/settlements", (BATCH, HUNDRED)),
+    "read_outcomes": ("store/settlements", (BATCH, HUNDRED)),
     "get_item": ("store/items", (BATCH, 2_500)),
     "list_items": ("store/items", (BATCH, None, None, 2_000, 100)),
     "list_failed_items": ("store/items", (BATCH, GROUP, 0, 100)),

@@ -5,14 +5,23 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
-from reliable_imports_async import BatchManager
+from reliable_imports_async import BatchManager, ImportBatchItem
 from reliable_imports_async.execution.chunk import ChunkExecutor
 from reliable_imports_async.execution.executor import Executor
-from reliable_imports_async.execution.settler import FenceLost, Settled
 from reliable_imports_async.failures import is_outage
+from reliable_imports_async.outcomes import Completed, Failed, FenceLost, Outcome, Skip
 from reliable_imports_async.runner import quarantine
 
 from .processor import PROCESSORS, SUPERSEDED, Acknowledged
+
+SETTLED = {Completed: "completed", Skip: "skipped", Failed: "failed"}
+
+
+def record(item: ImportBatchItem, outcome: Outcome) -> None:
+    """Write down an outcome, or that another worker was faster."""
+    word = SUPERSEDED if isinstance(outcome, FenceLost) else SETTLED.get(type(outcome))
+    if word is not None:
+        Acknowledged.write(f"{word} {item.batch_id} {item.item_number}")
 
 
 def record_acknowledgements() -> None:
@@ -20,25 +29,19 @@ def record_acknowledgements() -> None:
     execute = Executor.execute
 
     async def recorded(self, prepared, session):
-        verdict = await execute(self, prepared, session)
-        item = prepared.item
-        if isinstance(verdict, Settled):
-            Acknowledged.write(f"{verdict.status} {item.batch_id} {item.item_number}")
-        elif isinstance(verdict, FenceLost):
-            Acknowledged.write(f"{SUPERSEDED} {item.batch_id} {item.item_number}")
-        return verdict
+        outcome = await execute(self, prepared, session)
+        record(prepared.item, outcome)
+        return outcome
 
     Executor.execute = recorded
     execute_together = ChunkExecutor.execute
 
     async def recorded_together(self, prepared, session, may_start):
-        verdicts = await execute_together(self, prepared, session, may_start)
-        for one in prepared:
-            verdict = verdicts.get(one.item.item_number)
-            if isinstance(verdict, Settled):
-                item = one.item
-                Acknowledged.write(f"{verdict.status} {item.batch_id} {item.item_number}")
-        return verdicts
+        outcomes = await execute_together(self, prepared, session, may_start)
+        for each in prepared:
+            if (outcome := outcomes.get(each.item.item_number)) is not None:
+                record(each.item, outcome)
+        return outcomes
 
     ChunkExecutor.execute = recorded_together
 

@@ -2,33 +2,35 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 import asyncpg
 
 from ..cancellation import must_propagate, undisturbed
 from ..database.guard import Connection
-from ..failures import Action
-from ..models import ImportBatchItem, ItemStatus
 from ..outcomes import (
     Completed,
+    Conflict,
     Deferred,
     Failed,
+    Failure,
     FailureKind,
-    NotCommitted,
+    Outage,
     Outcome,
     Postponed,
+    Rescheduled,
     Skip,
 )
 from ..processors.processor import is_set_wise
 from ..store import catalog, settlements
-from .chunk_modes import ItemWise, MayStart, RunFailed, SetWise, TransactionChanged
-from .chunk_progress import Done, Round, Screening
+from .chunk_modes import ItemWise, MayStart, Run, SetWise
+from .chunk_progress import ChunkProgress, Done, SuspectKeys
 from .executor import Executor
 from .key_order import KeyLearnt
 from .prepare import Prepared
 from .savepoints import Distance, Savepoints
-from .session import ROUND_TRIP_SECONDS, Outage, Session
-from .settler import Rescheduled, Settled, Verdict, defers, undone
+from .session import ROUND_TRIP_SECONDS, Session
 
 _OURS = (
     OSError,  # TimeoutError is one
@@ -36,7 +38,6 @@ _OURS = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-
 
 _CANNOT_NAME = (
     asyncpg.UndefinedObjectError,
@@ -46,26 +47,19 @@ _CANNOT_NAME = (
 )
 
 
-class _Abandoned(Exception):
+@dataclass(frozen=True, slots=True)
+class Abandoned:
     """The transaction is rolled back, and each of its items runs alone.
 
     Attributes:
-        culprit: The item whose outcome is known all the same, with that outcome.
+        ended: The item whose outcome is known all the same.
         changed: Whether items of this processor can never share a transaction.
-        again: Whether its items are to run again later, once their ranges are claimed again.
+        again: Whether its items run again later instead, once their ranges are claimed again.
     """
 
-    def __init__(
-        self,
-        culprit: Done | None = None,
-        *,
-        changed: bool = False,
-        again: bool = False,
-    ) -> None:
-        super().__init__()
-        self.culprit = culprit
-        self.changed = changed
-        self.again = again
+    ended: Done | None = None
+    changed: bool = False
+    again: bool = False
 
 
 class ChunkExecutor:
@@ -76,10 +70,10 @@ class ChunkExecutor:
         self._limit = size
         self._size = size
         set_wise = is_set_wise(type(executor.processor))
-        self._way = SetWise(executor, size) if set_wise else ItemWise(executor)
-        self._screening = Screening()
-        self._deferred: list[str] | None = None  # not known yet
-        self._distance = Distance(self._way.first_distance, size, self._way.growth)
+        self._mode = SetWise(executor, size) if set_wise else ItemWise(executor)
+        self._suspect_keys = SuspectKeys()
+        self._deferred: list[str] | None = None  # constraints; not known yet
+        self._distance = Distance(self._mode.first_distance, size, self._mode.growth)
 
     @property
     def size(self) -> int:
@@ -88,7 +82,7 @@ class ChunkExecutor:
 
     async def execute(
         self, prepared: Sequence[Prepared], session: Session, may_start: MayStart
-    ) -> dict[int, Verdict]:
+    ) -> dict[int, Outcome]:
         """Take prepared items to their outcomes, by item number.
 
         An item that is missing in the result has none yet, and must run alone.
@@ -99,17 +93,16 @@ class ChunkExecutor:
         Raises:
             Outage: The outcomes are unknown until somebody asks under the locks.
         """
-        decided: dict[int, Verdict] = {}
+        decided: dict[int, Outcome] = {}
         waiting = list(prepared)
         while waiting and may_start(waiting[0]):
-            try:
-                ended = await self._transaction(waiting, session, may_start)
-            except _Abandoned as abandoned:
-                if abandoned.again:
+            ended = await self._transact(waiting, session, may_start)
+            if isinstance(ended, Abandoned):
+                if ended.again:
                     return decided
-                self._size = 1 if abandoned.changed else max(2, self._size // 2)
-                self._limit = 1 if abandoned.changed else self._limit
-                return decided | await self._alone(abandoned, session)
+                self._size = 1 if ended.changed else max(2, self._size // 2)
+                self._limit = 1 if ended.changed else self._limit
+                return decided | await self._settle_alone(ended, session)
             if not ended:
                 break
             decided |= ended
@@ -117,78 +110,76 @@ class ChunkExecutor:
         self._size = min(self._limit, self._size + max(1, self._size // 8))
         return decided
 
-    async def _transaction(
+    async def _transact(
         self, prepared: Sequence[Prepared], session: Session, may_start: MayStart
-    ) -> dict[int, Verdict]:
+    ) -> dict[int, Outcome] | Abandoned:
         """One transaction, from BEGIN to COMMIT."""
         conn = await session.begin()
-        stored: dict[int, Done] = {}
-        version = self._executor.ordering.version
+        executor, version = self._executor, self._executor.ordering.version
         try:
-            await self._executor.database.configure_transaction(conn, self._executor.item_timeout)
-            round_ = await self._begin(conn, prepared)
-            await self._runs(round_, session, may_start)
-            if self._executor.ordering.version != version:
-                raise _Abandoned(again=True)
-            ended = round_.certain()
-            stored = self._in_order(ended) if round_.keyed else self._allowed(ended)
-            await self._settle(round_, stored)
-            if await self._executor.commit(session, chain=session.more()) is not None:
-                raise _Abandoned
+            await executor.database.configure_transaction(conn, executor.item_timeout)
+            progress = await self._begin(conn, prepared)
+            abandoned = await self._run_all(progress, session, may_start)
+            if abandoned is None and executor.ordering.version != version:
+                abandoned = Abandoned(again=True)
+            result = abandoned or await self._store(progress, session)
         except BaseException as exc:
-            outcomes = [one.outcome for one in stored.values()]
-            failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
-            later = sum(isinstance(outcome, Postponed) for outcome in outcomes)
-            self._executor.streak.take_back(failed, len(outcomes) - later)
-            await self._give_up(exc, session)
-            raise
-        left = {number: _unstored(ended[number].outcome) for number in ended.keys() - stored.keys()}
-        return left | {number: _verdict(one.outcome) for number, one in stored.items()}
+            await _leave(session, plain=isinstance(exc, asyncpg.PostgresError))
+            if must_propagate(exc) or not isinstance(exc, _OURS):
+                raise
+            return Abandoned()
+        if isinstance(result, Abandoned):
+            await _leave(session, plain=True)
+        return result
 
-    async def _begin(self, conn: Connection, prepared: Sequence[Prepared]) -> Round:
+    async def _begin(self, conn: Connection, prepared: Sequence[Prepared]) -> ChunkProgress:
         """The first savepoint, and what is to run behind it."""
         if self._deferred is None:
             self._deferred = await catalog.deferred(conn)
         seconds = self._executor.item_timeout + ROUND_TRIP_SECONDS
         savepoints = Savepoints(conn, seconds, self._deferred)
         await savepoints.set()
-        round_ = Round(deque(), savepoints, keyed=any(one.keys for one in prepared))
-        for one in prepared:
-            if isinstance(one.ready, ImportBatchItem):
-                round_.waiting.append(one)
+        progress = ChunkProgress(deque(), savepoints, keyed=any(each.keys for each in prepared))
+        for each in prepared:
+            if each.refused is None:
+                progress.waiting.append(each)
             else:
-                round_.done[one.item.item_number] = Done(one, one.ready, one.seconds)
-        round_.screen(self._suspects)
-        return round_
+                progress.done[each.item.item_number] = Done(each, each.refused, each.seconds)
+        progress.set_apart(self._suspect_keys)
+        return progress
 
-    async def _runs(self, round_: Round, session: Session, may_start: MayStart) -> None:
+    async def _run_all(
+        self, progress: ChunkProgress, session: Session, may_start: MayStart
+    ) -> Abandoned | None:
         """Run after run, each behind a savepoint, until all have their outcomes."""
-        while (first := round_.next) is not None and not round_.savepoints.exhausted:
+        savepoints = progress.savepoints
+        while (first := progress.next) is not None and not savepoints.exhausted:
             if not may_start(first):
-                return
-            alone = not round_.waiting
-            run = round_.next_run(self._distance.items)
-            try:
-                attempt = await self._way.attempt(run, round_.savepoints, may_start, session.limit)
-                await self._keep(round_.savepoints)
-            except RunFailed as failed:
-                surprising = await self._undo(failed, run, round_, session)
-                if surprising and not alone:
+                return None
+            alone = not progress.waiting
+            items = progress.next_run(self._distance.items)
+            run = await self._mode.run(items, session, savepoints, may_start)
+            if run.changed:
+                return Abandoned(changed=True)
+            if run.raised is None:
+                await self._keep(run, savepoints)
+            if run.raised is not None:
+                undone = await self._undo(run.raised, run, items, progress, session)
+                if isinstance(undone, Abandoned):
+                    return undone
+                if undone and not alone:
                     self._distance.shrink()
                 continue
-            round_.succeeded(run, attempt.outcomes)
-            round_.lines.extend(attempt.lines)
+            progress.succeeded(items, run.outcomes)
+            progress.lines.extend(run.lines)
             if alone:
-                self._screening.acquit(run[0].item)
-            elif len(attempt.outcomes) == self._distance.items:
+                self._suspect_keys.clear(items[0].item)
+            elif len(run.outcomes) == self._distance.items:
                 self._distance.grow()
+        return None
 
-    def _suspects(self, prepared: Prepared) -> bool:
-        ready = prepared.ready
-        return isinstance(ready, ImportBatchItem) and self._screening.suspects(ready)
-
-    async def _keep(self, savepoints: Savepoints) -> None:
-        """Keep a run; an error here is one of its items' fault.
+    async def _keep(self, run: Run, savepoints: Savepoints) -> None:
+        """Keep a run; an error here comes of one of its items.
 
         Unless constraints cannot be named any more: then each item runs alone until COMMIT.
         """
@@ -198,169 +189,174 @@ class ChunkExecutor:
             self._deferred = None  # a constraint, or the right to its schema, is gone
             raise
         except asyncpg.PostgresError as exc:
-            raise RunFailed(exc, (exc,), None) from exc
+            run.raised, run.own = exc, (exc,)
 
     async def _undo(
-        self, failed: RunFailed, run: Sequence[Prepared], round_: Round, session: Session
-    ) -> bool:
-        """Undo a run, and find out whose fault it was; whether shorter runs may help."""
-        exc, own = failed.cause, failed.own
+        self,
+        exc: BaseException,
+        run: Run,
+        items: Sequence[Prepared],
+        progress: ChunkProgress,
+        session: Session,
+    ) -> Abandoned | bool:
+        """Undo a run, and find the item that failed; whether shorter runs may help."""
         if must_propagate(exc):
             raise exc
         if isinstance(exc, KeyLearnt):
-            raise _Abandoned(again=True) from exc
-        plain = undisturbed((*own, exc)) and not session.lost
-        if plain and defers(self._executor.processor, run[0].item, exc):
-            return await self._defer(failed, run, round_)
-        judgement = self._executor.judge(exc, own=own, broken=session.lost)
-        culprit = 0 if len(run) == 1 else failed.culprit
-        if judgement.failure.kind is FailureKind.TRANSACTION and len(run) > 1:
-            culprit = None  # the transaction was aborted before: somebody swallowed an error
-        ended = None
-        if culprit is not None and judgement.action is Action.FAIL:
-            item = run[culprit].item
-            outcome = undone(self._executor.processor, item, exc, judgement.failure)
-            ended = Done(run[culprit], outcome, run[culprit].seconds + failed.seconds)
-        if not plain or judgement.action is Action.WAIT:
+            return Abandoned(again=True)
+        position = 0 if len(items) == 1 else run.position
+        plain = undisturbed((*run.own, exc)) and not session.lost
+        failed = items[position or 0]
+        try:
+            outcome = self._executor.outcome_of(exc, failed.item, own=run.own, broken=session.lost)
+        except Outage:
             await session.discard()
-            raise _Abandoned(ended) from exc
-        if judgement.action is Action.REPEAT:
-            raise _Abandoned from exc
-        await round_.savepoints.undo()
-        if culprit is None or ended is None:
-            round_.put_back(run)
+            return Abandoned()
+        if _was_aborted_before(outcome, items):
+            position = None
+        ended = None
+        if position is not None and not isinstance(outcome, Conflict):
+            ended = Done(failed, outcome, failed.seconds + run.seconds)
+        if not plain:
+            await session.discard()
+        if not plain or isinstance(outcome, Conflict):
+            return Abandoned(ended)
+        await progress.savepoints.undo()
+        if position is None or ended is None:
+            progress.put_back(items)
         else:
-            round_.failed(run, culprit, ended)
-        learnt = self._screening.learn(judgement.failure)
-        apart = len(round_.suspects)
-        if learnt or culprit is None:
-            round_.screen(self._suspects)
-        return not learnt or (culprit is None and len(round_.suspects) == apart)
+            progress.failed(items, position, ended)
+        return isinstance(outcome, Deferred) or self._learn(outcome.failure, progress, ended)
 
-    async def _defer(self, failed: RunFailed, run: Sequence[Prepared], round_: Round) -> bool:
-        """Undo a run of which an item waits for another; what it waits for may come any time."""
-        await round_.savepoints.undo()
-        culprit = 0 if len(run) == 1 else failed.culprit
-        if culprit is None:
-            round_.put_back(run)
-        else:
-            round_.failed(run, culprit, Done(run[culprit], Deferred()))
-        return True
+    def _learn(self, failure: Failure, progress: ChunkProgress, ended: Done | None) -> bool:
+        """Let items with the key that a failure names run last; whether shorter runs may help."""
+        learnt = self._suspect_keys.learn(failure)
+        apart = len(progress.alone)
+        if learnt or ended is None:
+            progress.set_apart(self._suspect_keys)
+        return not learnt or (ended is None and len(progress.alone) == apart)
+
+    async def _store(
+        self, progress: ChunkProgress, session: Session
+    ) -> dict[int, Outcome] | Abandoned:
+        """Settle what is certain, and COMMIT."""
+        ended = progress.certain()
+        stored = self._allowed_in_order(ended) if progress.keyed else self._allowed(ended)
+        if stored is None:
+            return Abandoned()
+        committed = False
+        try:
+            if await self._settle(progress, stored):
+                refused = await self._executor.commit(session, chain=session.more())
+                committed = refused is None
+        finally:
+            if not committed:
+                self._take_back(stored)
+        if not committed:
+            return Abandoned()
+        pending = {
+            number: _pending(ended[number].outcome) for number in ended.keys() - stored.keys()
+        }
+        return pending | {number: done.outcome for number, done in stored.items()}
 
     def _allowed(self, ended: Mapping[int, Done]) -> dict[int, Done]:
         """The items to store; not the deferred, nor those whose failures pause the batch."""
-        streak, allowed = self._executor.streak, dict(ended)
-        for number, one in ended.items():
-            match one.outcome:
+        limits, allowed = self._executor.limits, dict(ended)
+        for number, done in ended.items():
+            match done.outcome:
                 case Completed() | Skip():
-                    streak.success()
-                case Failed(failure) if streak.refuses(failure):
+                    limits.success()
+                case Failed(failure) if limits.refuses(failure):
                     del allowed[number]
                 case Deferred():
                     del allowed[number]
-                case Failed() | Postponed():
+                case _:
                     pass
         return allowed
 
-    def _in_order(self, ended: Mapping[int, Done]) -> dict[int, Done]:
-        """The same where items have keys.
-
-        Raises:
-            _Abandoned: An item has run behind one of its key that stays pending after all.
-        """
-        streak = self._executor.streak
-        before = streak.copy()
+    def _allowed_in_order(self, ended: Mapping[int, Done]) -> dict[int, Done] | None:
+        """The same where items have keys; None: one ran behind one that stays pending after all."""
+        limits = self._executor.limits
+        before = limits.copy()
         allowed = self._allowed(ended)
         if _overtaken(ended, allowed):
-            streak.restore(before)  # one after the other they come to it again
-            raise _Abandoned
+            limits.restore(before)  # one after the other they come to it again
+            return None
         return allowed
 
-    async def _settle(self, round_: Round, stored: Mapping[int, Done]) -> None:
+    def _take_back(self, stored: Mapping[int, Done]) -> None:
+        """Count nothing of a transaction that is gone."""
+        outcomes = [done.outcome for done in stored.values()]
+        failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
+        later = sum(isinstance(outcome, Postponed) for outcome in outcomes)
+        self._executor.limits.take_back(failed, len(outcomes) - later)
+
+    async def _settle(self, progress: ChunkProgress, stored: Mapping[int, Done]) -> bool:
         """The last statement before COMMIT, fenced: exactly these rows, or all is rolled back."""
         if not stored:
-            return
+            return True
         settling = list(stored.values())
-        timeout = self._executor.settings.commit_timeout
         settled = await settlements.settle(
-            round_.savepoints.conn,
+            progress.savepoints.conn,
             self._executor.batch.id,
             settling,
-            timeout=timeout,
-            lines=round_.lines,
+            timeout=self._executor.settings.commit_timeout,
+            lines=progress.lines,
             remembering=self._executor.remembering,
         )
-        if settled != len(settling):
-            raise _Abandoned
+        return settled == len(settling)
 
-    async def _give_up(self, exc: BaseException, session: Session) -> None:
-        """Leave nothing behind of a transaction that will not commit."""
-        plain = isinstance(exc, asyncpg.PostgresError | _Abandoned | TransactionChanged)
-        if not plain or session.lost or not await session.rollback():
-            await session.discard()
-        if isinstance(exc, TransactionChanged):
-            raise _Abandoned(changed=True) from exc
-        if isinstance(exc, _OURS) and not must_propagate(exc):
-            raise _Abandoned from exc
-
-    async def _alone(self, abandoned: _Abandoned, session: Session) -> dict[int, Verdict]:
+    async def _settle_alone(self, abandoned: Abandoned, session: Session) -> dict[int, Outcome]:
         """Settle the item whose outcome is known, though its transaction is gone."""
-        if abandoned.culprit is None:
-            return {}
-        one = abandoned.culprit
-        item, log = one.prepared.item, one.prepared.log
-        assert isinstance(one.outcome, NotCommitted)  # noqa: S101 - it was raised
-        try:
-            settler = self._executor.settler
-            verdict = await settler.settle(item, one.outcome, log, session, one.seconds)
-        except Outage:
-            return {}
-        return {item.item_number: verdict}
+        match abandoned.ended:
+            case Done(prepared, (Failed() | Postponed() | Deferred()) as outcome, seconds):
+                item, log, settler = prepared.item, prepared.log, self._executor.settler
+                with suppress(Outage):
+                    settled = await settler.settle(item, outcome, log, session, seconds)
+                    return {item.item_number: settled}
+        return {}
 
 
-_COMPLETED = Settled(ItemStatus.COMPLETED)
+async def _leave(session: Session, *, plain: bool) -> None:
+    """Leave nothing behind of a transaction that will not commit."""
+    if not plain or session.lost or not await session.rollback():
+        await session.discard()
 
 
-def _still_to_run(prepared: Sequence[Prepared], decided: Mapping[int, Verdict]) -> list[Prepared]:
+def _was_aborted_before(outcome: Outcome | Conflict, items: Sequence[Prepared]) -> bool:
+    """Whether any item of a run may have failed: an earlier one has swallowed an SQL error."""
+    match outcome:
+        case Failed(failure) | Postponed(failure=failure):
+            return failure.kind is FailureKind.TRANSACTION and len(items) > 1
+    return False
+
+
+def _still_to_run(prepared: Sequence[Prepared], decided: Mapping[int, Outcome]) -> list[Prepared]:
     """Those without an outcome; but none behind one of its key that is tried again later."""
-    left: list[Prepared] = []
+    waiting: list[Prepared] = []
     later: set[str] = set()
-    for one in prepared:
-        verdict = decided.get(one.item.item_number)
-        if isinstance(verdict, Rescheduled) or not later.isdisjoint(one.keys):
-            later.update(one.keys)
-        elif verdict is None:
-            left.append(one)
-    return left
+    for each in prepared:
+        outcome = decided.get(each.item.item_number)
+        if isinstance(outcome, Postponed | Rescheduled) or not later.isdisjoint(each.keys):
+            later.update(each.keys)
+        elif outcome is None:
+            waiting.append(each)
+    return waiting
 
 
 def _overtaken(ended: Mapping[int, Done], stored: Mapping[int, Done]) -> bool:
     """Whether an item has run whose key an earlier one has that stays pending after all."""
     refused: set[str] = set()
     for number in sorted(ended):
-        one = ended[number]
+        done = ended[number]
         if number in stored:
-            if not refused.isdisjoint(one.prepared.keys):
+            if not refused.isdisjoint(done.prepared.keys):
                 return True
-        elif not isinstance(one.outcome, Deferred):
-            refused.update(one.prepared.keys)
+        elif not isinstance(done.outcome, Deferred):
+            refused.update(done.prepared.keys)
     return False
 
 
-def _verdict(outcome: Outcome) -> Verdict:
-    match outcome:
-        case Completed():
-            return _COMPLETED
-        case Skip():
-            return Settled(ItemStatus.SKIPPED)
-        case Failed(failure):
-            return Settled(ItemStatus.FAILED, failure.group)
-        case Postponed():
-            return Rescheduled()
-        case Deferred():
-            return outcome
-
-
-def _unstored(outcome: Outcome) -> Verdict:
-    """What an item meets that stays pending as it is."""
+def _pending(outcome: Outcome) -> Outcome:
+    """The outcome of an item that stays pending as it is."""
     return outcome if isinstance(outcome, Deferred) else Rescheduled()

@@ -1,8 +1,8 @@
-"""What has happened to the items of an interval in its transaction, and what is still to run."""
+"""What has happened to the items of a chunk in its transaction, and what is still to run."""
 
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,13 @@ from ..outcomes import Failure, Outcome, Postponed
 from .prepare import Prepared
 from .savepoints import Savepoints
 from .settler import lines_of
+
+REMEMBERED = 10_000
+
+_KEY = re.compile(r"[^(]*+\((?P<columns>[^()]++)\)=\((?P<values>.*?)\)(?: |\Z)", re.DOTALL)
+
+Columns = tuple[str, ...]
+Values = tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -24,7 +31,7 @@ class Done:
 
     @property
     def item(self) -> ImportBatchItem[Any]:
-        """As it was read."""
+        """The item."""
         return self.prepared.item
 
     @property
@@ -35,135 +42,23 @@ class Done:
         return self.prepared.lines
 
 
-@dataclass(slots=True)
-class Round:
-    """What happens in one transaction.
+class SuspectKeys:
+    """The keys that PostgreSQL has named in failures of this batch, by their columns.
 
-    Attributes:
-        waiting: What has not run yet, in order.
-        suspects: What runs last, and alone.
-        keyed: Whether any item has keys; those that share one run in order.
-        lines: Log lines that belong to no single item.
-        done: What has, by item number, in the order in which it ended.
-        accused: Items that failed after others whose effects were then undone, with the numbers
-            of those others. Each counts as failed only once they have succeeded again.
+    Most items with such a key fail by the same cause; they run last, each behind a savepoint of
+    its own, so that no other item has to be repeated for them.
     """
-
-    waiting: deque[Prepared]
-    savepoints: Savepoints
-    keyed: bool = False
-    suspects: deque[Prepared] = field(default_factory=deque)
-    lines: list[LogLine] = field(default_factory=list)
-    done: dict[int, Done] = field(default_factory=dict)
-    accused: dict[int, set[int]] = field(default_factory=dict)
-
-    @property
-    def next(self) -> Prepared | None:
-        """What runs next."""
-        left = self.waiting or self.suspects
-        return left[0] if left else None
-
-    def next_run(self, distance: int) -> list[Prepared]:
-        """The next items to run behind one savepoint."""
-        if not self.waiting:
-            return [self.suspects.popleft()]
-        return [self.waiting.popleft() for _ in range(min(distance, len(self.waiting)))]
-
-    def screen(self, suspects: Callable[[Prepared], bool]) -> None:
-        """Set apart what is suspected by now."""
-        found = [one for one in self.waiting if suspects(one)]
-        if found:
-            self.suspects.extend(found)
-            apart = {one.item.item_number for one in found}
-            self.waiting = deque(w for w in self.waiting if w.item.item_number not in apart)
-        if self.keyed:
-            self._arrange()
-
-    def _arrange(self) -> None:
-        """Let nothing overtake an earlier item of its key.
-
-        Behind one that runs last, or that may have to run again, it runs last as well. Behind one
-        that is tried again later it does not run in this transaction.
-        """
-        last = {one.item.item_number for one in self.suspects}
-        pending = (*self.waiting, *self.suspects)
-        ended = [
-            one.prepared
-            for number, one in self.done.items()
-            if number in self.accused or isinstance(one.outcome, Postponed)
-        ]
-        self.waiting, self.suspects = deque(), deque()
-        apart, later = set[str](), set[str]()
-        for one in sorted((*pending, *ended), key=lambda one: one.item.item_number):
-            number = one.item.item_number
-            if number in self.done:
-                postponed = isinstance(self.done[number].outcome, Postponed)
-                (later if postponed else apart).update(one.keys)
-            elif not later.isdisjoint(one.keys):
-                later.update(one.keys)
-            elif number in last or not apart.isdisjoint(one.keys):
-                apart.update(one.keys)
-                self.suspects.append(one)
-            else:
-                self.waiting.append(one)
-
-    def put_back(self, run: Sequence[Prepared]) -> None:
-        """These run next."""
-        self.waiting.extendleft(reversed(run))
-
-    def succeeded(self, run: Sequence[Prepared], outcomes: Sequence[Outcome]) -> None:
-        """A run, or the beginning of it, is kept."""
-        for prepared, outcome in zip(run, outcomes, strict=False):
-            self.done[prepared.item.item_number] = Done(prepared, outcome)
-        if self.accused:
-            self._testify({prepared.item.item_number for prepared in run[: len(outcomes)]})
-        self.put_back(run[len(outcomes) :])
-
-    def _testify(self, numbers: set[int]) -> None:
-        """These have succeeded again; who is accused in the face of them alone has failed."""
-        tested = {number: left - numbers for number, left in self.accused.items()}
-        self.accused = {number: left for number, left in tested.items() if left}
-
-    def failed(self, run: Sequence[Prepared], culprit: int, ended: Done) -> None:
-        """An item of an undone run failed; those before it run again, then those behind it."""
-        before, guilty, behind = run[:culprit], run[culprit].item.item_number, run[culprit + 1 :]
-        acquitted = [number for number, left in self.accused.items() if guilty in left]
-        self.put_back(behind)
-        self.put_back([self.done.pop(number).prepared for number in sorted(acquitted)])
-        self.put_back(before)
-        self.accused = {n: left for n, left in self.accused.items() if n not in acquitted}
-        self.done[guilty] = ended
-        if before:
-            self.accused[guilty] = {one.item.item_number for one in before}
-        if self.keyed:
-            self._arrange()
-
-    def certain(self) -> dict[int, Done]:
-        """The outcomes that will not change any more."""
-        return {number: one for number, one in self.done.items() if number not in self.accused}
-
-
-REMEMBERED = 10_000
-
-_KEY = re.compile(r"[^(]*+\((?P<columns>[^()]++)\)=\((?P<values>.*?)\)(?: |\Z)", re.DOTALL)
-
-Columns = tuple[str, ...]
-Values = tuple[str, ...]
-
-
-class Screening:
-    """The keys that PostgreSQL has named in this batch, by their columns."""
 
     def __init__(self) -> None:
         self._known: dict[Columns, dict[Values, None]] = {}
 
     def learn(self, failure: Failure) -> bool:
         """Remember the key a failure names, such as ``Key (dest)=(SJU)``; whether it is new."""
-        found = _KEY.match(failure.detail or "") if failure.sqlstate else None
-        if found is None:
+        named = _KEY.match(failure.detail or "") if failure.sqlstate else None
+        if named is None:
             return False
-        columns = tuple(found["columns"].split(", "))
-        values = tuple(found["values"].split(", ")) if len(columns) > 1 else (found["values"],)
+        columns = tuple(named["columns"].split(", "))
+        values = tuple(named["values"].split(", ")) if len(columns) > 1 else (named["values"],)
         known = self._known.setdefault(columns, {})
         if len(columns) != len(values) or values in known:
             return False
@@ -172,7 +67,7 @@ class Screening:
         known[values] = None
         return True
 
-    def suspects(self, item: ImportBatchItem[Any]) -> bool:
+    def match(self, item: ImportBatchItem[Any]) -> bool:
         """Whether an item carries a key that was named."""
         for columns, known in self._known.items():
             if _values(item.source_data, columns) in known:
@@ -181,8 +76,8 @@ class Screening:
                 return True
         return False
 
-    def acquit(self, item: ImportBatchItem[Any]) -> None:
-        """An item with such a key has succeeded: its cause is gone, for the others as well."""
+    def clear(self, item: ImportBatchItem[Any]) -> None:
+        """An item with such a key has succeeded: the cause is gone, for other items as well."""
         for columns, known in self._known.items():
             for source in (item.source_data, item.data):
                 known.pop(_values(source, columns), None)
@@ -195,3 +90,114 @@ def _values(source: Any, columns: Columns) -> Values:
             return (str(source.get(columns[0])),)
         return tuple([str(source.get(column)) for column in columns])
     return tuple([str(getattr(source, column, None)) for column in columns])
+
+
+@dataclass(slots=True)
+class ChunkProgress:
+    """What happens in one transaction.
+
+    Attributes:
+        waiting: The items that have not run yet, in order.
+        savepoints: Of the transaction.
+        keyed: Whether any item has keys; items that share one run in order.
+        alone: The items that run last, each behind a savepoint of its own.
+        lines: Log lines that belong to no single item.
+        done: The items that have run, by number, in the order in which they ended.
+        provisional: Items that failed after others whose effects were then undone, with the
+            numbers of those others. Each counts as failed only once they have succeeded again.
+    """
+
+    waiting: deque[Prepared]
+    savepoints: Savepoints
+    keyed: bool = False
+    alone: deque[Prepared] = field(default_factory=deque)
+    lines: list[LogLine] = field(default_factory=list)
+    done: dict[int, Done] = field(default_factory=dict)
+    provisional: dict[int, set[int]] = field(default_factory=dict)
+
+    @property
+    def next(self) -> Prepared | None:
+        """The item that runs next."""
+        items = self.waiting or self.alone
+        return items[0] if items else None
+
+    def next_run(self, distance: int) -> list[Prepared]:
+        """The next items to run behind one savepoint."""
+        if not self.waiting:
+            return [self.alone.popleft()]
+        return [self.waiting.popleft() for _ in range(min(distance, len(self.waiting)))]
+
+    def set_apart(self, suspect_keys: SuspectKeys) -> None:
+        """Let the items with suspect keys run last."""
+        suspect = [prepared for prepared in self.waiting if suspect_keys.match(prepared.item)]
+        if suspect:
+            self.alone.extend(suspect)
+            apart = {prepared.item.item_number for prepared in suspect}
+            self.waiting = deque(w for w in self.waiting if w.item.item_number not in apart)
+        if self.keyed:
+            self._arrange()
+
+    def _arrange(self) -> None:
+        """Let no item overtake an earlier one of its key.
+
+        Behind an item that runs last, or that may have to run again, it runs last as well. Behind
+        one that is tried again later it does not run in this transaction.
+        """
+        last = {prepared.item.item_number for prepared in self.alone}
+        pending = (*self.waiting, *self.alone)
+        unsure = [
+            done.prepared
+            for number, done in self.done.items()
+            if number in self.provisional or isinstance(done.outcome, Postponed)
+        ]
+        self.waiting, self.alone = deque(), deque()
+        apart, later = set[str](), set[str]()
+        for prepared in sorted((*pending, *unsure), key=lambda each: each.item.item_number):
+            number, keys = prepared.item.item_number, prepared.keys
+            if number in self.done:
+                postponed = isinstance(self.done[number].outcome, Postponed)
+                (later if postponed else apart).update(keys)
+            elif not later.isdisjoint(keys):
+                later.update(keys)
+            elif number in last or not apart.isdisjoint(keys):
+                apart.update(keys)
+                self.alone.append(prepared)
+            else:
+                self.waiting.append(prepared)
+
+    def put_back(self, items: Sequence[Prepared]) -> None:
+        """Let these run next."""
+        self.waiting.extendleft(reversed(items))
+
+    def succeeded(self, items: Sequence[Prepared], outcomes: Sequence[Outcome]) -> None:
+        """A run, or the beginning of it, is kept."""
+        for prepared, outcome in zip(items, outcomes, strict=False):
+            self.done[prepared.item.item_number] = Done(prepared, outcome)
+        if self.provisional:
+            self._confirm({prepared.item.item_number for prepared in items[: len(outcomes)]})
+        self.put_back(items[len(outcomes) :])
+
+    def _confirm(self, numbers: set[int]) -> None:
+        """These have succeeded again; an item that failed after none but these has failed."""
+        tested = {number: before - numbers for number, before in self.provisional.items()}
+        self.provisional = {number: before for number, before in tested.items() if before}
+
+    def failed(self, items: Sequence[Prepared], position: int, ended: Done) -> None:
+        """An item of an undone run failed; those before it run again, then those behind it."""
+        before, failed, behind = items[:position], ended.item.item_number, items[position + 1 :]
+        again = [number for number, tested in self.provisional.items() if failed in tested]
+        self.put_back(behind)
+        self.put_back([self.done.pop(number).prepared for number in sorted(again)])
+        self.put_back(before)
+        self.provisional = {n: tested for n, tested in self.provisional.items() if n not in again}
+        self.done[failed] = ended
+        if before:
+            self.provisional[failed] = {prepared.item.item_number for prepared in before}
+        if self.keyed:
+            self._arrange()
+
+    def certain(self) -> dict[int, Done]:
+        """The outcomes that will not change any more."""
+        return {
+            number: done for number, done in self.done.items() if number not in self.provisional
+        }

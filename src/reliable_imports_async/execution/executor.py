@@ -1,117 +1,48 @@
-"""One item in one transaction: ready, begin, process, settle, commit; or undo and fail."""
+"""One item in one transaction: prepare, begin, attempt, settle, commit; or undo, and store why."""
 
 import inspect
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 import anyio
 import asyncpg
-from anyio import to_thread
 
-from ..cancellation import ItemTimeout, TimeLimit, must_propagate, undisturbed
+from ..cancellation import must_propagate
 from ..database.guard import Connection, GuardedConnection, ReadingConnection
 from ..database.pool import Database
-from ..database.server_errors import annotate
-from ..errors import ConfigurationError, TransactionEnded
-from ..failures import Action, Judgement, describe, judge, sound
+from ..errors import TransactionEnded
+from ..failures import classify, outage
 from ..log_buffer import LogBuffer, LogLine
-from ..models import ImportBatch, ImportBatchItem, ItemStatus
+from ..models import ImportBatch, ImportBatchItem
 from ..outcomes import (
     Completed,
+    Conflict,
     Deferred,
     Failed,
     Failure,
-    FailureKind,
+    FenceLost,
     NotCommitted,
+    Outage,
     Outcome,
     Postponed,
+    Rescheduled,
     Skip,
 )
 from ..processors.context import ImportContext
 from ..processors.keys import remembering, skips_unchanged
-from ..processors.processor import BaseProcessor, as_outcome, as_outcomes, is_declared, is_set_wise
+from ..processors.processor import BaseProcessor
 from ..processors.thresholds import FailureLimits
-from ..processors.upsert import Upsert, declared_upsert
 from ..settings import Settings
 from ..store import settlements
 from ..store.catalog import Catalog
+from .attempt import Attempt, Invoker, outcome_of
 from .key_order import KeyLearnt, Ordering
-from .prepare import NotReady, Prepared, make_ready
-from .session import Outage, Session
-from .settler import (
-    FenceLost,
-    Rescheduled,
-    Settled,
-    Settler,
-    Verdict,
-    defers,
-    is_fence_lost,
-    undone,
-)
-
-
-class Invoker:
-    """Calls what a processor has for its items: `process_item`, `process_items` or its declaration.
-
-    Args:
-        item_timeout: Seconds that a call may take.
-    """
-
-    def __init__(self, processor: BaseProcessor[Any], item_timeout: float) -> None:
-        self._processor = processor
-        self._item_timeout = item_timeout
-        self._set_wise = is_set_wise(type(processor))
-        self._declared = is_declared(type(processor))
-        self._upsert: Upsert | None = None
-
-    async def check_declaration(self, database: Database) -> str | None:
-        """Why items cannot be upserted as the processor declares; None: they can, or need not."""
-        if self._declared:
-            try:
-                async with database.connection(shared=True) as conn:
-                    if not database.pooled:  # it may say where the table is, or who we are
-                        await self._processor.on_connection(conn)
-                    self._upsert = await declared_upsert(conn, self._processor)
-            except ConfigurationError as exc:
-                return str(exc)
-        return None
-
-    async def one(
-        self, item: ImportBatchItem[Any], ctx: ImportContext, limit: TimeLimit
-    ) -> Completed | Skip:
-        """Process one item.
-
-        Raises:
-            ItemTimeout: It took too long.
-        """
-        if self._set_wise:
-            return (await self.several([item], ctx, limit))[0]
-        work = self._processor.process_item(item, ctx)
-        result = await limit.run(work, self._item_timeout)
-        if item.is_large:  # what it returns may be as large
-            return await to_thread.run_sync(as_outcome, result)
-        return as_outcome(result)
-
-    async def several(
-        self, items: Sequence[ImportBatchItem[Any]], ctx: ImportContext, limit: TimeLimit
-    ) -> list[Completed | Skip]:
-        """Process many items at once.
-
-        Raises:
-            ItemTimeout: They took too long together.
-        """
-        write = self._processor.process_items
-        if self._declared:
-            if self._upsert is None:
-                conn = ctx.connection._open()  # noqa: SLF001
-                self._upsert = await declared_upsert(conn, self._processor)
-            write = self._upsert.write
-        results = await limit.run(write(items, ctx), self._item_timeout)
-        return as_outcomes(results, len(items))
-
+from .prepare import Prepared, make_ready
+from .session import Session
+from .settler import Settler, is_fence_lost
 
 REPEATS = 5
 CONNECTION_HINT = (
@@ -123,40 +54,24 @@ CONFLICT_RETRIES = 5
 LONGEST_CONFLICT_WAIT = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """PostgreSQL refused a COMMIT, such as for a deferred constraint: all of it is rolled back."""
-
-    cause: BaseException
-    judgement: Judgement
-
-
-class _FenceLost(Exception):
-    """The settle statement met no pending row of this try."""
-
-
-class _Conflict(Exception):
-    """Another transaction got in the way; the same item again."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
 class Executor:
-    """Executes items of one batch; shared by all its slots.
+    """Executes items of one batch; shared by all slots of a drain.
+
+    Args:
+        shared: What the processor's `resources` yielded.
+        limits: Count the failures, and say when the batch has to pause.
 
     Attributes:
-        batch, processor, database, settings: What it was made with.
-        calls: Calls the processor's code for items.
-        streak: Counts the failures in a row.
+        batch, processor, database, settings, limits: What it was made with.
+        invoker: Calls the processor's code for items.
         settler: Stores what does not commit with the item's own transaction.
         item_timeout: Seconds for validating and preparing, and again for processing, an item.
         dry_run: What contexts say about it.
-        ordering: Which keys items have, that orders them.
+        ordering: Which keys items have, that order them.
         remembering: Where contents are remembered by their keys; None: nowhere.
-        conflicted: The numbers of items that others have kept from committing, again and again.
-        skipping: Where to look for what has not changed; None: everything is processed.
+        conflicted: The numbers of items that other transactions keep from committing.
+        skipping: Where to look for items that have not changed; None: all are processed.
+        always_ready: Whether there is nothing to do for items before their transactions.
     """
 
     def __init__(
@@ -167,10 +82,10 @@ class Executor:
         settings: Settings,
         *,
         shared: Any,
-        streak: FailureLimits,
+        limits: FailureLimits,
     ) -> None:
-        self.settler = Settler(database, settings, streak)
-        self.streak = streak
+        self.settler = Settler(database, settings, limits)
+        self.limits = limits
         self.batch = batch
         self.processor = processor
         self.database = database
@@ -183,7 +98,7 @@ class Executor:
         self.remembering = remembering(processor, batch.batch_type)
         self.skipping = self.remembering if skips_unchanged(batch.options) else None
         self.ordering = Ordering(processor, batch)
-        self.calls = Invoker(processor, self.item_timeout)
+        self.invoker = Invoker(processor, self.item_timeout)
         self.always_ready = processor.model() is None and not (
             processor.overrides("validate_item") or processor.overrides("prepare_item")
         )
@@ -224,33 +139,21 @@ class Executor:
         """
         prepared = self.as_it_is(item)
         if not self.always_ready:
-            started = perf_counter()
-            ready = await self._ready(item, prepared.ctx, read)
-            prepared.is_ready(ready, perf_counter() - started)
+            await make_ready(
+                prepared,
+                self.processor,
+                ReadingConnection(self.database.reading),
+                read=read,
+                seconds=self.item_timeout,
+                redact=self.database.redact,
+            )
         return prepared
 
     def as_it_is(self, item: ImportBatchItem[Any]) -> Prepared:
         """An item for which there is nothing to do before its transaction."""
         return Prepared(item, self._context)
 
-    def _context(self, item: ImportBatchItem[Any]) -> ImportContext:
-        ctx = ImportContext(
-            self.batch,
-            None,
-            item=item,
-            shared=self._shared,
-            new_log=self.new_log,
-            catalog=self._catalog,
-        )
-        ctx.dry_run = self.dry_run
-        ctx._upserting = self.ordering.upserting_one  # noqa: SLF001
-        return ctx
-
-    def new_log(self) -> LogBuffer:
-        """An empty log buffer."""
-        return LogBuffer(self.settings.log_level, self.database.redact)
-
-    async def execute(self, prepared: Prepared, session: Session) -> Verdict:
+    async def execute(self, prepared: Prepared, session: Session) -> Outcome:
         """Take a prepared item to its outcome.
 
         Raises:
@@ -258,47 +161,29 @@ class Executor:
         """
         started = perf_counter() - prepared.seconds
         try:
-            outcome = await self._outcome(prepared, session)
-        except _FenceLost:
-            return FenceLost()
-        except KeyLearnt:
-            return Rescheduled()
+            outcome = prepared.refused or await self._processed(prepared, session)
         finally:
             prepared.leave()
-        match outcome:
-            case Completed():
-                return Settled(ItemStatus.COMPLETED)
-            case Skip():
-                return Settled(ItemStatus.SKIPPED)
-            case _:
-                seconds = perf_counter() - started
-                item, log = prepared.item, prepared.log
-                return await self.settler.settle(item, outcome, log, session, seconds)
+        if isinstance(outcome, Failed | Postponed | Deferred):
+            item, seconds = prepared.item, perf_counter() - started
+            return await self.settler.settle(item, outcome, prepared.log, session, seconds)
+        return outcome
 
     async def give_up(
         self, item: ImportBatchItem[Any], failure: Failure, session: Session
-    ) -> Verdict:
+    ) -> Outcome:
         """Fail an item under which connections keep breaking while the server is well."""
         failure = replace(failure, hint=failure.hint or CONNECTION_HINT)
         return await self.settler.settle(item, Failed(failure), self.new_log(), session, 0.0)
 
-    async def _outcome(self, prepared: Prepared, session: Session) -> Outcome:
+    async def _processed(self, prepared: Prepared, session: Session) -> Outcome:
         """Transact; repeated in place while other transactions are in the way."""
-        ready = prepared.ready
-        if not isinstance(ready, ImportBatchItem):
-            return ready
-        repeats = 0
-        while True:
-            prepared.rewind()
-            try:
-                return await self._transact(ready, prepared, session)
-            except _Conflict as conflict:
-                if repeats == REPEATS:
-                    return self._after_conflicts(ready, conflict.failure)
-            repeats += 1
-            await anyio.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
+        outcome = await repeated(lambda: self._transact(prepared, session))
+        if isinstance(outcome, Conflict):
+            return self.after_conflicts(prepared.item, outcome.failure)
+        return outcome
 
-    def _after_conflicts(self, item: ImportBatchItem[Any], failure: Failure) -> NotCommitted:
+    def after_conflicts(self, item: ImportBatchItem[Any], failure: Failure) -> NotCommitted:
         """A stored retry, for which no other item runs here; failed after too many of them."""
         if item.attempts >= CONFLICT_RETRIES and item.item_number in self.conflicted:
             return Failed(failure)
@@ -306,75 +191,134 @@ class Executor:
         longest = min(LONGEST_CONFLICT_WAIT, 0.25 * 2.0**item.attempts)
         return Postponed(random.uniform(longest / 2, longest), failure)  # noqa: S311 - jitter
 
-    async def _ready(
-        self,
-        item: ImportBatchItem[Any],
-        ctx: ImportContext,
-        read: ImportBatchItem[Any] | None,
-    ) -> ImportBatchItem[Any] | NotCommitted:
-        """The item with its data and what was prepared, or why it has none."""
-        reader = ReadingConnection(self.database.reading)
-        ctx._enter(reader, item)  # noqa: SLF001
-        try:
-            with anyio.move_on_after(self.item_timeout):
-                return await make_ready(self.processor, item, ctx, read)
-            raise NotReady(ItemTimeout(self.item_timeout), FailureKind.TIMEOUT)
-        except BaseException as exc:  # noqa: BLE001 - judged; what is not ours is raised again
-            return self._not_ready(exc, item, reader)
-        finally:
-            reader.close()
-
-    def _not_ready(
-        self, exc: BaseException, item: ImportBatchItem[Any], reader: ReadingConnection
-    ) -> NotCommitted:
-        """What an exception before the transaction means."""
-        cause, kind = (
-            (exc.cause, exc.kind) if isinstance(exc, NotReady) else (exc, FailureKind.EXCEPTION)
-        )
-        cause = sound(cause)
-        if must_propagate(cause):
-            raise exc
-        own = tuple(reader.errors)
-        judgement = self.judge(cause, own=own, broken=reader.lost, default=kind)
-        if judgement.action is Action.WAIT:
-            raise Outage(judgement.failure, lost=reader.lost, by_item=True) from cause
-        return undone(self.processor, item, cause, judgement.failure)
-
-    async def _transact(
-        self, item: ImportBatchItem[Any], prepared: Prepared, session: Session
-    ) -> Outcome:
+    async def _transact(self, prepared: Prepared, session: Session) -> Outcome | Conflict:
         """The item's transaction, from BEGIN to COMMIT."""
+        prepared.rewind()
         conn = await session.begin()
-        guarded, ctx = GuardedConnection(conn), prepared.ctx
-        ctx._enter(guarded, item)  # noqa: SLF001
-        try:
+        item, ctx = prepared.item, prepared.ctx
+        chain, fenced, at_once = False, True, None
+        attempt = Attempt(session, conn)
+        async with attempt as guarded:
+            ctx._enter(guarded, item)  # noqa: SLF001
             if self.database.pooled:
                 await self.database.configure_transaction(conn, self.item_timeout)
-            outcome = await self.calls.one(item, ctx, session.limit)
-            guarded.close()
-            if guarded.trace or guarded.calls:
-                session.note(guarded)
-            if not conn.is_in_transaction():
-                raise TransactionEnded
+            outcome = await self.invoker.call(item, ctx, session.limit)
+            attempt.finish()
             if self.ordering.version != prepared.ordered:
                 raise KeyLearnt
-            plain = not (guarded.changed_transaction or guarded.trace)
-            chain = plain and session.more()
-            at_once = None
-            keyed = self.remembering is not None and item.item_key is not None
-            if chain and not keyed and not prepared.lines:
-                at_once = settlements.settling_text(item, outcome)
+            chain = not (guarded.changed_transaction or guarded.trace) and session.more()
+            if chain:
+                at_once = settlements.settling_text(
+                    item, outcome, prepared.lines, remembering=self.remembering
+                )
             else:
-                await self._settle(conn, item, outcome, prepared.lines)
-        except BaseException as raised:  # noqa: BLE001 - judged; what is not ours is raised again
-            exc = sound(raised)
-            own = await guarded.own_errors(exc)
-            guarded.close()
-            self.database.note_trace(conn, guarded.trace)
-            if self.ordering.version != prepared.ordered and not must_propagate(exc):
-                exc = KeyLearnt()
-            return await self._undo(exc, item, own, session, changed=guarded.changed_transaction)
-        return await self._commit(item, outcome, session, at_once, chain=chain)
+                fenced = await self._settle(conn, item, outcome, prepared.lines)
+        if attempt.raised is not None:
+            return await self._undo(attempt.raised, attempt, prepared, session)
+        if not fenced:
+            await self._roll_back(attempt, session)
+            return FenceLost()
+        refused = await self.commit(session, chain=chain, first=at_once)
+        if refused is None:
+            return outcome
+        if is_fence_lost(refused):
+            return FenceLost()
+        return self.outcome_of(refused, item, own=(refused,))
+
+    async def _settle(
+        self,
+        conn: Connection,
+        item: ImportBatchItem[Any],
+        outcome: Completed | Skip,
+        lines: Sequence[LogLine],
+    ) -> bool:
+        """The last statement before COMMIT; False: the fence did not hold.
+
+        Raises:
+            Outage: There was no answer in time.
+        """
+        timeout = self.settings.commit_timeout
+        try:
+            return await settlements.settle_item(
+                conn, item, outcome, lines, remembering=self.remembering, timeout=timeout
+            )
+        except TimeoutError as exc:
+            raise outage(exc, lost=True, redact=self.database.redact) from exc
+
+    async def commit(
+        self, session: Session, *, chain: bool, first: str | None = None
+    ) -> BaseException | None:
+        """COMMIT, shielded and bounded.
+
+        Args:
+            first: A settling statement that is sent in the same message.
+
+        Returns:
+            None: it is committed. An exception: PostgreSQL has refused it, such as for a deferred
+            constraint, and all of it is rolled back.
+
+        Raises:
+            Outage: There was no answer: the outcome is in doubt.
+        """
+        try:
+            await session.limit.shielded(session.commit(chain=chain, first=first))
+        except BaseException as exc:
+            refused = isinstance(exc, asyncpg.PostgresError | TransactionEnded) and not session.lost
+            if refused and not isinstance(classify(exc, own=(exc,)), Outage):
+                if not await session.rollback():
+                    await session.discard()
+                return exc
+            await session.discard()
+            if not isinstance(exc, Exception):
+                raise
+            raise outage(exc, lost=True, redact=self.database.redact) from exc
+        return None
+
+    async def _undo(
+        self, exc: BaseException, attempt: Attempt, prepared: Prepared, session: Session
+    ) -> Outcome | Conflict:
+        """Roll back, and decide what the exception means."""
+        lost = await self._roll_back(attempt, session)
+        if must_propagate(exc):
+            raise exc
+        if self.ordering.version != prepared.ordered:
+            return Rescheduled()
+        if isinstance(exc, Outage):
+            raise exc
+        try:
+            return self.outcome_of(exc, prepared.item, own=attempt.own, broken=lost)
+        except Outage:
+            await session.discard()
+            raise
+
+    async def _roll_back(self, attempt: Attempt, session: Session) -> bool:
+        """Roll back what an attempt did; whether the connection is lost."""
+        plain = attempt.undisturbed
+        undo = session.rollback if attempt.connection.changed_transaction else session.undo
+        lost = session.lost or (plain and not await undo())
+        if lost or not plain:
+            await session.discard()
+        return lost
+
+    def outcome_of(
+        self,
+        exc: BaseException,
+        item: ImportBatchItem[Any],
+        *,
+        own: tuple[BaseException, ...],
+        broken: bool = False,
+    ) -> NotCommitted | Conflict:
+        """What an exception means for an item, see `attempt.outcome_of`.
+
+        Raises:
+            Outage: It means nothing for any item.
+        """
+        redact = self.database.redact
+        return outcome_of(exc, item, self.processor, own=own, broken=broken, redact=redact)
+
+    def new_log(self) -> LogBuffer:
+        """An empty log buffer."""
+        return LogBuffer(self.settings.log_level, self.database.redact)
 
     def set_context(
         self, items: Sequence[ImportBatchItem[Any]], guarded: GuardedConnection, log: LogBuffer
@@ -392,113 +336,26 @@ class Executor:
         ctx._upserting = lambda _, key, values: ordering.upserting(items, key, values)  # noqa: SLF001
         return ctx
 
-    async def _settle(
-        self,
-        conn: Connection,
-        item: ImportBatchItem[Any],
-        outcome: Completed | Skip,
-        lines: Sequence[LogLine],
-    ) -> None:
-        """The last statement before COMMIT, fenced: exactly one row, or the try is rolled back."""
-        timeout = self.settings.commit_timeout
-        try:
-            settled = await settlements.settle_item(
-                conn, item, outcome, lines, remembering=self.remembering, timeout=timeout
-            )
-        except TimeoutError as exc:
-            raise self._outage(exc) from exc
-        if not settled:
-            raise _FenceLost
+    def _context(self, item: ImportBatchItem[Any]) -> ImportContext:
+        """The context of an item, before its transaction and in it."""
+        ctx = ImportContext(
+            self.batch,
+            None,
+            item=item,
+            shared=self._shared,
+            new_log=self.new_log,
+            catalog=self._catalog,
+        )
+        ctx.dry_run = self.dry_run
+        ctx._upserting = self.ordering.upserting_one  # noqa: SLF001
+        return ctx
 
-    async def _undo(
-        self,
-        exc: BaseException,
-        item: ImportBatchItem[Any],
-        own: tuple[BaseException, ...],
-        session: Session,
-        *,
-        changed: bool,
-    ) -> NotCommitted:
-        """Roll back, and decide what the exception means."""
-        plain = undisturbed((*own, exc))
-        undo = session.rollback if changed else session.undo
-        lost = session.lost or (plain and not await undo())
-        if lost or not plain:
-            await session.discard()
-        if must_propagate(exc) or isinstance(exc, _FenceLost | KeyLearnt | Outage):
-            raise exc
-        if not lost and defers(self.processor, item, exc):
-            return Deferred()  # at once: it may happen to most items, and nothing is stored
-        judgement = self.judge(exc, own=own, broken=lost)
-        if judgement.action is Action.WAIT:
-            await session.discard()
-            raise Outage(judgement.failure, lost=lost, by_item=True) from exc
-        if judgement.action is Action.REPEAT:
-            raise _Conflict(judgement.failure) from exc
-        return undone(self.processor, item, exc, judgement.failure)
 
-    async def _commit(
-        self,
-        item: ImportBatchItem[Any],
-        outcome: Completed | Skip,
-        session: Session,
-        at_once: str | None,
-        *,
-        chain: bool,
-    ) -> Outcome:
-        """COMMIT; a refusal is the item's failure, or a conflict."""
-        refused = await self.commit(session, chain=chain, first=at_once)
-        if refused is None:
+async def repeated(transact: Callable[[], Awaitable[Outcome | Conflict]]) -> Outcome | Conflict:
+    """Run a transaction, again at once while other transactions are in its way."""
+    for _ in range(REPEATS):
+        outcome = await transact()
+        if not isinstance(outcome, Conflict):
             return outcome
-        judgement = refused.judgement
-        if judgement.action is Action.REPEAT:
-            raise _Conflict(judgement.failure) from refused.cause
-        return undone(self.processor, item, refused.cause, judgement.failure)
-
-    async def commit(
-        self, session: Session, *, chain: bool, first: str | None = None
-    ) -> Refused | None:
-        """COMMIT, shielded and bounded; None when it is committed.
-
-        Args:
-            first: A settling statement that is sent in the same message.
-
-        Raises:
-            Outage: There was no answer: the outcome is in doubt.
-        """
-        try:
-            await session.limit.shielded(session.commit(chain=chain, first=first))
-        except BaseException as exc:
-            judgement = self.judge(exc, own=(exc,), broken=session.lost)
-            refused = isinstance(exc, asyncpg.PostgresError | TransactionEnded) and not session.lost
-            if refused and judgement.action is not Action.WAIT:
-                if not await session.rollback():
-                    await session.discard()
-                if is_fence_lost(exc):
-                    raise _FenceLost from exc
-                return Refused(exc, judgement)
-            await session.discard()
-            if not isinstance(exc, Exception):
-                raise
-            raise self._outage(exc) from exc
-        return None
-
-    def judge(
-        self,
-        exc: BaseException,
-        *,
-        own: tuple[BaseException, ...] = (),
-        broken: bool = False,
-        default: FailureKind = FailureKind.EXCEPTION,
-    ) -> Judgement:
-        """What an exception means, see `judgement.judge`."""
-        if isinstance(exc, ItemTimeout):
-            default = FailureKind.TIMEOUT
-            broken = False
-        annotate(exc)
-        return judge(exc, own=own, broken=broken, default=default, redact=self.database.redact)
-
-    def _outage(self, exc: Exception) -> Outage:
-        """One of our own statements was not answered."""
-        kind = FailureKind.CONNECTION_LOST
-        return Outage(describe(exc, kind=kind, redact=self.database.redact), lost=True)
+        await anyio.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
+    return await transact()

@@ -1,20 +1,32 @@
-"""An item on its way into a transaction, with the context and the log that belong to it."""
+"""An item on its way into a transaction: read into its model, validated and prepared.
+
+All of that happens with no transaction and no connection of the item's held. The context and the
+log that belong to the item go with it.
+"""
 
 import inspect
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
+import anyio
 from anyio import to_thread
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from ..cancellation import ItemTimeout, must_propagate
+from ..database.guard import ReadingConnection
 from ..errors import Rejected
+from ..failures import sound
 from ..log_buffer import LogBuffer, LogLine
 from ..models import ImportBatchItem
-from ..outcomes import FailureKind, NotCommitted
+from ..outcomes import Conflict, FailureKind, NotCommitted
 from ..processors.context import ImportContext
 from ..processors.processor import BaseProcessor, null_values_of
+from ..sanitize import Redact
+from .attempt import failed_or_postponed, outcome_of
 
+MOST_ERRORS = 100
 _NO_LINES: Sequence[LogLine] = ()
 
 
@@ -25,14 +37,14 @@ class Prepared:
         context: Makes the item's context, when something first needs it.
 
     Attributes:
-        item: As it was read.
-        ready: With its data and what was prepared; or why it cannot be processed.
-        seconds: How long that took.
+        item: As it was read; once it is prepared, with its data and what was prepared.
+        refused: Why it cannot be processed; None: it can.
+        seconds: How long validating and preparing took.
         keys: Of items that share one, the earlier takes effect first.
         ordered: The version of the keys by which its range was claimed.
     """
 
-    __slots__ = ("_context", "_ctx", "_mark", "item", "keys", "ordered", "ready", "seconds")
+    __slots__ = ("_context", "_ctx", "_mark", "item", "keys", "ordered", "refused", "seconds")
 
     def __init__(
         self,
@@ -40,7 +52,7 @@ class Prepared:
         context: Callable[[ImportBatchItem[Any]], ImportContext],
     ) -> None:
         self.item = item
-        self.ready: ImportBatchItem[Any] | NotCommitted = item
+        self.refused: NotCommitted | None = None
         self.seconds = 0.0
         self.keys: tuple[str, ...] = ()
         self.ordered = 0
@@ -70,9 +82,11 @@ class Prepared:
         """The log lines to store."""
         return _NO_LINES if self.silent else self.log.finished()
 
-    def is_ready(self, ready: ImportBatchItem[Any] | NotCommitted, seconds: float) -> None:
+    def is_ready(
+        self, item: ImportBatchItem[Any], refused: NotCommitted | None, seconds: float
+    ) -> None:
         """What was to be done before the transaction is done; its log lines stay."""
-        self.ready, self.seconds = ready, seconds
+        self.item, self.refused, self.seconds = item, refused, seconds
         self._mark = 0 if self.silent else len(self.log.lines)
 
     def rewind(self) -> None:
@@ -81,60 +95,90 @@ class Prepared:
             self.log.truncate(self._mark)
 
     def leave(self) -> None:
-        """Its code has run: let go of what only that needed. Log lines stay."""
+        """Its code has run: drop what only that needed. Log lines stay."""
         if self._ctx is not None:
             self._ctx._close()  # noqa: SLF001
             if self._ctx._silent:  # noqa: SLF001
                 self._ctx = None
 
 
-MOST_ERRORS = 100
-
-
-class NotReady(Exception):
-    """An exception on the way to the transaction, with the kind of failure it makes by default."""
-
-    def __init__(self, cause: BaseException, kind: FailureKind) -> None:
-        super().__init__(type(cause).__name__)
-        self.cause = cause
-        self.kind = kind
-
-
 async def make_ready(
+    prepared: Prepared,
     processor: BaseProcessor[Any],
-    item: ImportBatchItem[Any],
-    ctx: ImportContext,
-    read: ImportBatchItem[Any] | None = None,
-) -> ImportBatchItem[Any]:
-    """Validate and prepare an item, with no transaction and no item connection held.
+    reader: ReadingConnection,
+    *,
+    read: ImportBatchItem[Any] | None,
+    seconds: float,
+    redact: Redact,
+) -> None:
+    """Read, validate and prepare an item.
 
     Args:
+        reader: What its code reads through; closed afterwards.
         read: The item with its data, where somebody has needed that before.
+        seconds: How long all of it may take.
 
     Raises:
-        NotReady: The record was rejected, or the processor raised.
+        Outage: The server failed under a query of the code.
     """
-    kind = FailureKind.VALIDATION
+    started, item, ctx = perf_counter(), prepared.item, prepared.ctx
+    ctx._enter(reader, item)  # noqa: SLF001
+    kind, refused = FailureKind.VALIDATION, None
     try:
-        if read is None:
-            read = (
-                await _read_aside(processor, item) if item.is_large else with_data(processor, item)
-            )
-        item = read
-        ctx.item = item
-        if processor.overrides("validate_item"):
-            await _validate(processor, item, ctx)
-        if processor.overrides("prepare_item"):
-            kind = FailureKind.EXCEPTION
-            item = item.having(prepared=await processor.prepare_item(item, ctx))
-    except Exception as exc:
-        raise NotReady(exc, kind) from exc
-    return item
+        with anyio.move_on_after(seconds) as limit:
+            ctx.item = item = await _with_data(processor, item) if read is None else read
+            if processor.overrides("validate_item"):
+                await _validate(processor, item, ctx)
+            if processor.overrides("prepare_item"):
+                kind = FailureKind.EXCEPTION
+                item = item.having(prepared=await processor.prepare_item(item, ctx))
+        if limit.cancelled_caught:
+            raise ItemTimeout(seconds)
+    except BaseException as exc:  # noqa: BLE001 - classified; what is not the item's is raised
+        item = prepared.item
+        refused = _refusal(exc, item, processor, reader, kind, redact)
+    finally:
+        reader.close()
+    prepared.is_ready(item, refused, perf_counter() - started)
 
 
-async def _read_aside(
+def _refusal(
+    raised: BaseException,
+    item: ImportBatchItem[Any],
+    processor: BaseProcessor[Any],
+    reader: ReadingConnection,
+    kind: FailureKind,
+    redact: Redact,
+) -> NotCommitted:
+    """What an exception before the transaction means.
+
+    Raises:
+        Outage: The server failed.
+    """
+    exc = sound(raised)
+    if must_propagate(exc):
+        raise raised
+    outcome = outcome_of(
+        exc,
+        item,
+        processor,
+        own=tuple(reader.errors),
+        broken=reader.lost,
+        redact=redact,
+        default=kind if isinstance(exc, Exception) else FailureKind.EXCEPTION,
+    )
+    if isinstance(outcome, Conflict):  # no transaction of the item's is there to be repeated
+        return failed_or_postponed(exc, item, processor, outcome.failure)
+    return outcome
+
+
+async def _with_data(
     processor: BaseProcessor[Any], item: ImportBatchItem[Any]
 ) -> ImportBatchItem[Any]:
+    """The item with its data; a large one is read in a thread."""
+    if not item.is_large:
+        return with_data(processor, item)
+
     def read() -> ImportBatchItem[Any]:
         try:
             return with_data(processor, item)
@@ -145,7 +189,7 @@ async def _read_aside(
 
 
 def shortened(exc: ValidationError) -> ValidationError:
-    """A refusal with so many of its errors as anybody will read; there may be 300,000."""
+    """The same with its first errors only; there may be 300,000."""
     if exc.error_count() <= MOST_ERRORS:
         return exc
     first = exc.errors(include_url=False)[:MOST_ERRORS]
@@ -153,11 +197,11 @@ def shortened(exc: ValidationError) -> ValidationError:
         exc.title,
         [
             InitErrorDetails(
-                type=PydanticCustomError(one["type"], "{said}", {"said": one["msg"]}),
-                loc=one["loc"],
-                input=one["input"],
+                type=PydanticCustomError(error["type"], "{said}", {"said": error["msg"]}),
+                loc=error["loc"],
+                input=error["input"],
             )
-            for one in first
+            for error in first
         ],
     )
 
@@ -180,13 +224,18 @@ def with_data(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> Impo
 async def _validate(
     processor: BaseProcessor[Any], item: ImportBatchItem[Any], ctx: ImportContext
 ) -> None:
-    verdict = processor.validate_item(item, ctx)
-    if inspect.isawaitable(verdict):
-        verdict = await verdict
-    if not verdict:
-        also = "; it has to return True for a valid item." if verdict is None else "."
+    """Run validate_item.
+
+    Raises:
+        Rejected: It returned anything but a true value.
+    """
+    valid = processor.validate_item(item, ctx)
+    if inspect.isawaitable(valid):
+        valid = await valid
+    if not valid:
+        also = "; it has to return True for a valid item." if valid is None else "."
         raise Rejected(
-            f"validate_item returned {verdict!r}.",
+            f"validate_item returned {valid!r}.",
             hint="raise ValueError('why') in validate_item to store a reason" + also,
             cli_hint="validate_item can raise ValueError to store a reason" + also,
             web_hint="validate_item can raise ValueError to store a reason" + also,

@@ -1,9 +1,9 @@
-"""The savepoints inside an interval's transaction: one live at a time, and not too many in all."""
+"""The savepoints inside a chunk's transaction: one live at a time, and not too many in all."""
 
 from collections.abc import Sequence
 from secrets import token_hex
 
-from ..database.guard import Connection
+from ..database.guard import Connection, GuardedConnection
 
 ROOM = 60
 """Savepoints that may write in one transaction. Released or not, PostgreSQL keeps at most 64 of
@@ -37,13 +37,19 @@ class Savepoints:
         """Whether the transaction must end before more items run."""
         return self._used >= ROOM
 
-    def count(self, savepoints: int) -> None:
-        """Count the savepoints that a processor made by itself."""
-        self._used += savepoints
+    def admit(self, guarded: GuardedConnection) -> bool:
+        """Count the savepoints that a processor made by itself.
 
-    def end(self) -> None:
-        """Run no further items in this transaction, such as when a setting was changed for it."""
-        self._used = ROOM
+        No further items run where a setting was changed, if only for the transaction.
+
+        Returns:
+            False where its items cannot share a transaction: it has changed how that works, such
+            as its isolation, or handled savepoints by name.
+        """
+        if guarded.changed_transaction or guarded.names_savepoints:
+            return False
+        self._used = ROOM if guarded.sets else self._used + guarded.savepoints
+        return True
 
     async def set(self) -> None:
         """The first savepoint of the transaction."""

@@ -11,27 +11,11 @@ from ..cancellation import TimeLimit
 from ..database.guard import Connection, GuardedConnection, PooledConnection, Trace, drop, is_lost
 from ..database.pool import Database
 from ..errors import PoolerUnsupported, TransactionEnded
-from ..failures import describe, is_outage
-from ..outcomes import Failure, FailureKind
+from ..failures import is_outage, outage
+from ..outcomes import Outage
 from ..processors.processor import BaseProcessor
 
 ROUND_TRIP_SECONDS = 10.0
-
-
-class Outage(Exception):
-    """The server, or the way to it, failed under an item; its outcome may be unknown.
-
-    Attributes:
-        failure: What was seen.
-        lost: Whether the item's connection broke (and not the server refused politely).
-        by_item: Whether a statement of the item met it, and not the way to a connection.
-    """
-
-    def __init__(self, failure: Failure, *, lost: bool, by_item: bool = False) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-        self.lost = lost
-        self.by_item = by_item
 
 
 class Session:
@@ -42,6 +26,9 @@ class Session:
 
     Args:
         more: Whether a further item is waiting, so that chaining pays.
+
+    Attributes:
+        limit: Bounds what items take, between entering and leaving.
     """
 
     def __init__(
@@ -59,13 +46,13 @@ class Session:
         self._transaction: asyncpg.transaction.Transaction | None = None
         self._commit_timeout = commit_timeout
         self._undone = False  # the transaction is to be rolled back, and nobody has done it yet
-        self._limit: TimeLimit | None = None
+        self.limit = TimeLimit()
         self._settings: Any = None  # of the connection's, what the server reports by itself
         self._clean: Sequence[str] = ()
         self.more = more
 
     async def __aenter__(self) -> Self:
-        self._limit = TimeLimit().__enter__()
+        self.limit.__enter__()
         return self
 
     async def __aexit__(
@@ -77,12 +64,6 @@ class Session:
         self.limit.__exit__(exc_type, exc, traceback)
         with anyio.CancelScope(shield=True):
             await self.close()
-
-    @property
-    def limit(self) -> TimeLimit:
-        """Bounds what items take; there is one between entering and leaving."""
-        assert self._limit is not None  # noqa: S101 - used as a context manager
-        return self._limit
 
     async def begin(self) -> PooledConnection:
         """A connection in a transaction in which nothing has happened.
@@ -142,8 +123,9 @@ class Session:
         Raises:
             TimeoutError: There was no answer in time.
         """
-        connection = await self.begin() if self._transaction is None else self._connection
-        assert connection is not None  # noqa: S101 - it is in a transaction
+        connection = self._connection
+        if connection is None or self._transaction is None:
+            connection = await self.begin()
         self._undone = True  # until the answer is here
         text = f"ROLLBACK AND CHAIN; {settling}; COMMIT AND CHAIN"
         await connection.execute(text, timeout=self._commit_timeout)
@@ -155,19 +137,20 @@ class Session:
         return self._undone or await self.rollback()
 
     def note(self, guarded: GuardedConnection) -> None:
-        """Remember what an item has left behind, so that the next one begins in a clean session.
+        """Remember what code has left behind, so that the next item begins in a clean session."""
+        if guarded.calls and self._reported() != self._clean:
+            guarded.sets = True
+            guarded.trace = max(guarded.trace, Trace.POSSIBLE)
+        if guarded.trace and self._connection is not None:
+            self._database.note_trace(self._connection, guarded.trace)
+
+    def refuse(self, trace: Trace) -> None:
+        """Refuse what would stay behind where the session cannot be made clean.
 
         Raises:
             PoolerUnsupported: The session is a transaction pooler's, and stays as it is.
         """
-        if self._connection is None:
-            return
-        trace = guarded.trace
-        if guarded.calls and self._reported() != self._clean:
-            trace = max(trace, Trace.POSSIBLE)
-        if trace:
-            self._database.note_trace(self._connection, trace)
-            self._database.refuse_trace(trace)
+        self._database.refuse_trace(trace)
 
     async def rollback(self) -> bool:
         """Roll back whatever happens to the caller; False when the connection did not answer."""
@@ -282,5 +265,4 @@ class Session:
     def _outage(self, exc: Exception) -> Outage:
         if not is_outage(exc):
             raise exc
-        kind = FailureKind.CONNECTION_LOST
-        return Outage(describe(exc, kind=kind, redact=self._database.redact), lost=False)
+        return outage(exc, lost=False, redact=self._database.redact)

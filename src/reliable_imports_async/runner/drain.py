@@ -84,10 +84,10 @@ class Drainer:
         reader = ReadingConnection(self._database.reading)
         async with processor.resources(ImportContext(batch, reader)) as shared:
             executor = Executor(
-                batch, processor, self._database, self._settings, shared=shared, streak=limits
+                batch, processor, self._database, self._settings, shared=shared, limits=limits
             )
             executor.ordering.begin()
-            if (reason := await executor.calls.check_declaration(self._database)) is not None:
+            if (reason := await executor.invoker.check_declaration(self._database)) is not None:
                 await pause(batch, self._leases, reason)
                 return
             concurrency = self._database.concurrency

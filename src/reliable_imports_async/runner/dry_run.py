@@ -1,6 +1,5 @@
 """A dry run: the real processor on every item, and every transaction rolled back."""
 
-import random
 from collections.abc import AsyncIterator
 from time import perf_counter
 from typing import Any
@@ -8,17 +7,16 @@ from typing import Any
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from ..cancellation import must_propagate, undisturbed
+from ..cancellation import must_propagate
 from ..database.guard import GuardedConnection, PooledConnection, ReadingConnection, Trace
 from ..database.pool import Database
-from ..errors import BatchNotFound, DatabaseUnavailable, TransactionEnded, WrongBatchStatus
-from ..execution.executor import REPEATS, Executor
+from ..errors import BatchNotFound, DatabaseUnavailable, WrongBatchStatus
+from ..execution.attempt import Attempt
+from ..execution.executor import Executor, repeated
 from ..execution.prepare import Prepared
-from ..execution.session import Outage, Session
-from ..execution.settler import undone
-from ..failures import Action, sound
+from ..execution.session import Session
 from ..models import BatchStatus, ImportBatch, ImportBatchItem
-from ..outcomes import Failed, Outcome, Skip
+from ..outcomes import Conflict, Failed, Outage, Outcome, Skip
 from ..processors.context import ImportContext
 from ..processors.processor import BaseProcessor
 from ..processors.thresholds import FailureLimits
@@ -73,7 +71,7 @@ class TrialRun:
                 self._database,
                 self._settings,
                 shared=shared,
-                streak=FailureLimits(None),
+                limits=FailureLimits(None),
             )
             executor.dry_run = True
             try:
@@ -146,20 +144,24 @@ class TrialRun:
         self, executor: Executor, receive: Waiting, tally: Tally, tables: Tables
     ) -> None:
         async with executor.session(lambda: False) as session, receive:
-            stage = TrialTransaction(executor, session, tables, starts=self._starts)
+            transaction = TrialTransaction(executor, session, tables, starts=self._starts)
             async for item in receive:
                 prepared = await executor.prepare(item)
-                outcome, rows = await stage.attempt(prepared)
+                outcome, rows = await transaction.run(prepared)
                 tally.count(item, outcome, rows)
                 prepared.leave()
                 if receive.statistics().current_buffer_used == 0:
-                    await stage.leave()  # no transaction waits for items
+                    await transaction.leave()  # no transaction waits for items
 
 
 class TrialTransaction:
     """A connection in a transaction that is rolled back, and items tried on it one by one.
 
     Each is undone by the same savepoint, so that each meets the database as it is.
+
+    Args:
+        tables: Whose rows are counted.
+        starts: Whether on_batch_start has yet to run: it does so in the transaction, first.
     """
 
     def __init__(
@@ -173,26 +175,22 @@ class TrialTransaction:
         self._session = session
         self._conn: PooledConnection | None = None
         self._before: Rows | None = None
+        self._changed: Rows = {}  # by the last item
         self._trace = Trace.NONE  # left by on_batch_start
         self._tried = 0
 
-    async def attempt(self, prepared: Prepared) -> tuple[Outcome, Rows]:
+    async def run(self, prepared: Prepared) -> tuple[Outcome, Rows]:
         """The outcome that an item would have, and the rows it would have changed.
 
         Raises:
             Outage: The server failed.
         """
-        item = prepared.ready
-        if not isinstance(item, ImportBatchItem):
-            return item, {}
-        for _ in range(REPEATS):
-            tried = await self._try(item, prepared.ctx)
-            if tried is not None:
-                return tried
-            await anyio.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
-        tried = await self._try(item, prepared.ctx, last=True)
-        assert tried is not None  # noqa: S101 - the last time decides
-        return tried
+        if prepared.refused is not None:
+            return prepared.refused, {}
+        outcome = await repeated(lambda: self._transact(prepared))
+        if isinstance(outcome, Conflict):
+            outcome = Failed(outcome.failure)
+        return outcome, self._changed
 
     async def leave(self) -> None:
         """Roll the transaction back."""
@@ -202,35 +200,30 @@ class TrialTransaction:
         if not await self._session.rollback():
             await self._session.discard()
 
-    async def _try(
-        self, item: ImportBatchItem[Any], ctx: ImportContext, *, last: bool = False
-    ) -> tuple[Outcome, Rows] | None:
-        """The same for one time; None: another transaction was in the way."""
-        conn, before = await self._ready()
-        guarded = GuardedConnection(conn)
-        ctx._enter(guarded, item)  # noqa: SLF001
-        try:
-            outcome: Outcome = await self._executor.calls.one(item, ctx, self._session.limit)
-            guarded.close()
-            self._executor.database.note_trace(conn, guarded.trace)
-            if not conn.is_in_transaction():
-                raise TransactionEnded
+    async def _transact(self, prepared: Prepared) -> Outcome | Conflict:
+        """Try an item once."""
+        prepared.rewind()
+        self._changed = {}
+        conn, before = await self._begin()
+        attempt = Attempt(self._session, conn)
+        async with attempt as guarded:
+            prepared.ctx._enter(guarded, prepared.item)  # noqa: SLF001
+            outcome = await self._executor.invoker.call(
+                prepared.item, prepared.ctx, self._session.limit
+            )
+            attempt.finish()
             if self._tables.deferrable:
                 await conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            after = await catalog.rows_changed(conn, self._oids)
+            self._before = await catalog.rows_changed(conn, self._oids)
             await conn.execute(ROLLBACK)
-        except BaseException as raised:  # noqa: BLE001 - judged; what is not ours is raised again
-            exc = sound(raised)
-            own = await guarded.own_errors(exc)
-            guarded.close()
-            self._executor.database.note_trace(conn, guarded.trace)
-            failed = await self._undo(exc, own, item, last=last)
-            return None if failed is None else (failed, {})
-        self._before = after
+            self._changed = _difference(before, self._before)
+        if attempt.raised is not None:
+            return await self._undo(attempt.raised, attempt, prepared)
         self._tried += 1
-        return outcome, _difference(before, after)
+        return outcome
 
-    async def _ready(self) -> tuple[PooledConnection, Rows]:
+    async def _begin(self) -> tuple[PooledConnection, Rows]:
+        """The connection behind its savepoint, and the rows that were changed so far."""
         traced = self._conn is not None and self._executor.database.has_trace(self._conn)
         if traced or self._tried >= self._size:
             await self.leave()
@@ -261,29 +254,19 @@ class TrialTransaction:
             await self._executor.database.reset_settings(conn)
 
     async def _undo(
-        self,
-        exc: BaseException,
-        own: tuple[BaseException, ...],
-        item: ImportBatchItem[Any],
-        *,
-        last: bool,
-    ) -> Outcome | None:
-        """Undo the item, and decide what its exception means."""
+        self, exc: BaseException, attempt: Attempt, prepared: Prepared
+    ) -> Outcome | Conflict:
+        """Undo an item, and decide what its exception means."""
         lost = self._session.lost
         self._before = None  # counts hold what was rolled back
-        if lost or not undisturbed((*own, exc)):
+        if lost or not attempt.undisturbed:
             self._conn = None
             await self._session.discard()
         elif self._conn is not None and not must_propagate(exc):
             await self._conn.execute(ROLLBACK)
         if must_propagate(exc):
             raise exc
-        judgement = self._executor.judge(exc, own=own, broken=lost)
-        if judgement.action is Action.WAIT:
-            raise Outage(judgement.failure, lost=lost) from exc
-        if judgement.action is Action.REPEAT:
-            return Failed(judgement.failure) if last else None
-        return undone(self._executor.processor, item, exc, judgement.failure)
+        return self._executor.outcome_of(exc, prepared.item, own=attempt.own, broken=lost)
 
 
 def _difference(before: Rows, after: Rows) -> Rows:

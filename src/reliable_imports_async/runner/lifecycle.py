@@ -15,11 +15,11 @@ from ..cancellation import hook_seconds, must_propagate
 from ..database.guard import Connection, GuardedConnection, drop, is_lost
 from ..database.pool import RELEASE_SECONDS, Database
 from ..errors import BatchNotFound, Rejected, TransactionEnded
-from ..failures import Action, is_outage, judge
+from ..failures import classify, is_outage
 from ..loading.options import unchecked_disagreements
 from ..log_buffer import LogBuffer
 from ..models import BatchStatus, BatchSummary, ImportBatch, LogLevel
-from ..outcomes import Failure
+from ..outcomes import Failed, Failure
 from ..processors.context import ImportContext
 from ..processors.keys import ItemKeys
 from ..processors.processor import BaseProcessor
@@ -218,10 +218,10 @@ class Lifecycle:
             if must_propagate(exc):
                 raise
             own, lost = tuple(guarded.errors), is_lost(conn)
-            verdict = judge(exc, own=own, broken=lost, redact=self._database.redact)
-            if verdict.action is not Action.FAIL:
-                raise _HookFailed(_reason(verdict.failure), again=True, lost=lost) from exc
-            raise _HookFailed(_reason(verdict.failure)) from exc
+            meaning = classify(exc, own=own, broken=lost, redact=self._database.redact)
+            if not isinstance(meaning, Failed):
+                raise _HookFailed(_reason(meaning.failure), again=True, lost=lost) from exc
+            raise _HookFailed(_reason(meaning.failure)) from exc
 
     async def _transact(
         self,
@@ -264,7 +264,7 @@ class Lifecycle:
                 blamed = tx.blames_hook(exc)
                 await self._roll_back(conn, own)
                 if blamed:
-                    failure = judge(exc, own=(exc,), redact=self._database.redact).failure
+                    failure = classify(exc, own=(exc,), redact=self._database.redact).failure
                     raise _HookFailed(_reason(failure)) from exc
                 raise
             return result

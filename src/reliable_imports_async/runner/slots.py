@@ -19,11 +19,22 @@ import anyio
 from ..execution.chunk import ChunkExecutor
 from ..execution.executor import Executor
 from ..execution.prepare import Prepared
-from ..execution.session import Outage, Session
-from ..execution.settler import FenceLost, Rescheduled, Settled, Verdict
+from ..execution.session import Session
 from ..failures import is_server_state
 from ..models import ImportBatch, ImportBatchItem, ItemStatus
-from ..outcomes import Deferred, Failure, FailureKind
+from ..outcomes import (
+    Completed,
+    Deferred,
+    Failed,
+    Failure,
+    FailureKind,
+    FenceLost,
+    Outage,
+    Outcome,
+    Postponed,
+    Rescheduled,
+    Skip,
+)
 from ..processors.thresholds import FailureLimits
 from ..store import settlements
 from ..wording import counted
@@ -243,23 +254,23 @@ class Slots:
             unsettled: The keys of items that were not settled here, with their ranges; later items
                 of these keys stay behind them. Added to.
         """
-        verdicts: dict[int, Verdict] = {}
+        outcomes: dict[int, Outcome] = {}
         if unsettled:
             entries = [entry for entry in entries if not _stays_behind(entry, unsettled)]
         if len(entries) > 1 and self._chunks is not None:
             await self._prepare(entries)
-            verdicts = await self._run_chunk(self._chunks, entries, session)
+            outcomes = await self._run_chunk(self._chunks, entries, session)
         for entry in entries:
-            verdict = verdicts.get(entry.item.item_number)
-            if verdict is not None:
-                _count(entry, verdict)
+            outcome = outcomes.get(entry.item.item_number)
+            if outcome is not None:
+                _count(entry, outcome)
                 entry.held.finish_item()
             elif not _stays_behind(entry, unsettled):
                 await self.run_alone(entry, session)
             if not entry.settled:
                 unsettled |= dict.fromkeys(entry.keys, entry.held)
-        if verdicts:
-            self._succeeded += sum(map(_succeeded, verdicts.values()))
+        if outcomes:
+            self._succeeded += sum(map(_succeeded, outcomes.values()))
         await self._pause_at_limits()
 
     async def _prepare(self, entries: Sequence[QueuedItem]) -> None:
@@ -275,7 +286,7 @@ class Slots:
 
     async def _run_chunk(
         self, chunks: ChunkExecutor, entries: Sequence[QueuedItem], session: Session
-    ) -> dict[int, Verdict]:
+    ) -> dict[int, Outcome]:
         """Run items in one transaction; return the outcomes that are known afterwards."""
         prepared = _in_order(entries)
         by_number = {entry.number: entry for entry in entries}
@@ -288,21 +299,15 @@ class Slots:
             logger.warning("%s must wait: %s", counted(len(entries), "item"), message)
             if not outage.lost:
                 await anyio.sleep(_backoff(1))
-        in_doubt = {each.item.item_number: each.item for each in prepared}
-        stored = await self._leases.retry_until_answered(
-            lambda conn: settlements.read_statuses(conn, self._batch.id, list(in_doubt)),
-            own_connection=True,
-        )
-        verdicts = {number: _stored(in_doubt[number], status) for number, status in stored.items()}
-        return {number: verdict for number, verdict in verdicts.items() if verdict is not None}
+        return await self._stored_outcomes([each.item for each in prepared])
 
     async def run_alone(self, entry: QueuedItem, session: Session) -> None:
         """Run an item in its own transaction, unless its range or the batch was given up."""
         try:
             if self.may_start(entry):
-                verdict = await self._verdict(entry, session)
-                _count(entry, verdict)
-                if _succeeded(verdict):
+                outcome = await self._outcome(entry, session)
+                _count(entry, outcome)
+                if _succeeded(outcome):
                     self._limits.success()
                     self._succeeded += 1
                 await self._pause_at_limits()
@@ -313,7 +318,7 @@ class Slots:
         if self._limits.reason is not None:
             await pause(self._batch, self._leases, self._limits.reason)
 
-    async def _verdict(self, entry: QueuedItem, session: Session) -> Verdict:
+    async def _outcome(self, entry: QueuedItem, session: Session) -> Outcome:
         """Execute an item until its outcome is known, through all outages of the server."""
         item, prepared, poison = entry.item, entry.prepared, entry.poison
         outages: Outages | None = None
@@ -329,8 +334,8 @@ class Slots:
                 outages = outages or Outages(poison, lambda: self._succeeded)
                 await self._wait_out(outages, outage, item)
                 poison = outages.poison
-            if (verdict := await self._stored_verdict(item)) is not None:
-                return verdict
+            if stored := await self._stored_outcomes([item]):
+                return stored[item.item_number]
             if not self.running:
                 return Rescheduled()
 
@@ -346,14 +351,14 @@ class Slots:
         if not outage.lost:
             await anyio.sleep(_backoff(outages.delays))
 
-    async def _stored_verdict(self, item: ImportBatchItem[Any]) -> Verdict | None:
-        """The outcome in an item's row, read under its lock; None: it is pending and still ours."""
-        number = item.item_number
-        stored = await self._leases.retry_until_answered(
-            lambda conn: settlements.read_statuses(conn, item.batch_id, [number]),
+    async def _stored_outcomes(
+        self, in_doubt: Sequence[ImportBatchItem[Any]]
+    ) -> dict[int, Outcome]:
+        """The outcomes in the items' rows, read under their locks; without those still ours."""
+        return await self._leases.retry_until_answered(
+            lambda conn: settlements.read_outcomes(conn, self._batch.id, in_doubt),
             own_connection=True,
         )
-        return _stored(item, stored[number])
 
 
 class Gate:
@@ -451,20 +456,23 @@ def _stays_behind(entry: QueuedItem, unsettled: Mapping[str, HeldRange]) -> bool
     return True
 
 
-def _succeeded(verdict: Verdict) -> bool:
-    return isinstance(verdict, Settled) and verdict.status is not ItemStatus.FAILED
+def _succeeded(outcome: Outcome) -> bool:
+    return isinstance(outcome, Completed | Skip)
 
 
-def _count(entry: QueuedItem, verdict: Verdict) -> None:
+def _count(entry: QueuedItem, outcome: Outcome) -> None:
     """Add a settled item to its range's counts; or note that it waits for the next pass."""
-    match verdict:
-        case Settled(status, group):
-            entry.settled = True
-            entry.held.count(status, group)
+    entry.settled = isinstance(outcome, Completed | Skip | Failed | Deferred)
+    match outcome:
+        case Completed():
+            entry.held.count(ItemStatus.COMPLETED, None)
+        case Skip():
+            entry.held.count(ItemStatus.SKIPPED, None)
+        case Failed(failure):
+            entry.held.count(ItemStatus.FAILED, failure.group)
         case Deferred():
-            entry.settled = True
             entry.held.deferred.add(entry.item.item_number)
-        case Rescheduled() | FenceLost():
+        case Postponed() | Rescheduled() | FenceLost():
             pass
 
 
@@ -479,13 +487,6 @@ def _in_order(entries: Sequence[QueuedItem]) -> list[Prepared]:
             entry.prepared.keys = entry.keys
             prepared.append(entry.prepared)
     return prepared
-
-
-def _stored(item: ImportBatchItem[Any], stored: settlements.StoredStatus) -> Verdict | None:
-    """The outcome that an item's row has; None: it is pending, and still ours."""
-    if stored.status is not ItemStatus.PENDING:
-        return Settled(stored.status, stored.error_group)
-    return None if stored.attempts == item.attempts else Rescheduled()
 
 
 def _backoff(count: int) -> float:

@@ -1,7 +1,6 @@
 """Statements that settle items under the fence, and that read which outcomes are stored."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -12,7 +11,19 @@ from ..database.guard import Connection
 from ..database.statements import statements
 from ..log_buffer import LogLine
 from ..models import ImportBatchItem, ItemStatus
-from ..outcomes import COMPLETED, Completed, Deferred, Failed, Failure, Outcome, Postponed, Skip
+from ..outcomes import (
+    COMPLETED,
+    Completed,
+    Deferred,
+    Failed,
+    Failure,
+    FailureKind,
+    FenceLost,
+    Outcome,
+    Postponed,
+    Rescheduled,
+    Skip,
+)
 from .item_keys import Remembering
 
 _SQL = statements("store/settlements")
@@ -33,7 +44,7 @@ class Settlement(Protocol):
 
     @property
     def outcome(self) -> Outcome:
-        """Its outcome, which is not `Deferred`."""
+        """Its outcome, of which something is stored."""
 
     @property
     def lines(self) -> Sequence[LogLine]:
@@ -42,19 +53,6 @@ class Settlement(Protocol):
     @property
     def seconds(self) -> float:
         """How long the try took."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredStatus:
-    """What an item's row says under its lock."""
-
-    status: ItemStatus
-    attempts: int
-    error_group: str | None
-
-
-_NOT_OURS = StoredStatus(ItemStatus.SKIPPED, 0, None)
-"""Of an item that was purged, or taken over by a reprocessing."""
 
 
 async def settle(
@@ -160,19 +158,35 @@ def settling_text(
     return _ITEM_TEXT(None, *key, f"'{stored}'")
 
 
-async def read_statuses(
-    conn: Connection, batch_id: UUID, numbers: Sequence[int]
-) -> dict[int, StoredStatus]:
-    """What is stored about items, by number, once nobody holds the locks of their rows."""
-    rows = await conn.fetch(_SQL["read_statuses"], batch_id, _array(numbers))
-    stored = {row["item_number"]: _status(row) for row in rows}
-    return {number: stored.get(number, _NOT_OURS) for number in numbers}
+async def read_outcomes(
+    conn: Connection, batch_id: UUID, in_doubt: Sequence[ImportBatchItem[Any]]
+) -> dict[int, Outcome]:
+    """The outcomes of items, by number, once nobody holds the locks of their rows.
+
+    Returns:
+        Without the items that are pending as they were read: no try has been stored since.
+    """
+    numbers = _array(item.item_number for item in in_doubt)
+    rows = await conn.fetch(_SQL["read_outcomes"], batch_id, numbers)
+    by_number = {row["item_number"]: row for row in rows}
+    read = {item.item_number: _outcome(by_number.get(item.item_number), item) for item in in_doubt}
+    return {number: outcome for number, outcome in read.items() if outcome is not None}
 
 
-def _status(row: asyncpg.Record) -> StoredStatus:
-    if row["reprocessed_by"] is not None:
-        return _NOT_OURS
-    return StoredStatus(ItemStatus(row["status"]), row["attempts"], row["error_group"])
+def _outcome(row: asyncpg.Record | None, item: ImportBatchItem[Any]) -> Outcome | None:
+    """The outcome in an item's row; None: it is pending as it was read."""
+    if row is None or row["reprocessed_by"] is not None:
+        return Skip()  # it was purged, or a reprocessing took it over
+    match ItemStatus(row["status"]):
+        case ItemStatus.COMPLETED:
+            return COMPLETED
+        case ItemStatus.SKIPPED:
+            return Skip()
+        case ItemStatus.FAILED:
+            stored = {name: row[f"error_{name}"] for name in ("type", "message", "group")}
+            return Failed(Failure(kind=FailureKind(row["error_kind"]), **stored))
+        case ItemStatus.PENDING:
+            return None if row["attempts"] == item.attempts else Rescheduled()
 
 
 def _template(sql: str) -> Callable[..., str]:
@@ -238,7 +252,7 @@ def _stored(outcome: Outcome, seconds: float, attempts: int | None = None) -> di
             stored["fields"] = to_json(failure.fields).decode() if failure.fields else None
         case Postponed(after):
             stored |= {"status": ItemStatus.PENDING, "after": after}
-        case Deferred():
+        case Deferred() | Rescheduled() | FenceLost():
             raise AssertionError  # nothing is stored about it
     return stored
 

@@ -1,26 +1,28 @@
 """One record through the engine's own code, inside a savepoint of the caller's transaction."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import anyio
+import asyncpg
 
 from .. import exact_json
-from ..database.guard import Connection, PooledConnection, Trace
+from ..cancellation import TimeLimit, must_propagate
+from ..database.guard import Connection, Trace, is_lost
 from ..database.pool import Database
 from ..errors import ConfigurationError
-from ..execution.executor import Executor
-from ..execution.prepare import with_data
-from ..execution.session import ROUND_TRIP_SECONDS, Outage, Session
+from ..execution.attempt import Attempt
+from ..execution.executor import Executor, repeated
+from ..execution.prepare import Prepared, with_data
+from ..execution.session import ROUND_TRIP_SECONDS
 from ..failures import parse_failure
 from ..loading.records import Limits, StoredRecord, from_value
-from ..log_buffer import LogLine
 from ..models import BatchStatus, ImportBatch, ImportBatchItem
-from ..outcomes import Completed, Failed, Outcome, Skip
+from ..outcomes import Conflict, Failed, Outage, Outcome
 from ..processors.processor import BaseProcessor
 from ..processors.registry import Registry
 from ..processors.thresholds import FailureLimits
@@ -83,7 +85,7 @@ async def run_item(
     Raises:
         ConfigurationError: `conn` is in no transaction.
         NotAProcessor: The processor could not be registered either.
-        Exception: The connection broke, which is no verdict on the item.
+        Exception: The connection broke; the item has no outcome.
     """
     if not conn.is_in_transaction():
         raise ConfigurationError(
@@ -96,34 +98,67 @@ async def run_item(
     if stored.text is None:
         return Failed(parse_failure(stored.reason or ""))
     batch = _batch(batch_type, metadata or {})
-    database = _Borrowed(conn, settings)
-    trial = _Trial(batch, instance, database, settings, shared=shared, streak=FailureLimits(None))
+    database, limits = _Borrowed(conn, settings), FailureLimits(None)
+    executor = Executor(batch, instance, database, settings, shared=shared, limits=limits)
     await instance.on_connection(conn)
-    async with _Savepoint(database, instance, trial.item_timeout, conn) as savepoint:
-        return await trial.run(_item(stored.text, **fields), savepoint)
+    try:
+        return await _run(executor, _item(stored.text, **fields), conn)
+    except Outage as outage:
+        raise outage.__cause__ or outage from None
 
 
-class _Trial(Executor):
-    """The engine's way of an item to its outcome; nothing is stored about it."""
+async def _run(executor: Executor, item: ImportBatchItem[Any], conn: Connection) -> Outcome:
+    """The engine's way of an item to its outcome; nothing is stored about it.
 
-    async def run(self, item: ImportBatchItem[Any], session: Session) -> Outcome:
+    Raises:
+        Outage: The connection broke. The engine would wait for the server; a test has to know.
+    """
+    prepared = await executor.prepare(item)
+    try:
+        with TimeLimit() as limit:
+            outcome = prepared.refused or await repeated(
+                lambda: _transact(executor, prepared, conn, limit)
+            )
+    finally:
+        prepared.leave()
+    if isinstance(outcome, Conflict):
+        return executor.after_conflicts(item, outcome.failure)
+    return outcome
+
+
+async def _transact(
+    executor: Executor, prepared: Prepared, conn: Connection, limit: TimeLimit
+) -> Outcome | Conflict:
+    """The item's transaction: a savepoint, and what COMMIT would refuse at its end."""
+    prepared.rewind()
+    savepoint = conn.transaction()
+    await savepoint.start()
+    item, ctx, attempt = prepared.item, prepared.ctx, Attempt(None, conn)
+    async with attempt as guarded:
+        ctx._enter(guarded, item)  # noqa: SLF001
+        outcome = await executor.invoker.call(item, ctx, limit)
+        attempt.finish()
+        async with _undone(conn):  # constraints stay deferred for the caller
+            await conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        await savepoint.commit()
+    if attempt.raised is None:
+        return outcome
+    undone = await _roll_back(savepoint)
+    if must_propagate(attempt.raised):
+        raise attempt.raised
+    broken = is_lost(conn) or (attempt.undisturbed and not undone)
+    return executor.outcome_of(attempt.raised, item, own=attempt.own, broken=broken)
+
+
+async def _roll_back(savepoint: "asyncpg.transaction.Transaction") -> bool:
+    """Roll back to a savepoint; False: the connection did not answer, or is in no transaction."""
+    with anyio.move_on_after(ROUND_TRIP_SECONDS, shield=True):
         try:
-            prepared = await self.prepare(item)
-            try:
-                return await self._outcome(prepared, session)
-            finally:
-                prepared.leave()
-        except Outage as outage:  # the engine would wait for the server; a test has to know
-            raise outage.__cause__ or outage from None
-
-    async def _settle(
-        self,
-        conn: Connection,
-        item: ImportBatchItem[Any],
-        outcome: Completed | Skip,
-        lines: Sequence[LogLine],
-    ) -> None:
-        """There is no row to settle."""
+            await savepoint.rollback()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        return True
+    return False
 
 
 class _Borrowed(Database):
@@ -133,50 +168,12 @@ class _Borrowed(Database):
         super().__init__(settings)
         self._conn = conn
 
-    def note_trace(self, conn: Connection, trace: Trace) -> None:
-        """The session is the caller's."""
-
     @asynccontextmanager
     async def reading(self, trace: Trace = Trace.NONE) -> AsyncIterator[Connection]:
         async with self._reader, _undone(self._conn):
             # A nested transaction(readonly=True) of asyncpg is a plain savepoint.
             await self._conn.execute("SET TRANSACTION READ ONLY")
             yield self._conn
-
-
-class _Savepoint(Session):
-    """The caller's connection; an item's transaction is a savepoint on it."""
-
-    def __init__(
-        self,
-        database: Database,
-        processor: BaseProcessor[Any],
-        item_timeout: float,
-        conn: Connection,
-    ) -> None:
-        super().__init__(database, processor, item_timeout, lambda: False, ROUND_TRIP_SECONDS)
-        self._conn = cast("PooledConnection", conn)  # the two have the same methods
-        self._connection = self._conn
-
-    async def begin(self) -> PooledConnection:
-        self._transaction = self._conn.transaction()
-        await self._transaction.start()
-        return self._conn
-
-    async def commit(self, *, chain: bool, first: str | None = None) -> None:
-        """Refuse what COMMIT would refuse, such as a violated deferred constraint."""
-        async with _undone(self._conn):
-            await self._conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        transaction, self._transaction = self._transaction, None
-        if transaction is not None:
-            await transaction.commit()
-
-    async def close(self) -> None:
-        """Leave the connection to its owner."""
-
-    async def discard(self) -> None:
-        """Roll back: the connection is not ours to terminate."""
-        await self.rollback()
 
 
 @asynccontextmanager

@@ -69,9 +69,9 @@ SELECT reliable_imports.settle_item($1, $2, $3, convert_from(decode($4, 'hex'), 
 -- One item that completed with nothing else to store.
 SELECT reliable_imports.settle_item($1, $2, $3, NULL);
 
--- name: read_statuses
+-- name: read_outcomes
 -- The outcomes of items whose COMMIT was not answered. The row locks wait until the old backend's transaction has ended.
-SELECT item_number, status, attempts, error_group, reprocessed_by
+SELECT item_number, status, attempts, error_kind, error_type, error_message, error_group, reprocessed_by
   FROM reliable_imports.import_batch_items
  WHERE batch_id = $1 AND item_number = ANY ($2::text::integer[])
  ORDER BY item_number

@@ -1,0 +1,248 @@
+"""One call of a processor's code inside a transaction, and what an exception of it means.
+
+An item, an item of a chunk, a set of items and an item of a dry run all run through an `Attempt`;
+they differ in what they do before and after it.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from decimal import Decimal
+from types import TracebackType
+from typing import Any
+
+import asyncpg
+from anyio import to_thread
+
+from ..cancellation import ItemTimeout, TimeLimit, undisturbed
+from ..database.guard import Connection, GuardedConnection
+from ..database.pool import Database
+from ..database.server_errors import annotate
+from ..errors import ConfigurationError, ProcessorResultError, TransactionEnded
+from ..failures import classify, describe, members, sound, unfold
+from ..models import ImportBatchItem
+from ..outcomes import (
+    Completed,
+    Conflict,
+    Defer,
+    Deferred,
+    Failed,
+    Failure,
+    FailureKind,
+    NotCommitted,
+    Outage,
+    Postponed,
+    Retry,
+    Skip,
+)
+from ..processors.context import ImportContext
+from ..processors.processor import BaseProcessor, as_outcome, as_outcomes, is_declared, is_set_wise
+from ..processors.upsert import Upsert, declared_upsert
+from ..sanitize import Redact
+from .session import Session
+
+LONGEST_BACKOFF = 300.0
+LONGEST_DELAY = 366 * 24 * 3600.0
+FOREIGN_KEY = asyncpg.ForeignKeyViolationError.sqlstate
+
+
+class Attempt:
+    """One try to run code of a processor inside a transaction.
+
+    Used as ``async with``, around the call and the statements that belong to the same try. An
+    exception inside does not leave the block: it stands in `raised`, and whoever undoes the try
+    decides what it means.
+
+    Args:
+        session: Remembers what the code leaves behind; None: nobody does.
+        conn: The connection, inside the transaction.
+
+    Attributes:
+        connection: The same connection, guarded: what the code is handed.
+        raised: What has ended the block; None: it came to its end.
+        own: The errors that the connection itself raised; it is to blame for no others.
+    """
+
+    __slots__ = ("_conn", "_session", "connection", "own", "raised")
+
+    def __init__(self, session: Session | None, conn: Connection) -> None:
+        self._session = session
+        self._conn = conn
+        self.connection = GuardedConnection(conn)
+        self.raised: BaseException | None = None
+        self.own: tuple[BaseException, ...] = ()
+
+    async def __aenter__(self) -> GuardedConnection:
+        return self.connection
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if exc is not None:
+            self.raised = sound(exc)
+            self.own = await self.connection.own_errors(self.raised)
+            self.connection.close()
+            if self._session is not None and self.connection.trace:
+                self._session.note(self.connection)
+        return True
+
+    def finish(self) -> None:
+        """The code has returned: detach it from the connection, and look what it has done there.
+
+        Raises:
+            TransactionEnded: It has ended the transaction.
+            PoolerUnsupported: It has left something in a session that a pooler lends to others.
+        """
+        guarded = self.connection
+        guarded.close()
+        if not self._conn.is_in_transaction():
+            raise TransactionEnded
+        if self._session is not None and (guarded.trace or guarded.calls):
+            self._session.note(guarded)
+            self._session.refuse(guarded.trace)
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether the connection is known to be in order, so that a rollback is enough."""
+        return self.raised is None or undisturbed((*self.own, self.raised))
+
+
+class Invoker:
+    """Calls what a processor has for its items: `process_item`, `process_items` or its declaration.
+
+    Args:
+        item_timeout: Seconds that a call may take.
+    """
+
+    def __init__(self, processor: BaseProcessor[Any], item_timeout: float) -> None:
+        self._processor = processor
+        self._item_timeout = item_timeout
+        self._set_wise = is_set_wise(type(processor))
+        self._declared = is_declared(type(processor))
+        self._upsert: Upsert | None = None
+
+    async def check_declaration(self, database: Database) -> str | None:
+        """Why items cannot be upserted as the processor declares; None: they can, or need not."""
+        if self._declared:
+            try:
+                async with database.connection(shared=True) as conn:
+                    if not database.pooled:  # it may say where the table is, or who we are
+                        await self._processor.on_connection(conn)
+                    self._upsert = await declared_upsert(conn, self._processor)
+            except ConfigurationError as exc:
+                return str(exc)
+        return None
+
+    async def call(
+        self, item: ImportBatchItem[Any], ctx: ImportContext, limit: TimeLimit
+    ) -> Completed | Skip:
+        """Process one item.
+
+        Raises:
+            ItemTimeout: It took too long.
+        """
+        if self._set_wise:
+            return (await self.call_for_set([item], ctx, limit))[0]
+        result = await limit.run(self._processor.process_item(item, ctx), self._item_timeout)
+        if item.is_large:  # what it returns may be as large
+            return await to_thread.run_sync(as_outcome, result)
+        return as_outcome(result)
+
+    async def call_for_set(
+        self, items: Sequence[ImportBatchItem[Any]], ctx: ImportContext, limit: TimeLimit
+    ) -> list[Completed | Skip]:
+        """Process a set of items in one call.
+
+        Raises:
+            ItemTimeout: They took too long together.
+        """
+        write = self._processor.process_items
+        if self._declared:
+            if self._upsert is None:
+                conn = ctx.connection._open()  # noqa: SLF001
+                self._upsert = await declared_upsert(conn, self._processor)
+            write = self._upsert.write
+        results = await limit.run(write(items, ctx), self._item_timeout)
+        return as_outcomes(results, len(items))
+
+
+def outcome_of(
+    exc: BaseException,
+    item: ImportBatchItem[Any],
+    processor: BaseProcessor[Any],
+    *,
+    own: tuple[BaseException, ...],
+    broken: bool,
+    redact: Redact,
+    default: FailureKind = FailureKind.EXCEPTION,
+) -> NotCommitted | Conflict:
+    """What an exception means for an item whose effects are, or will be, rolled back.
+
+    Args:
+        own: The errors that the item's own connection raised.
+        broken: Whether that connection is unusable now.
+        default: The kind of a failure that nothing else decides.
+
+    Raises:
+        Outage: It means nothing for any item: the server is to be waited for.
+    """
+    if isinstance(exc, ItemTimeout):
+        default, broken = FailureKind.TIMEOUT, False
+    if not broken and _defers(processor, item, exc):
+        return Deferred()  # nothing is described: it may happen to most items
+    annotate(exc)
+    meaning = classify(exc, own=own, broken=broken, default=default, redact=redact)
+    if isinstance(meaning, Outage):
+        raise meaning from exc
+    if isinstance(meaning, Conflict):
+        return meaning
+    return failed_or_postponed(exc, item, processor, meaning.failure)
+
+
+def failed_or_postponed(
+    exc: BaseException,
+    item: ImportBatchItem[Any],
+    processor: BaseProcessor[Any],
+    failure: Failure,
+) -> Failed | Postponed:
+    """A retry, where one is asked for and tries are left; otherwise the failure."""
+    wanted: tuple[type[BaseException], ...] = (Retry, *processor.retry_on)
+    signal = next((member for member in members(exc) if isinstance(member, wanted)), None)
+    if signal is None or item.attempt >= processor.max_attempts:
+        return Failed(failure)
+    try:
+        return Postponed(_delay(signal, item), failure)
+    except Exception as odd:  # noqa: BLE001 - a signal's attributes may be the user's code
+        return Failed(describe(odd, kind=failure.kind))
+
+
+def _defers(processor: BaseProcessor[Any], item: ImportBatchItem[Any], exc: BaseException) -> bool:
+    """Whether the item needs another one that a later pass may bring."""
+    if item.final_pass:
+        return False
+    if any(isinstance(member, Defer) for member in members(exc)):
+        return True
+    return processor.defer_on == "foreign_key" and any(
+        getattr(cause, "sqlstate", None) == FOREIGN_KEY for cause in unfold(exc)
+    )
+
+
+def _delay(signal: BaseException, item: ImportBatchItem[Any]) -> float:
+    """Seconds until the next try, between 0 and LONGEST_DELAY.
+
+    Raises:
+        ProcessorResultError: The signal names something that is not a number of seconds.
+    """
+    after: object = signal.after if isinstance(signal, Retry) else None
+    if after is None:
+        return min(2.0**item.attempts, LONGEST_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
+    broken = isinstance(after, float | Decimal) and math.isnan(after)
+    if broken or isinstance(after, bool) or not isinstance(after, int | float | Decimal):
+        raise ProcessorResultError(
+            f"Retry(after={after!r:.100}) is not a number of seconds.",
+            hint="`after` of a Retry has to be a number of seconds, or left out.",
+        )
+    return float(min(max(0, after), LONGEST_DELAY))
