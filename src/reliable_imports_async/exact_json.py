@@ -1,7 +1,7 @@
-"""JSON whose numbers stay as they are written: 12345678901234567.89 and 1.10 are no float's repr.
+"""JSON whose numbers keep their digits, such as 12345678901234567.89 and 1.10.
 
-Values that are only passed through are read and written here, so that an edit, an export or a page
-changes nothing but what somebody changed.
+A float would write these numbers differently. Values that are only passed on are read and written
+here, so that an edit, an export or a page changes only the values that a user changed.
 """
 
 import json
@@ -14,17 +14,19 @@ from anyio import CancelScope, to_thread
 from pydantic_core import from_json, to_json
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
-_MARK = f"number {secrets.token_hex(16)} "  # no text of anybody has it
+_MARK = f"number {secrets.token_hex(16)} "  # random, so that no text contains it
+Result = TypeVar("Result")
+LARGE = 16_384  # bytes or characters; for less, a thread would cost more than the work
 
 
 class ExactFloat(float):
-    """A float that remembers its digits; str() shows them, so a Decimal made of it is exact."""
+    """A float that keeps its digits; str() returns them, so a Decimal of it is exact."""
 
     __slots__ = ("digits",)
     digits: str
 
     def __new__(cls, digits: str) -> Self:
-        """The number that these digits write, in JSON's notation."""
+        """The number with these digits, in JSON's notation."""
         number = super().__new__(cls, digits)
         number.digits = digits
         return number
@@ -34,17 +36,92 @@ class ExactFloat(float):
 
     __str__ = __repr__
 
-    def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]  # what copies are made of
+    def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]  # for copies
         return (self.digits,)
 
 
 def read(text: str) -> Any:
-    """JSON text as PostgreSQL gives it, which is known to be good, as plain values.
+    """Parse valid JSON text, as PostgreSQL returns it.
 
-    A number that float would write differently becomes an `ExactFloat`.
+    A number that a float would write differently becomes an `ExactFloat`.
     """
     value = from_json(text)
     return _DECODER.decode(text) if _holds_float(value) else value
+
+
+def read_unchecked(text: str) -> Any:
+    """Parse JSON text that a user typed or sent.
+
+    Raises:
+        ValueError: It is not JSON, or contains NaN or an infinity.
+    """
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def write(value: object, **options: Any) -> bytes:
+    """Write a value as JSON; the options are those of `pydantic_core.to_json`."""
+    text = to_json(value, **options)
+    if (b"." in text or b"nfinity" in text or b"null" in text) and holds_exact(value):
+        return _unmarked(to_json(_marked(value), **options).decode()).encode()
+    return text
+
+
+def write_readable(value: object, *, indent: int | None = None) -> str:
+    """Write a value as JSON for people: with spaces, or indented over several lines."""
+    if not holds_exact(value):
+        return json.dumps(value, ensure_ascii=False, indent=indent)
+    return _unmarked(json.dumps(_marked(value), ensure_ascii=False, indent=indent))
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two values are the same JSON, apart from the order of names."""
+    return json.dumps(_marked(one), sort_keys=True) == json.dumps(_marked(other), sort_keys=True)
+
+
+def with_digits_of(new: Any, old: Any) -> Any:
+    """A new record that keeps the digits of unchanged numbers in the old one.
+
+    Most clients read numbers as floats and send the float's digits back. A number that equals the
+    float of the old number was not changed, so the old digits are kept.
+    """
+    if isinstance(new, dict) and isinstance(old, dict):
+        return {name: with_digits_of(value, old.get(name)) for name, value in new.items()}
+    if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
+        return [with_digits_of(value, before) for value, before in zip(new, old, strict=True)]
+    return old if _is_float_of(new, old) else new
+
+
+def holds_exact(value: object) -> bool:
+    """Whether a value contains an `ExactFloat`."""
+    kind = type(value)
+    if kind is dict or kind is list or kind is tuple:
+        inner: Any = value.values() if isinstance(value, dict) else value
+        return not _PLAIN.issuperset(map(type, inner)) and any(map(holds_exact, inner))
+    return kind is ExactFloat or (isinstance(value, Mapping) and holds_exact(dict(value)))
+
+
+def number(digits: str) -> float:
+    """The number with these digits: a float if it writes the same digits, else an `ExactFloat`."""
+    plain = float(digits)
+    return plain if repr(plain) == digits else ExactFloat(digits)
+
+
+async def aside(size: int, work: Callable[[], Result]) -> Result:
+    """Run a function, in a thread if there is much to do; it is not interrupted.
+
+    Args:
+        size: The size of its input, in bytes or characters.
+        work: The function.
+    """
+    if size <= LARGE:
+        return work()
+    done: list[Result] = []
+    with CancelScope(shield=True):
+        await to_thread.run_sync(lambda: done.append(work()))
+    return done[0]
 
 
 def _holds_float(value: object) -> bool:
@@ -58,79 +135,19 @@ def _holds_float(value: object) -> bool:
     return (dict in kinds or list in kinds) and any(map(_holds_float, inner))
 
 
-def read_unchecked(text: str) -> Any:
-    """The same for text that somebody has typed or sent.
-
-    Raises:
-        ValueError: It is not JSON, or holds NaN or an infinity, which JSON does not have.
-    """
-    try:
-        return _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def write(value: object, **options: Any) -> bytes:
-    """A value as JSON text; the options are those of `pydantic_core.to_json`."""
-    text = to_json(value, **options)
-    if (b"." in text or b"nfinity" in text or b"null" in text) and holds_exact(value):
-        return _unmarked(to_json(_marked(value), **options).decode()).encode()
-    return text
-
-
-def write_readable(value: object, *, indent: int | None = None) -> str:
-    """The same as people read it: spaces between values, or one on each line."""
-    if not holds_exact(value):
-        return json.dumps(value, ensure_ascii=False, indent=indent)
-    return _unmarked(json.dumps(_marked(value), ensure_ascii=False, indent=indent))
-
-
-def same(one: object, other: object) -> bool:
-    """Whether two values are written the same, but for the order of names."""
-    return json.dumps(_marked(one), sort_keys=True) == json.dumps(_marked(other), sort_keys=True)
-
-
-def with_digits_of(new: Any, old: Any) -> Any:
-    """A record that came back from a reader of floats, with the digits it could not keep.
-
-    Most clients read numbers as floats and send back the float's digits. Where such a number is all
-    that a float can tell about the old one, it was not changed.
-    """
-    if isinstance(new, dict) and isinstance(old, dict):
-        return {name: with_digits_of(one, old.get(name)) for name, one in new.items()}
-    if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
-        return [with_digits_of(one, before) for one, before in zip(new, old, strict=True)]
-    return old if _is_float_of(new, old) else new
-
-
-def holds_exact(value: object) -> bool:
-    """Whether any number in a value remembers its digits."""
-    kind = type(value)
-    if kind is dict or kind is list or kind is tuple:
-        inner: Any = value.values() if isinstance(value, dict) else value
-        return not _PLAIN.issuperset(map(type, inner)) and any(map(holds_exact, inner))
-    return kind is ExactFloat or (isinstance(value, Mapping) and holds_exact(dict(value)))
-
-
 def _marked(value: Any) -> Any:
-    """A copy in which such numbers are texts that `_unmarked` finds."""
+    """A copy in which each `ExactFloat` is a text that `_unmarked` recognises."""
     if type(value) is ExactFloat:
         return f"{_MARK}{value.digits}{_MARK}"
     if isinstance(value, dict):
-        return {name: _marked(one) for name, one in value.items()}
+        return {name: _marked(element) for name, element in value.items()}
     if isinstance(value, list | tuple):
-        return [_marked(one) for one in value]
+        return [_marked(element) for element in value]
     return value
 
 
 def _unmarked(text: str) -> str:
     return text.replace(f'"{_MARK}', "").replace(f'{_MARK}"', "")
-
-
-def number(digits: str) -> float:
-    """The number that these digits write: a plain float where that would write them again."""
-    plain = float(digits)
-    return plain if repr(plain) == digits else ExactFloat(digits)
 
 
 def _no_constant(token: str) -> None:
@@ -152,23 +169,3 @@ def _is_float_of(new: object, old: object) -> bool:
 
 
 _DECODER = json.JSONDecoder(parse_float=number, parse_constant=_no_constant)
-
-
-Result = TypeVar("Result")
-
-LARGE = 16_384  # bytes or characters; for less, a thread would cost more than the work
-
-
-async def aside(size: int, work: Callable[[], Result]) -> Result:
-    """Do some work, in a thread where it is much; it is not interrupted.
-
-    Args:
-        size: Of what is worked on, in bytes or characters.
-        work: What to do.
-    """
-    if size <= LARGE:
-        return work()
-    done: list[Result] = []
-    with CancelScope(shield=True):
-        await to_thread.run_sync(lambda: done.append(work()))
-    return done[0]

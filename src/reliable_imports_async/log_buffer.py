@@ -1,4 +1,4 @@
-"""Log lines of one item or hook, bounded in number and size, until they are stored."""
+"""Holds the log lines of one item or hook until they are stored, limited in number and size."""
 
 import logging
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from .sanitize import (
     storable,
     storable_json,
 )
+from .wording import counted
 
 LOG_LINES = 100
 LOG_BYTES = 65_536
@@ -36,7 +37,15 @@ LogLine = tuple[str, str, str | None, datetime]
 
 @dataclass(slots=True)
 class LogBuffer:
-    """The log lines of one item, bounded in number and size."""
+    """The log lines of one item or hook.
+
+    Attributes:
+        threshold: The lowest level that is kept.
+        redact: Masks secrets.
+        lines: The lines so far.
+        size: Their size in bytes.
+        dropped: How many lines were dropped because there was no room.
+    """
 
     threshold: LogLevel = LogLevel.INFO
     redact: Redact = redact_patterns
@@ -45,7 +54,7 @@ class LogBuffer:
     dropped: int = 0
 
     def add(self, level: LogLevel, message: str, details: Mapping[str, Any]) -> None:
-        """Keep a line, if its level is high enough and there is room."""
+        """Keep a line if its level is high enough and there is room."""
         if LEVELS[level] < LEVELS[self.threshold]:
             return
         text = redacted(message, self.redact, LOG_MESSAGE_BYTES)
@@ -61,10 +70,10 @@ class LogBuffer:
         """The details as JSON data without secrets."""
         try:
             text = to_json(dict(details), fallback=repr, inf_nan_mode="strings")
-            if len(text) > MOST_DETAILS:  # to take it apart would take long, and it is cut anyway
+            if len(text) > MOST_DETAILS:  # parsing it would take long, and it is cut anyway
                 return {"cut": redacted(text.decode(), self.redact, LOG_MESSAGE_BYTES)}
             data = from_json(text)
-        except Exception:  # noqa: BLE001 - whatever a detail is, the line is kept
+        except Exception:  # noqa: BLE001 - a user's object may raise anything; the line is kept
             data = {"unreadable": storable(glimpse(sorted(map(str, details)), 1_000), 1_000)}
         return redact_json(data, self.redact)
 
@@ -75,15 +84,17 @@ class LogBuffer:
         return to_json({"cut": storable(text, LOG_MESSAGE_BYTES)}).decode()
 
     def truncate(self, mark: int) -> None:
-        """Forget the lines of a try that is repeated."""
+        """Forget the lines after a mark, when an attempt is repeated."""
         del self.lines[mark:]
         self.size = sum(map(_size, self.lines))
         self.dropped = 0
 
     def finished(self) -> list[LogLine]:
-        """The lines to store, with a last one that says how many had no room."""
+        """The lines to store, with a last line about dropped lines."""
         if self.dropped:
-            note = f"{self.dropped} more log lines were dropped: too many or too long"
+            verb = "was" if self.dropped == 1 else "were"
+            dropped = counted(self.dropped, "more log line")
+            note = f"{dropped} {verb} dropped: too many or too long"
             return [*self.lines, (LogLevel.WARNING.value, note, None, datetime.now(UTC))]
         return self.lines
 

@@ -43,7 +43,7 @@ from .models import (
     BatchSummary,
     CorrectedFile,
     FailureGroup,
-    GroupGlance,
+    FailureGroupPreview,
     ImportBatch,
     ImportBatchItem,
     ItemEdit,
@@ -94,7 +94,6 @@ from .store import (
 from .store.metrics import Measurements
 from .store.outbox import OutboxHook
 from .store.visibility import Visibility, Visible
-from .web.http.browser_sessions import BrowserSessions
 from .workers.jobs import BatchJobs
 from .workers.worker import Worker
 
@@ -827,9 +826,9 @@ class BatchManager:
             )
         return tuple(found)
 
-    async def group_glance(
+    async def failure_group_preview(
         self, batch_id: UUID, group: str, *, shown: int = 5, sampled: int = VALUES_SAMPLE
-    ) -> GroupGlance:
+    ) -> FailureGroupPreview:
         """The offending values among the first items of a failure group, and its first items.
 
         Args:
@@ -837,7 +836,7 @@ class BatchManager:
             sampled: Among how many items to look for values; 0 for none.
         """
         async with self._database.connection() as conn:
-            return await previews.group_glance(conn, batch_id, group, sampled, shown)
+            return await previews.failure_group_preview(conn, batch_id, group, sampled, shown)
 
     async def source_details(self, batch_id: UUID) -> SourceDetails:
         """What is known about a batch's file; raises `BatchNotFound`."""
@@ -1196,9 +1195,9 @@ class BatchManager:
     # Below the verbs
 
     @property
-    def sessions(self) -> BrowserSessions:
-        """The sessions of browsers that the API and the dashboard have begun."""
-        return BrowserSessions(self._database)
+    def database(self) -> Database:
+        """Lends connections; for what the web keeps beside the batches."""
+        return self._database
 
     def _batch_jobs(self, batch_types: Sequence[str], stopping: Callable[[], bool]) -> BatchJobs:
         """What a PgQueuer application of the user's runs."""

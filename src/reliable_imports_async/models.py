@@ -1,4 +1,7 @@
-"""What the database says: batches, items, log lines and summaries, all frozen."""
+"""The data that the library returns: batches, items, log lines, summaries and previews, all frozen.
+
+Each model is a plain dataclass; `as_dict` gives it with values that json.dumps accepts.
+"""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -15,40 +18,6 @@ from .errors import BatchNotCompleted
 from .outcomes import Failure
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
-
-
-def json_ready(value: Any, *without: str) -> dict[str, Any]:
-    """The fields of a dataclass, and what is in them, as json.dumps takes them; bytes as base64."""
-    return {name: _ready(getattr(value, name)) for name in _names(value.__class__, without)}
-
-
-@cache
-def _names(cls: Any, without: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(cls) if each.name not in without)
-
-
-def _ready(value: object) -> object:
-    if type(value) in _PLAIN:  # most are; the patterns below are slow
-        return value
-    ready: object = value
-    match value:
-        case StrEnum():
-            ready = value.value
-        case bytes():
-            ready = b64encode(value).decode()
-        case UUID():
-            ready = str(value)
-        case datetime():
-            ready = value.isoformat()
-        case list() | tuple():
-            ready = [_ready(element) for element in value]
-        case Mapping():
-            ready = {key: _ready(element) for key, element in value.items()}
-        case _ if is_dataclass(value):
-            ready = json_ready(value)
-    return ready
-
-
 T = TypeVar("T", default=dict[str, Any])
 
 
@@ -57,15 +26,15 @@ class BatchStatus(StrEnum):
 
     PENDING = "pending"  # created, nothing has started
     PROCESSING = "processing"  # on_batch_start has committed
-    COMPLETED = "completed"  # every item completed or skipped
+    COMPLETED = "completed"  # every item completed or was skipped
     PARTIAL = "partial"  # finished, some items failed
-    FAILED = "failed"  # finished and none completed, or a batch hook failed
-    PAUSED = "paused"  # its pending items wait for resume
+    FAILED = "failed"  # finished and no item completed, or a batch hook failed
+    PAUSED = "paused"  # its pending items wait until it is resumed
     CANCELLED = "cancelled"  # its pending items stay pending
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Whether the batch stays as it is until a user acts."""
         return self not in (BatchStatus.PENDING, BatchStatus.PROCESSING)
 
 
@@ -89,7 +58,7 @@ class LogLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportBatch:
-    """A batch as its row says. Counts are in `BatchSummary`."""
+    """A batch as it is stored; its counts are in `BatchSummary`."""
 
     id: UUID
     batch_type: str
@@ -110,15 +79,15 @@ class ImportBatch:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with JSON-ready values."""
-        return json_ready(self)
+        return json_values(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedBatch(ImportBatch):
-    """A batch in a list: its row and its counts, of which a running batch's are a second old.
+    """A batch in a list, with its counts; those of a running batch are about a second old.
 
     Attributes:
-        outstanding_items: As in `BatchSummary`: of the whole lineage.
+        outstanding_items: The outstanding records of the whole lineage, as in `BatchSummary`.
     """
 
     completed_items: int
@@ -129,7 +98,7 @@ class ListedBatch(ImportBatch):
     @classmethod
     def of(cls, batch: ImportBatch, summary: "BatchSummary") -> Self:
         """The batch with the counts of its summary."""
-        row = {each.name: getattr(batch, each.name) for each in fields(batch)}
+        row = {attribute.name: getattr(batch, attribute.name) for attribute in fields(batch)}
         return cls(
             **row,
             completed_items=summary.completed_items,
@@ -145,30 +114,30 @@ class ListedBatch(ImportBatch):
 
     def as_dict(self) -> dict[str, Any]:
         """All fields and counts, with JSON-ready values."""
-        return json_ready(self) | {"pending_items": self.pending_items}
+        return json_values(self) | {"pending_items": self.pending_items}
 
 
-@dataclass(frozen=True, kw_only=True)  # no slots: see `quickly`
+@dataclass(frozen=True, kw_only=True)  # without slots, for `quickly`
 class ImportBatchItem(Generic[T]):
-    """One record of a batch, as a processor sees it and as it is stored.
+    """One record of a batch, as a processor receives it and as it is stored.
 
     Attributes:
         batch_id: Its batch.
-        item_number: 1-based, in the order of the source.
-        source_data: The record as it came; None for a record that could not be stored as JSON.
-        data: The record as the processor's model, or `source_data` where there is none.
-        prepared: What `prepare_item` returned.
-        attempts: Stored tries so far.
-        final_pass: Whether deferring the item fails it: what it waits for did not come.
+        item_number: Its number in the batch, from 1, in the order of the source.
+        source_data: The record as it came; None if it could not be stored as JSON.
+        data: The record as the processor's model, or `source_data` without a model.
+        prepared: The value that `prepare_item` returned.
+        attempts: The number of stored attempts.
+        final_pass: Whether deferring the item fails it, because no other item can help any more.
         source_line: The line of the file on which the record starts.
-        raw: A record that JSON cannot hold, as it came.
+        raw: The bytes of a record that could not be stored as JSON.
         failure: Why it failed.
-        target_table: Where the processor says it wrote.
-        target_id: The key of what it wrote.
-        processed_data: What else the processor reported.
+        target_table: The table that the processor reported.
+        target_id: The key of the row that the processor reported.
+        processed_data: Further data that the processor reported.
         skip_reason: Why it was skipped.
-        reprocessed_by: The batch that tries this record again.
-        is_large: Whether reading the record takes so long that it is done in a thread.
+        reprocessed_by: The batch that reprocesses this record.
+        is_large: Whether the record is so large that it is parsed in a thread.
     """
 
     batch_id: UUID
@@ -197,31 +166,31 @@ class ImportBatchItem(Generic[T]):
 
     @classmethod
     def quickly(cls, **fields: Any) -> Self:
-        """An item of some fields; the others have their defaults. `source_data` must be among them.
+        """An item with these fields, `source_data` among them, and defaults for all others.
 
-        For the millions: a frozen dataclass sets each of its fields by a call, this sets few.
+        It is for millions of items: a frozen dataclass would set every field with a call.
         """
         item = object.__new__(cls)
         item.__dict__.update(fields)
         return item
 
     def having(self, **fields: Any) -> Self:
-        """The same item with other values in some fields, as quickly."""
+        """The same item with other values in some fields."""
         return self.quickly(**{**self.__dict__, **fields})
 
     @property
     def attempt(self) -> int:
-        """The number of the try that is running now, from 1."""
+        """The number of the current attempt, from 1."""
         return self.attempts + 1
 
     @property
     def idempotency_key(self) -> str:
-        """A key for calls to other systems: the same over retries and reprocessing."""
+        """A key for calls to other systems, the same for all retries and reprocessings."""
         return f"{self.root_batch_id or self.batch_id}:{self.root_item_number or self.item_number}"
 
     def as_dict(self) -> dict[str, Any]:
-        """What is stored, with JSON-ready values; `raw` as base64 in ``raw_base64``."""
-        plain = json_ready(
+        """The stored fields, with JSON-ready values; `raw` as base64 in ``raw_base64``."""
+        plain = json_values(
             self, "data", "prepared", "final_pass", "is_large", "source_data", "processed_data"
         )
         plain["raw_base64"] = plain.pop("raw")
@@ -244,7 +213,7 @@ class LogEntry:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with JSON-ready values."""
-        return json_ready(self)
+        return json_values(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,15 +221,15 @@ class FailureGroup:
     """Failed items of a batch that share a cause.
 
     Attributes:
-        group: The stable name of the cause, the same across batches.
+        group: The name of the cause, the same in all batches.
         count: How many items failed with it.
-        values: The offending values PostgreSQL named, most frequent first, where asked for.
-        sample_items: The lowest item numbers, where asked for.
-        first_seen: When the first of them failed, where asked for.
-        last_seen: When the last of them failed, where asked for.
-        seen_before: In how many earlier batches of this type, of other lineages, something failed
-            by this cause (of the latest 1,000 with failures), where asked for.
-        batch_id: The batch that the items stand in, where a whole lineage was asked about.
+        values: The values at fault, most frequent first, if requested.
+        sample_items: The lowest item numbers, if requested.
+        first_seen: When the first of the items failed, if requested.
+        last_seen: When the last of the items failed, if requested.
+        seen_before: How many earlier batches of this type, in other lineages, had failures of
+            this cause (among the latest 1,000 with failures), if requested.
+        batch_id: The batch of the items, if they come from a whole lineage.
     """
 
     group: str
@@ -289,21 +258,21 @@ class FailureGroup:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with JSON-ready values."""
-        return json_ready(self)
+        return json_values(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSummary:
-    """Where a batch stands.
+    """The status and the counts of a batch.
 
     Attributes:
         outstanding_items: How many records of the whole lineage (of `root_batch_id`) failed, or
-            were left pending by a cancelled batch, and no batch has completed since.
-        deferred_items: Pending items that wait for others, until the next pass over the batch.
+            were left pending by a cancelled batch, and were not completed by a later batch.
+        deferred_items: Pending items that wait for other items, until the next pass.
         groups: The failed items by cause, largest first.
-        source_encoding: The codec that the file was read with.
-        notes: What its owner should know about how the records were read.
-        stopped: Why `reprocess_batch` left it at this batch, a canary that has not passed.
+        source_encoding: The codec with which the file was read.
+        notes: Notes for the user about how the records were read.
+        stopped: Why `reprocess_batch` stopped after this batch, a canary that has not passed.
     """
 
     batch_id: UUID
@@ -349,14 +318,14 @@ class BatchSummary:
 
     @property
     def duration(self) -> timedelta | None:
-        """From the start to the end, or until now; None before the start."""
+        """The time from the start to the end, or until now; None before the start."""
         if self.started_at is None:
             return None
         return (self.finished_at or self.read_at) - self.started_at
 
     @property
     def items_per_second(self) -> float | None:
-        """Settled items a second since the start; None before it."""
+        """Settled items per second since the start; None before the start."""
         seconds = self.duration.total_seconds() if self.duration else 0.0
         return round(self.settled_items / seconds, 1) if seconds > 0 else None
 
@@ -372,7 +341,7 @@ class BatchSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields and rates, with JSON-ready values."""
-        return json_ready(self, "read_at") | {
+        return json_values(self, "read_at") | {
             "pending_items": self.pending_items,
             "success_rate": self.success_rate,
             "items_per_second": self.items_per_second,
@@ -392,7 +361,7 @@ class Minute:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """When an item of a sample was settled."""
+    """The time at which an item of a sample was settled."""
 
     at: datetime
     failed: bool
@@ -400,14 +369,14 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemPreview:
-    """An item in a list: its record and message are cut short.
+    """An item in a list, with the beginning of its record and of its message.
 
     Attributes:
-        record: The beginning of the record as JSON text; None where it is large or unreadable.
-        record_size: Bytes that the record takes in the database.
+        record: The beginning of the record as JSON text; None if it is large or unreadable.
+        record_size: The number of bytes that the record takes in the database.
         raw: The beginning of a record that could not be read.
-        error_detail: The beginning of what PostgreSQL adds to its message.
-        error_fields: The errors of fields as JSON text; None where they are many.
+        error_detail: The beginning of PostgreSQL's DETAIL.
+        error_fields: The errors of fields as JSON text; None if there are many.
     """
 
     item_number: int
@@ -429,8 +398,8 @@ class ItemPreview:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupGlance:
-    """The offending values of a failure group, with counts and first items, and samples."""
+class FailureGroupPreview:
+    """The values at fault in a failure group, with counts and first items; and sample items."""
 
     values: tuple[tuple[str, int, int], ...]
     samples: tuple[int, ...]
@@ -438,7 +407,7 @@ class GroupGlance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceDetails:
-    """A batch's file, and when workers were asked to process it."""
+    """A batch's file, and the time at which the batch was enqueued."""
 
     format: str | None
     size: int | None
@@ -460,11 +429,11 @@ class LogPreview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemEdit:
-    """One change of a failed item's record.
+    """One edit of a failed item's record.
 
     Attributes:
-        before: The record as it was; None for one that could not be read, which is in `raw`.
-        after: The record as it became.
+        before: The old record; None if it could not be read and is in `raw`.
+        after: The new record.
     """
 
     edit_id: int
@@ -479,17 +448,17 @@ class ItemEdit:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with JSON-ready values; `raw` as base64 in ``raw_base64``."""
-        plain = json_ready(self)
+        plain = json_values(self)
         return plain | {"raw_base64": plain.pop("raw")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reprocessing:
-    """What came of the wish to reprocess.
+    """The result of a request to reprocess.
 
     Attributes:
-        batch_id: The new batch; or, where nothing was left to take, the reprocessing that is in
-            progress, the lineage's latest batch, or the batch itself.
+        batch_id: The new batch. If no item was eligible, the reprocessing that is in progress, the
+            lineage's latest batch, or the batch itself.
         is_new: Whether a batch was created.
     """
 
@@ -499,12 +468,12 @@ class Reprocessing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedRow:
-    """A row of a corrected file that was not taken.
+    """A row of a corrected file that was refused.
 
     Attributes:
         line: The line of the file on which it starts.
-        item_number: The item it names, where it names one.
-        reason: Why not, in a few words.
+        item_number: The number of its item, if it has one.
+        reason: Why it was refused.
     """
 
     line: int | None
@@ -512,20 +481,20 @@ class RefusedRow:
     reason: str
 
     def __str__(self) -> str:
-        named = f", item {self.item_number}" if self.item_number is not None else ""
-        return f"line {self.line}{named}: {self.reason}"
+        item = f", item {self.item_number}" if self.item_number is not None else ""
+        return f"line {self.line}{item}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectedFile:
-    """What became of a corrected file.
+    """The result of importing a corrected file.
 
     Attributes:
-        batch_id: The new batch, in which exactly the accepted rows run.
-        accepted: How many rows that are.
-        unchanged: How many of them are as they were exported.
-        refused: The first of the rows that were not taken.
-        refused_rows: How many were not taken.
+        batch_id: The new batch, which runs exactly the accepted rows.
+        accepted: The number of accepted rows.
+        unchanged: How many of them are unchanged since the export.
+        refused: The first refused rows.
+        refused_rows: The number of refused rows.
     """
 
     batch_id: UUID
@@ -536,4 +505,41 @@ class CorrectedFile:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with JSON-ready values."""
-        return json_ready(self)
+        return json_values(self)
+
+
+def json_values(value: Any, *without: str) -> dict[str, Any]:
+    """The fields of a dataclass as values that json.dumps accepts; bytes become base64.
+
+    Args:
+        value: The dataclass.
+        without: The fields to leave out.
+    """
+    return {name: _json_value(getattr(value, name)) for name in _names(value.__class__, without)}
+
+
+@cache
+def _names(cls: Any, without: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(attribute.name for attribute in fields(cls) if attribute.name not in without)
+
+
+def _json_value(value: object) -> object:
+    if type(value) in _PLAIN:  # most values are, and the patterns below are slow
+        return value
+    result: object = value
+    match value:
+        case StrEnum():
+            result = value.value
+        case bytes():
+            result = b64encode(value).decode()
+        case UUID():
+            result = str(value)
+        case datetime():
+            result = value.isoformat()
+        case list() | tuple():
+            result = [_json_value(element) for element in value]
+        case Mapping():
+            result = {key: _json_value(element) for key, element in value.items()}
+        case _ if is_dataclass(value):
+            result = json_values(value)
+    return result

@@ -1,12 +1,12 @@
-"""Texts made safe to store and to show: secrets out, NUL and lone surrogates escaped, capped."""
+"""Makes texts safe to store and to show: masks secrets, escapes NUL and surrogates, cuts length."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-# Each pattern takes time in proportion to its text: repetitions are possessive, and no two starts
-# look at the same characters.
+# Every pattern takes linear time: repetitions are possessive, and no character is examined from two
+# starting points.
 _URL_HEAD = re.compile(r"://[^\s:/@]*+:")
 _NAMED_PASSWORD = re.compile(
     r"(?P<head>(?:password|passwd|\bpwd)\b['\"]?+\s*+[=:]\s*+)(?:'[^']*+'|\"[^\"]*+\"|[^\s,;)&]++)",
@@ -14,14 +14,14 @@ _NAMED_PASSWORD = re.compile(
 )
 _PASSWORD_NAME = re.compile(r"(?:password|passwd|\bpwd)\b", re.IGNORECASE)
 
-LONGEST_SECRET = 1_024  # characters; what is cut is cut so far behind what is kept
+LONGEST_SECRET = 1_024  # characters
 
 Redact = Callable[[str], str]
 
 
 def redact_patterns(text: str) -> str:
-    """Mask what looks like a password in a URL or behind the word password."""
-    if "://" in text and "@" in text:  # most texts hold neither, and the patterns are slow
+    """Mask the passwords in URLs and after the word password."""
+    if "://" in text and "@" in text:  # most texts have neither, and the patterns are slow
         text = _without_url_passwords(text)
     lower = text.lower()
     if "passw" in lower or "pwd" in lower:
@@ -30,22 +30,23 @@ def redact_patterns(text: str) -> str:
 
 
 def _without_url_passwords(text: str) -> str:
-    """Mask what stands between ``://user:`` and the next @, with no white space in it."""
+    """Mask the text between ``://user:`` and the next @, if there is no white space in it."""
     *parts, last = text.split("@")
-    for place, part in enumerate(parts):
+    for index, part in enumerate(parts):
         words = part.rsplit(maxsplit=1)
         word = words[-1] if words and not part[-1].isspace() else ""
         head = _URL_HEAD.search(word)
         if head and head.end() < len(word):
-            parts[place] = part[: len(part) - len(word) + head.end()] + "***"
+            parts[index] = part[: len(part) - len(word) + head.end()] + "***"
     return "@".join([*parts, last])
 
 
 def redacted(text: str, redact: Redact, limit: int) -> str:
-    """The text without secrets, as PostgreSQL can store it: at most `limit` bytes of UTF-8.
+    """The text without secrets, as PostgreSQL can store it, in at most `limit` bytes of UTF-8.
 
-    What is too long is cut first, so that a long text costs no more than a short one. The cut is
-    far enough behind the limit that no half of a secret is left, which nothing would recognise.
+    A long text is cut before the secrets are masked, so that it costs no more than a short text.
+    This cut leaves `LONGEST_SECRET` characters more than the limit: part of a secret, which could
+    not be recognised, can only be in those.
     """
     room = limit + LONGEST_SECRET
     if len(text) <= room:
@@ -54,7 +55,7 @@ def redacted(text: str, redact: Redact, limit: int) -> str:
 
 
 def glimpse(value: object, limit: int) -> str:
-    """The beginning of what repr() says, at most `limit` characters; the rest is not written."""
+    """The first `limit` characters of a value's repr(), without computing the rest."""
     text = ""
     for piece in _pieces(value, limit):
         text += piece
@@ -88,7 +89,7 @@ def _pieces(value: object, limit: int) -> Iterator[str]:
 
 
 def redact_json(value: Any, redact: Redact) -> Any:
-    """JSON data with every text in it masked, and what a key calls a password."""
+    """JSON data in which every text is masked, and every value whose key names a password."""
     match value:
         case str():
             return redact(value)
@@ -103,7 +104,7 @@ def redact_json(value: Any, redact: Redact) -> Any:
 
 
 def redactor(secrets: Iterable[str]) -> Redact:
-    """A function that masks passwords by pattern, and the given secrets wherever they stand."""
+    """A function that masks passwords by pattern, and the given secrets everywhere."""
     known = {form for secret in secrets if len(secret) > 3 for form in _spellings(secret)}
     longest_first = sorted(known, key=len, reverse=True)
 
@@ -116,7 +117,7 @@ def redactor(secrets: Iterable[str]) -> Redact:
 
 
 def password_of(url: str) -> str | None:
-    """The password inside a connection URL, decoded; None where there is none."""
+    """The decoded password of a connection URL; None if it has none."""
     try:
         password = urlsplit(url).password
     except ValueError:
@@ -129,12 +130,12 @@ def _spellings(secret: str) -> set[str]:
 
 
 def storable(text: str, limit: int, *, cut: bool = False) -> str:
-    """The text as PostgreSQL can store it, at most `limit` bytes of UTF-8.
+    """The text as PostgreSQL can store it, in at most `limit` bytes of UTF-8.
 
     Args:
-        text: Any text.
-        limit: Bytes.
-        cut: Whether the text is only the beginning of what there was.
+        text: The text.
+        limit: The largest number of bytes.
+        cut: Whether the text was already cut, so that this has to be marked.
     """
     clean = text[:limit].replace("\x00", "\\x00")
     data = clean.encode("utf-8", "backslashreplace")
@@ -145,12 +146,12 @@ def storable(text: str, limit: int, *, cut: bool = False) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with characters that cannot be seen (zero-width, no-break, control) as escapes."""
+    """The text with escapes in place of invisible characters (zero-width, no-break, control)."""
     if text.isprintable():
         return text
     return "".join(
-        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode()
-        for one in text
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
     )
 
 
@@ -158,5 +159,5 @@ _JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*+)\\u0000")
 
 
 def storable_json(text: str) -> str:
-    """JSON text as jsonb accepts it: an escaped NUL, which jsonb refuses, becomes visible text."""
+    """JSON text that jsonb accepts: an escaped NUL becomes visible text."""
     return _JSON_NUL.sub(r"\1\\\\x00", text) if "\\u0000" in text else text

@@ -59,7 +59,7 @@ async def test_export_correct_and_bring_back(cli, shop, failed, tmp_path) -> Non
     result = await cli("reprocess", "latest", "--from-file", file)
     assert result.code == 1
     assert "1 of 3 rows is unchanged." in result.err
-    assert "line 5, item 1: it has not failed, or is being reprocessed already" in result.err
+    assert "line 5, item 1: it has not failed, or is already being reprocessed" in result.err
     assert "3 items: 2 completed, 1 failed" in result.out
     assert await shop.fetchval("SELECT count(*) FROM orders") == 4
     lines = (await cli("failures", "latest", "--export", "-", "--format", "jsonl")).objects
@@ -115,7 +115,7 @@ async def test_reprocess_says_what_took_no_part(cli, shop, failed) -> None:
 async def test_a_canary_that_fails_stops(cli, failed) -> None:
     result = await cli("reprocess", "latest", "--canary", "1", "--min-success", "1")
     assert result.code == 1
-    assert "Stopped: the canary has not passed: 0 of 1 item succeeded, 100% must" in result.out
+    assert "Stopped: the canary has not passed: 0 of 1 item succeeded, and 100% must" in result.out
 
 
 async def test_limits_and_totals(cli, shop, orders, monkeypatch) -> None:

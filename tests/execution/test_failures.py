@@ -321,7 +321,7 @@ def test_a_cut_text_keeps_its_limit_in_bytes(limit: int) -> None:
         ("INSERT INTO goods (sku, made) VALUES ($1, $2)", ("a", "2026-01-01"), "declare a model"),
         ("INSERT INTO goods (sku, at) VALUES ($1, $2)", ("a", "2026-01-01"), "declare a model"),
         ("INSERT INTO goods (sku, paid) VALUES ($1, $2)", ("a", "1.50"), None),
-        ("INSERT INTO goods (sku, parent) VALUES ($1, $2)", ("a", "b"), "refers to is not there"),
+        ("INSERT INTO goods (sku, parent) VALUES ($1, $2)", ("a", "b"), "refers to does not exist"),
     ],
     ids=["percent", "tuple", "int", "date", "timestamp", "numeric", "reference"],
 )
@@ -350,7 +350,7 @@ async def test_a_beginners_mistake_is_stored_with_its_remedy(
         (date, "03/04/2025", "2025-04-03"),
         (date, "3.4.2025", "2025-04-03"),
         (datetime, "03.04.2025 14:30", "2025-04-03T14:30:00"),
-        (AwareDatetime, "2025-04-03T14:30:00", "with one"),
+        (AwareDatetime, "2025-04-03T14:30:00", "with a time zone"),
         (time, "half past two", "14:30:00"),
         (timedelta, "2 hours", "PT1H30M"),
         (Decimal, "1.234,56", r"1234\.56"),
@@ -397,12 +397,12 @@ def test_a_missing_field_and_the_second_of_two_have_a_remedy() -> None:
 @pytest.mark.parametrize(
     ("exc", "hint"),
     [
-        (asyncpg.SerializationError("could not serialize access"), "fewer items at once"),
-        (asyncpg.DeadlockDetectedError("deadlock detected"), "fewer items at once"),
+        (asyncpg.SerializationError("could not serialize access"), "lower concurrency"),
+        (asyncpg.DeadlockDetectedError("deadlock detected"), "lower concurrency"),
         (asyncpg.LockNotAvailableError("canceling statement due to lock timeout"), "pg_locks"),
         (
             asyncpg.QueryCanceledError("canceling statement due to statement timeout"),
-            "raise statement_timeout",
+            "increase statement_timeout",
         ),
         (asyncpg.QueryCanceledError("canceling statement due to user request"), None),
         (ItemTimeout(0.5), "item_timeout"),

@@ -208,7 +208,7 @@ class Demanding(BaseProcessor):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        (BaseProcessor, "defines no process_item"),
+        (BaseProcessor, "does not define process_item"),
         (Abstract, "is abstract"),
         (Demanding, "cannot be made without arguments"),
         (dict, "is not a processor"),
@@ -236,15 +236,15 @@ async def generator(self, *_args):
 @pytest.mark.parametrize(
     ("hook", "function", "message"),
     [
-        ("process_item", plain, "process_item must be `async def`"),
-        ("process_item", generator, "process_item must be `async def`"),
-        ("prepare_item", plain, "prepare_item must be `async def`"),
-        ("on_batch_start", plain, "on_batch_start must be `async def`"),
-        ("on_connection", plain, "on_connection must be `async def`"),
-        ("on_batch_complete", plain, "on_batch_complete must be `async def`"),
-        ("after_batch_complete", plain, "after_batch_complete must be `async def`"),
-        ("resources", coroutine, "resources must return an async context manager"),
-        ("resources", generator, "resources must return an async context manager"),
+        ("process_item", plain, "process_item is not async"),
+        ("process_item", generator, "process_item is not async"),
+        ("prepare_item", plain, "prepare_item is not async"),
+        ("on_batch_start", plain, "on_batch_start is not async"),
+        ("on_connection", plain, "on_connection is not async"),
+        ("on_batch_complete", plain, "on_batch_complete is not async"),
+        ("after_batch_complete", plain, "after_batch_complete is not async"),
+        ("resources", coroutine, "resources does not return an async context manager"),
+        ("resources", generator, "resources does not return an async context manager"),
     ],
 )
 def test_a_hook_of_the_wrong_shape_is_refused_by_name(hook: str, function, message: str) -> None:

@@ -41,7 +41,7 @@ async def test_no_more_fail_than_are_allowed_and_the_rest_waits(manager, process
     batch_id = await manager.create_batch("even", numbers(60), max_failures=10)
     summary = await manager.process_batch(batch_id)
     assert (summary.status, summary.failed_items) == (BatchStatus.PAUSED, 10)
-    assert "more than 10 items failed (max_failures); the last: " in summary.pause_reason
+    assert "more than 10 items failed (max_failures); the last failure: " in summary.pause_reason
     assert summary.pending_items == 60 - summary.settled_items > 0
     with pytest.raises(BatchPaused, match="more than 10"):
         await manager.process_batch(batch_id)
@@ -68,7 +68,7 @@ async def test_the_rate_counts_once_enough_are_processed(manager, processor):
     )
     summary = await manager.process_batch(batch_id)
     assert (summary.status, summary.settled_items) == (BatchStatus.PAUSED, 20 - 1 + 1)
-    assert "20.0% may (max_failure_rate)" in summary.pause_reason
+    assert "at most 20.0% may fail (max_failure_rate)" in summary.pause_reason
     enough = await manager.create_batch("even", numbers(100), max_failure_rate=0.5)
     assert (await manager.process_batch(enough)).status is BatchStatus.PARTIAL
 

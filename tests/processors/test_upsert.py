@@ -99,7 +99,7 @@ async def test_items_with_the_same_key_are_written_in_order(manager, conn):
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        ("CREATE SCHEMA shop", "There is no table shop.products"),
+        ("CREATE SCHEMA shop", "The table shop.products does not exist"),
         (TABLE.replace("weight float8,", ""), "has no column weight"),
         (TABLE.replace(" PRIMARY KEY", ""), "has no unique constraint on (sku)"),
     ],

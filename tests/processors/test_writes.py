@@ -178,7 +178,7 @@ async def test_a_key_of_one_column_needs_no_tuple(manager, conn):
 
 
 UNUSABLE = {
-    "nothing": ("CREATE TABLE other ()", "There is no table c"),
+    "nothing": ("CREATE TABLE other ()", "The table c does not exist"),
     "view": ("CREATE TABLE t (id text PRIMARY KEY, name text); CREATE VIEW c AS TABLE t", "a view"),
     "rule": (
         "CREATE TABLE c (id text PRIMARY KEY, name text);"
@@ -202,7 +202,7 @@ UNUSABLE = {
     "wider key": ("CREATE TABLE c (id text, name text, UNIQUE (id, name))", "has no unique"),
     "partial": (
         "CREATE TABLE c (id text, name text); CREATE UNIQUE INDEX i ON c (id) WHERE name > ''",
-        "i covers only a part of the rows",
+        "i covers only some of the rows",
     ),
     "expression": (
         "CREATE TABLE c (id text, name text); CREATE UNIQUE INDEX i ON c (lower(id))",

@@ -10,9 +10,9 @@ from reliable_imports_async.repair.csv_cells import (
     CONTROL,
     changes,
     control_names,
-    found_control_names,
     harmless,
     original,
+    read_control_names,
     shown,
 )
 
@@ -21,10 +21,10 @@ __all__ = [
     "after_a_canary",
     "changes",
     "control_names",
-    "found_control_names",
     "harmless",
     "look_for_canaries",
     "original",
+    "read_control_names",
     "shown",
     "wait_for_the_root",
 ]

@@ -124,10 +124,10 @@ async def test_rows_that_cannot_be_taken_are_reported(manager, conn):
     ]
     corrected = await manager.create_corrected_batch(first.batch_id, written(rows), actor="me")
     assert (corrected.accepted, corrected.unchanged, corrected.refused_rows) == (1, 0, 8)
-    names_none = "it names no item"
+    names_none = "it has no item number"
     assert sorted((one.line, one.reason) for one in corrected.refused) == [
-        (3, "the file names it more than once"),
-        (4, "it has not failed, or is being reprocessed already"),
+        (3, "the file contains it more than once"),
+        (4, "it has not failed, or is already being reprocessed"),
         (5, "there is no such item in this import"),
         (6, names_none),
         (7, names_none),
@@ -166,7 +166,7 @@ async def test_json_lines_come_back_whole_and_exact(manager, conn):
     )
     assert stored == '{"n": 1.10, "deep": [1, {"a": null}], "name": "Oslo"}'
     null = text.replace('"record": {"name": "Rome"}', '"record": null')
-    with pytest.raises(ReprocessRefused, match="its record is no object"):
+    with pytest.raises(ReprocessRefused, match="its record is not an object"):
         await manager.create_corrected_batch(first.batch_id, io.BytesIO(null.encode()))
 
 
@@ -206,7 +206,7 @@ async def test_an_edit_keeps_what_was_there(manager, conn):
     child = await manager.reprocess_batch(batch_id, item_numbers=[2, 5])
     assert child.completed_items == 2
     assert await cities(conn) == ["=Bern", "Oslo", "Rome", "Rome"]
-    with pytest.raises(EditRefused, match="taken up by batch"):
+    with pytest.raises(EditRefused, match="moved to batch"):
         await manager.update_item_source(batch_id, 2, {"name": "Rome"})
     await manager.purge(batch_id)
     assert await conn.fetchval("SELECT count(*) FROM reliable_imports.import_item_edits") == 0

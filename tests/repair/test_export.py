@@ -14,7 +14,7 @@ from reliable_imports_async.errors import BatchNotFound, ConfigurationError
 
 from ..database.reach import database_of
 from ..loading.reach import from_value
-from .reach import CONTROL, changes, control_names, found_control_names, harmless, original, shown
+from .reach import CONTROL, changes, control_names, harmless, original, read_control_names, shown
 
 DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -197,4 +197,4 @@ def test_control_columns_never_collide_and_are_found_again(columns) -> None:
     names = control_names(columns)
     assert tuple(names) == CONTROL
     assert not set(names.values()) & set(columns)
-    assert found_control_names([*names.values(), *columns]) == names
+    assert read_control_names([*names.values(), *columns]) == names

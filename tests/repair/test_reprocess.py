@@ -266,7 +266,7 @@ async def test_a_listed_batch_has_counts(manager, processor):
 
 async def test_all_and_a_selection_contradict_each_other(manager, conn, processor):
     first = await import_numbers(manager, 2)
-    with pytest.raises(ReprocessRefused, match="runs every item"):
+    with pytest.raises(ReprocessRefused, match="All items were requested"):
         await manager.reprocess_batch(first.batch_id, failed_items_only=False, item_numbers=[1])
 
 
@@ -293,7 +293,7 @@ async def test_a_canary_that_fails_leaves_the_rest_alone(manager, conn, processo
     stopped = await manager.reprocess_batch(first.batch_id, canary=10, min_success=0.9)
     good = stopped.completed_items
     assert stopped.total_items == 10 > good + 1
-    assert f"{good} of 10 items succeeded, 90% must" in stopped.stopped
+    assert f"{good} of 10 items succeeded, and 90% must" in stopped.stopped
     assert [group.count for group in stopped.groups] == [10 - good]
     processor.refused = set()
     everything = await manager.reprocess_batch(first.batch_id, canary=10)

@@ -72,7 +72,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
     "previews_by_status": ("store/previews", (BATCH, 2_000, 100, "failed")),
     "previews_by_group": ("store/previews", (BATCH, 2_000, 100, GROUP)),
     "timeline": ("store/previews", (BATCH, [*range(1, 10_001, 100)])),
-    "group_glance": ("store/previews", (BATCH, GROUP, 1_000, 5)),
+    "failure_group_preview": ("store/previews", (BATCH, GROUP, 1_000, 5)),
     "read_undue": ("store/items", (BATCH, 2_001, 3_000)),
     "runnable_ranges": ("store/ranges", (BATCH, [2_001], '["item_key"]')),
     "claim_range": ("store/ranges", (BATCH, WORKER, 15.0, [], 50, 20, 50, [], None, None)),

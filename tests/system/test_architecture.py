@@ -16,9 +16,9 @@ FACES = {"__main__", "embedded"}  # names for users, no rooms: they are not on t
 MOST_ROWS, MOST_FILES, MOST_VISITS = 12, 8, 2
 
 WALKS = re.findall(
-    r"^## (?P<title>.*walk.*)\n(?P<text>.*?)(?=^## |\Z)",
+    r"^## (?P<title>Walk \d[^\n]*)\n(?P<text>.*?)(?=^## |\Z)",
     (ROOT / "docs/architecture.md").read_text(encoding="utf-8"),
-    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+    re.MULTILINE | re.DOTALL,
 )
 STEP = re.compile(r"`(?P<file>[a-z_/]+\.(?:py|sql))` `(?P<name>[\w.]+)`")
 

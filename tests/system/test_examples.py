@@ -59,7 +59,7 @@ dry run: {good:,} would complete, {bad} would fail
   flights_demo.flights: {good:,} inserted, 0 updated
   tables unchanged: True
 add_the_airports: {bad} failed, 0 outstanding; {all:,} flights, sum of distance {distance:,}
-  the canary has not passed: 0 of 20 items succeeded, 90% must; the rest was not run
+  the canary has not passed: 0 of 20 items succeeded, and 90% must; the other items were not run
 try_a_few_first: {bad} failed, 0 outstanding; {all:,} flights, sum of distance {distance:,}
   edited 1 and {others} records; the first had BQN before
 edit_the_values: {bad} failed, 0 outstanding; {all:,} flights, sum of distance {distance:,}

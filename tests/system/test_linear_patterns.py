@@ -175,7 +175,7 @@ WORST = {
     "failures._RAISED_AT": ("a", "a(", "a()", "a() ", "()", ".a", '"'),
     "database.server_errors._OURS": ("import_", "pgqueuer", "for ", "import_ ", "schema_"),
     "loading.sources.charset._CASES": ("a", "aA", "1"),
-    "loading.sources.charset._CELL": ("a", ","),
+    "loading.sources.charset._VALUE": ("a", ","),
     "loading.sources.charset._INSIDE": ("a", "a\xb2", "\xb2", "\u20ac", "a\u20ac"),
     "loading.sources.charset._LINE": ("a", "\n"),
     "loading.sources.charset._LONE": ("a", "a\u3400", "\u3000"),

@@ -96,7 +96,7 @@ def ping_every(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 def look_again_every(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """How often a stream looks whether its caller may still see it."""
-    monkeypatch.setattr(stream, "LOOK_AGAIN_SECONDS", seconds)
+    monkeypatch.setattr(stream, "RECHECK_SECONDS", seconds)
 
 
 def set_the_clock(monkeypatch: pytest.MonkeyPatch, now: Callable[[], float]) -> None:

@@ -8,7 +8,6 @@ import anyio
 import asyncpg
 from pydantic_core import PydanticSerializationError
 
-from ..database.guard import Connection
 from ..database.pool import Database
 from ..failures import outage
 from ..log_buffer import LogBuffer, LogLine
@@ -102,14 +101,28 @@ class Settler:
         log: LogBuffer,
         seconds: float,
     ) -> bool:
+        """Store an outcome; with constant texts if the real ones cannot be stored."""
+        try:
+            return await self._store_texts(
+                session, item, outcome, lines_of(log, item, outcome), seconds
+            )
+        except _UNSTORABLE:
+            bare = replace(outcome, failure=_bare(outcome.failure))
+            return await self._store_texts(session, item, bare, [], seconds)
+
+    async def _store_texts(
+        self,
+        session: Session,
+        item: ImportBatchItem[Any],
+        outcome: Failed | Postponed,
+        lines: Sequence[LogLine],
+        seconds: float,
+    ) -> bool:
         """Store an outcome, in one message with the rollback if an item follows at once."""
-        lines = lines_of(log, item, outcome)
         if session.more():
+            text = settlements.settling_text(item, outcome, lines, seconds=seconds)
             try:
-                text = settlements.settling_text(item, outcome, lines, seconds=seconds)
                 await session.limit.shielded(session.replace(text))
-            except PydanticSerializationError:
-                pass  # half a character somewhere: constant texts are stored below
             except asyncpg.PostgresError as exc:
                 if is_fence_lost(exc):
                     await session.rollback()
@@ -120,24 +133,8 @@ class Settler:
                 return True
         conn = await session.idle()
         with anyio.fail_after(self._settings.commit_timeout, shield=True):
-            return await self._store_apart(conn, item, outcome, lines, seconds)
-
-    async def _store_apart(
-        self,
-        conn: Connection,
-        item: ImportBatchItem[Any],
-        outcome: Failed | Postponed,
-        lines: Sequence[LogLine],
-        seconds: float,
-    ) -> bool:
-        """The same in its own statement; with constant texts if the real ones cannot be stored."""
-        try:
             async with self._database.settling(conn):
                 return await settlements.settle_item(conn, item, outcome, lines, seconds=seconds)
-        except _UNSTORABLE:
-            bare = replace(outcome, failure=_bare(outcome.failure))
-            async with self._database.settling(conn):
-                return await settlements.settle_item(conn, item, bare, seconds=seconds)
 
 
 def _bare(failure: Failure) -> Failure:

@@ -1,4 +1,4 @@
-"""ImportContext: what a processor is handed beside the item."""
+"""`ImportContext`: a processor's access to the database, the batch and the log."""
 
 import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -18,21 +18,22 @@ from ..store.catalog import Catalog, Columns, nulls_are_equal
 logger = logging.getLogger("reliable_imports_async")
 
 Upserting = Callable[[ImportBatchItem[Any] | None, tuple[str, ...], Mapping[str, Any]], None]
-"""Is told of each upsert before it runs: the item, the key's columns and the values."""
+"""Called before each upsert with the item, the columns of the key and the values."""
 
+READ_ONLY_HERE = "the processor can only read here; it has to write in process_item."
 _NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
 class ImportContext:
-    """Database access, logging and the surroundings of one item, or of one batch hook.
+    """Database access, logging and the batch, for one item or one batch hook.
 
     Attributes:
         batch: The batch.
         item: The item; None in a batch hook.
-        metadata: What the creator of the batch gave along; read-only, see `set_metadata`.
-        shared: What the processor's `resources` yielded.
+        metadata: The metadata of the batch; read-only, see `set_metadata`.
+        shared: The value that the processor's `resources` yielded.
         dry_run: Whether everything will be rolled back in the end.
-        changes: What `set_metadata` has set in this hook.
+        changes: The metadata that `set_metadata` has set in this hook.
     """
 
     __slots__ = (
@@ -62,7 +63,7 @@ class ImportContext:
         catalog: Catalog | None = None,
     ) -> None:
         self._catalog = catalog or Catalog()
-        self._of_items = of_items  # of a whole set
+        self._of_items = of_items  # the context of a whole set
         self._upserting: Upserting | None = None
         self.batch = batch
         self.item = item
@@ -70,7 +71,7 @@ class ImportContext:
         self.dry_run = False
         self._database = database
         self._log_buffer = log
-        self._new_log = new_log  # few items log anything
+        self._new_log = new_log  # called when first needed: few items log anything
         self.changes = _NO_CHANGES
 
     @property
@@ -84,12 +85,13 @@ class ImportContext:
         """Add to the batch's metadata, in the transaction of this batch hook.
 
         Raises:
-            ProcessorError: Called for an item; items run concurrently and must not share state.
+            ProcessorError: It was called for an item; items run concurrently, so they must not
+                share state.
         """
         if self.item is not None or self._of_items:
             raise ProcessorError(
-                "set_metadata belongs into on_batch_start or on_batch_complete.",
-                hint="return processed_data for what concerns one item.",
+                "set_metadata can be called only in on_batch_start and on_batch_complete.",
+                hint="the processor has to return data about a single item as processed_data.",
             )
         self.changes = {**self.changes, **values}
 
@@ -99,7 +101,7 @@ class ImportContext:
 
         Raises:
             ProcessorError: There is no transaction yet (in validate_item and prepare_item).
-            ContextClosed: The item has settled.
+            ContextClosed: The item is already settled.
         """
         match self._session:
             case GuardedConnection() as guarded:
@@ -107,13 +109,13 @@ class ImportContext:
             case ReadingConnection():
                 raise ProcessorError(
                     "There is no item transaction here.",
-                    hint="use ctx.fetch and its like for reading; write in process_item.",
-                    web_hint="the processor may only read here; it writes in process_item.",
-                    cli_hint="the processor may only read here; it writes in process_item.",
+                    hint="use ctx.fetch, fetchrow or fetchval to read, and write in process_item.",
+                    web_hint=READ_ONLY_HERE,
+                    cli_hint=READ_ONLY_HERE,
                 )
 
-    # The next five hand a coroutine on instead of awaiting it in one of their own: they are called
-    # for every item, often several times.
+    # The next five return the connection's coroutine instead of awaiting it in their own, because
+    # they are called for every item, often several times.
 
     def execute(self, sql: str, *args: Any) -> Coroutine[Any, Any, str]:
         """Run a statement; return PostgreSQL's command tag, such as ``UPDATE 1``."""
@@ -144,14 +146,14 @@ class ImportContext:
 
         Args:
             table: The table, optionally with its schema.
-            values: Column names and values; docs/processors.md lists what goes into which type.
+            values: Column names and values; docs/processors.md lists the values for each type.
             key: The column or columns of a unique constraint, all among `values`.
 
         Raises:
-            ValueRefused: A value has no place in its column, such as a naive datetime in a
+            ValueRefused: A value does not fit its column, such as a naive datetime in a
                 timestamptz.
-            KeyIsNull: A row without its key could not be found again.
-            NotWritten: A trigger has suppressed the row.
+            KeyIsNull: A column of the key is NULL.
+            NotWritten: A trigger suppressed the row.
             ConfigurationError: The key is not among the values.
         """
         key = (key,) if isinstance(key, str) else tuple(key)
@@ -171,17 +173,17 @@ class ImportContext:
         return row
 
     async def _columns(self, table: str, names: Collection[str]) -> Columns:
-        """The columns of a table, these among them; else PostgreSQL says what is wrong."""
+        """The columns of a table; PostgreSQL reports the error if one of `names` does not exist."""
         session = self._session
         columns = await self._catalog.columns(session, table)
         if any(name not in columns for name in names):
             await session.fetch(naming_statement(table, names))
-            self._catalog.forget(table)  # it has the columns by now
+            self._catalog.forget(table)  # the columns were added in the meantime
             columns = await self._catalog.columns(session, table)
         return columns
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
-        """``async with ctx.savepoint():`` undoes what happens inside when it raises."""
+        """``async with ctx.savepoint():`` rolls back the statements inside it if it raises."""
         return self._session.savepoint()
 
     def debug(self, message: str, **details: Any) -> None:
@@ -197,7 +199,7 @@ class ImportContext:
         self._write(LogLevel.WARNING, message, details)
 
     def error(self, message: str, **details: Any) -> None:
-        """Add a log line of level error. The item does not fail by it."""
+        """Add a log line of level error; it does not fail the item."""
         self._write(LogLevel.ERROR, message, details)
 
     @property
@@ -229,7 +231,7 @@ class ImportContext:
     def _enter(
         self, database: GuardedConnection | ReadingConnection | None, item: ImportBatchItem[Any]
     ) -> None:
-        """Go over to the next stage of the same item."""
+        """Move to the next phase of the same item."""
         self._database = database
         self.item = item
 

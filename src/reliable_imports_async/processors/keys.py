@@ -1,4 +1,8 @@
-"""What records are called: by its key one is recognised in a batch, and when it comes again."""
+"""The keys of records: computing them, checking them, and finding duplicates by them.
+
+An item key identifies a record within its batch and in later batches; a lock key keeps records
+with the same key in order.
+"""
 
 import inspect
 import math
@@ -20,7 +24,7 @@ from ..store.item_keys import RecordKeys, Remembering
 from .processor import BaseProcessor, is_declared, key_of
 
 STORED_LOCK_KEYS = "lock_keys"
-"""The option of a batch whose items were stored with their lock keys."""
+"""The option that marks a batch whose items were stored with lock keys."""
 LONGEST_KEY = 1_000
 PAGE = 500
 ON_DUPLICATE = ("process", "skip", "fail")
@@ -28,10 +32,10 @@ ONLY_ONE = (False, True, "wait", "refuse")
 
 
 class ItemKeys:
-    """The keys that a processor gives to records.
+    """Computes the keys of records with a processor.
 
     Attributes:
-        processor: Whose they are.
+        processor: The processor.
     """
 
     def __init__(self, processor: BaseProcessor[Any]) -> None:
@@ -42,11 +46,11 @@ class ItemKeys:
 
     @classmethod
     def of(cls, processor: BaseProcessor[Any]) -> "ItemKeys | None":
-        """Those of a processor that has any."""
+        """The keys of a processor; None if it has none."""
         return cls(processor) if has_keys(processor) else None
 
     def of_record(self, text: bytes | str) -> RecordKeys | Failure:
-        """The keys of a stored record; a failure: what it has cannot be one."""
+        """The keys of a stored record; a failure if it has no valid key."""
         hook = "item_key"
         try:
             record = from_json(text)
@@ -55,27 +59,27 @@ class ItemKeys:
                 return RecordKeys(key)
             hook = "lock_key"
             return RecordKeys(key, key_text(self.processor.lock_key(record), hook))
-        except BaseException as exc:  # a user's code may raise anything; it is one record
+        except BaseException as exc:  # a user's code may raise anything; only its record fails
             if ends_process(exc):
                 raise
             refused = exc if isinstance(exc, ItemKeyRefused) else _raised(exc, hook)
             return describe(refused, kind=FailureKind.VALIDATION)
 
     async def mark_repeated(self, conn: Connection, root_batch_id: UUID, batch_id: UUID) -> int:
-        """Decide about items that repeat a key, in one statement; how many were settled by it."""
-        how = self.processor.on_duplicate
-        if how == "process" and not self.processor.skip_unchanged:
+        """Settle the items that repeat a key, in one statement; return their number."""
+        on_duplicate = self.processor.on_duplicate
+        if on_duplicate == "process" and not self.processor.skip_unchanged:
             return 0
         failure = duplicate_failure()
         marked = await item_keys.mark_repeated(
-            conn, root_batch_id, batch_id, how, failure.hint or "", failure.group
+            conn, root_batch_id, batch_id, on_duplicate, failure.hint or "", failure.group
         )
-        return 0 if how == "process" else marked
+        return 0 if on_duplicate == "process" else marked
 
     async def renew(self, conn: Connection, batch: ImportBatch) -> None:
-        """Key the items of a reprocessing, as records and processor are by now.
+        """Compute the keys of a reprocessing's items again, in the transaction that starts it.
 
-        In the transaction that starts it: whoever edited a record need not know the processor.
+        Records may have been edited by a process that does not have the processor.
         """
         failed, after = False, 0
         while page := await item_keys.pending_page(conn, batch.id, after, PAGE):
@@ -101,32 +105,32 @@ def has_keys(processor: BaseProcessor[Any]) -> bool:
 
 
 def _has_item_keys(processor: BaseProcessor[Any]) -> bool:
-    """Whether items of a processor get keys: it says which, or declares them and asks for them."""
+    """Whether a processor's items have item keys: by its method, or by the key of its table."""
     cls = type(processor)
-    asked = processor.skip_unchanged or processor.on_duplicate != "process"
-    return cls.overrides("item_key") or (asked and is_declared(cls))
+    needed = processor.skip_unchanged or processor.on_duplicate != "process"
+    return cls.overrides("item_key") or (needed and is_declared(cls))
 
 
 def remembering(processor: BaseProcessor[Any], batch_type: str) -> Remembering | None:
-    """Where a processor's contents are remembered; None: it asks for none of it."""
+    """How a processor's contents are remembered; None if it does not skip unchanged records."""
     if not processor.skip_unchanged:
         return None
     return Remembering(batch_type, str(processor.version))
 
 
 def skips_unchanged(options: Mapping[str, Any]) -> bool:
-    """Whether a batch lets unchanged items be skipped, where its processor does."""
+    """Whether unchanged items of a batch may be skipped, if its processor does so."""
     return options.get("skip_unchanged") is not False
 
 
 def key_text(key: object, name: str = "item_key") -> str | None:
-    """A key as it is stored: a text as it is, a number as text, a tuple as a JSON array of texts.
+    """A key in its stored form: a text, a number as text, or a tuple as a JSON array of texts.
 
-    As in a unique constraint, nothing is equal to what is missing: None or an empty text, also as
-    a part, is no key.
+    As in a unique constraint, a missing value is equal to nothing: None or an empty text, also as
+    a part of a tuple, means that there is no key.
 
     Raises:
-        ItemKeyRefused: It is something else, too long, or no text that PostgreSQL stores.
+        ItemKeyRefused: It has another type, is too long, or cannot be stored by PostgreSQL.
     """
     parts = [_part(part, name) for part in (key if isinstance(key, tuple) else (key,))]
     if not (parts and all(parts)):
@@ -139,7 +143,7 @@ def key_text(key: object, name: str = "item_key") -> str | None:
 
 
 def _part(part: object, name: str) -> str:
-    """One part of a key as text; an empty one for what is missing."""
+    """One part of a key as text; an empty text for a missing part."""
     if part is None:
         return ""
     if isinstance(part, bool) or not isinstance(part, str | int | float | Decimal):
@@ -168,44 +172,50 @@ def _raised(exc: BaseException, hook: str) -> ItemKeyRefused:
 
 
 def check_keys(processor: BaseProcessor[Any]) -> None:
-    """Refuse a processor whose keys could never work.
+    """Check a processor's declarations about keys.
 
     Raises:
-        NotAProcessor: An attribute about keys or only_one has no such value, or there are no keys.
+        NotAProcessor: An attribute has an unknown value, or keys are needed and missing.
     """
     cls = type(processor)
-    where = f"{cls.__module__}.{cls.__qualname__}"
+    class_name = f"{cls.__module__}.{cls.__qualname__}"
     for name, allowed in (
         ("on_duplicate", ON_DUPLICATE),
         ("only_one", ONLY_ONE),
         ("skip_unchanged", (False, True)),
     ):
         value = getattr(processor, name)
-        if not any(value is one or (isinstance(one, str) and value == one) for one in allowed):
+        if not any(value is each or (isinstance(each, str) and value == each) for each in allowed):
             shown = ", ".join(map(repr, allowed))
-            raise NotAProcessor(f"{where}: {name} is {value!r}.", hint=f"it is one of {shown}.")
+            raise NotAProcessor(f"{class_name}: {name} is {value!r}.", hint=f"use one of {shown}.")
     if isinstance(processor.version, bool) or not isinstance(processor.version, str | int):
         raise NotAProcessor(
-            f"{where}: version is {processor.version!r}.", hint="give a text or a whole number."
+            f"{class_name}: version is {processor.version!r}.",
+            hint="use a text or a whole number.",
         )
     for hook in ("item_key", "lock_key"):
         function = getattr(cls, hook)
         if not callable(function) or inspect.iscoroutinefunction(function):
             raise NotAProcessor(
-                f"{where}.{hook} must be a plain method.",
+                f"{class_name}.{hook} must be a plain method.",
                 hint=f"write `def {hook}(self, record): return record['id']`.",
             )
-    asked = processor.skip_unchanged or processor.on_duplicate != "process"
-    if asked and not _has_item_keys(processor):
-        needs = "skip_unchanged" if processor.skip_unchanged else "on_duplicate"
+    _check_item_keys(processor, class_name)
+
+
+def _check_item_keys(processor: BaseProcessor[Any], class_name: str) -> None:
+    needs = "skip_unchanged" if processor.skip_unchanged else "on_duplicate"
+    if needs == "on_duplicate" and processor.on_duplicate == "process":
+        return
+    if not _has_item_keys(processor):
         raise NotAProcessor(
-            f"{where} has {needs} but no item_key.",
+            f"{class_name} has {needs} but no item_key.",
             hint="write `def item_key(self, record): return record['id']`.",
         )
-    if asked and not processor.overrides("item_key") and (renamed := _renamed_key(processor)):
+    if not processor.overrides("item_key") and (renamed := _renamed_key(processor)):
         raise NotAProcessor(
-            f"{where}: the model's field {renamed} has another name in the records.",
-            hint="write item_key: `def item_key(self, record): return record['…']`.",
+            f"{class_name}: the model's field {renamed} has another name in the records.",
+            hint="write `def item_key(self, record): return record['…']`.",
         )
 
 

@@ -1,4 +1,8 @@
-"""BaseProcessor: the class a developer writes."""
+"""`BaseProcessor`, the class that a developer subclasses, and the checks of subclasses and results.
+
+The functions below the class read a processor's declaration: its model, key, commit interval and
+the hooks that it overrides.
+"""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -17,7 +21,17 @@ from ..sanitize import storable, storable_json
 from ..wording import counted
 from .context import ImportContext
 
-USUAL_SET = 500
+DEFAULT_SET_SIZE = 500
+ASYNC_HOOKS = (
+    "process_item",
+    "process_items",
+    "prepare_item",
+    "on_batch_start",
+    "on_connection",
+    "check",
+    "on_batch_complete",
+    "after_batch_complete",
+)
 RESULT_KEYS = frozenset({"target_table", "target_id", "processed_data"})
 
 
@@ -25,41 +39,41 @@ class BaseProcessor(Generic[T]):
     """Business logic for one batch type.
 
     ``class CustomerDataProcessor(BaseProcessor[Customer])`` handles batch type ``customer_data``.
-    The type parameter is anything a pydantic TypeAdapter takes; each record is validated into
-    ``item.data`` before anything else happens. Without it ``item.data`` is ``item.source_data``.
+    The type parameter is any type that a pydantic TypeAdapter accepts; each record is validated
+    into ``item.data`` first. Without a type parameter, ``item.data`` is ``item.source_data``.
 
-    Only `process_item` is required, or `process_items`. One instance serves all items of all
-    batches of its type, concurrently: keep no state on it.
+    A subclass has to define `process_item` or `process_items`. One instance processes all items of
+    all batches of its type concurrently, so it must not keep state.
 
     Attributes:
-        batch_type: The batch type; derived from the class name when empty.
-        null_values: The string or strings that the model sees as None; `source_data` stays as it
-            is.
-        item_timeout: Seconds for validating and preparing, and again for processing, an item;
+        batch_type: The batch type; derived from the class name if empty.
+        null_values: The string or strings that the model sees as None; `source_data` keeps them.
+        item_timeout: Seconds for validating and preparing an item, and again for processing it;
             None takes the setting (60).
         hook_timeout: Seconds that each hook of a batch may take (on_batch_start, check,
             on_batch_complete, after_batch_complete); None takes the longer of `item_timeout` and
             the setting `item_timeout` (60).
-        concurrency: Items at once in one process; None takes the manager's.
-        prepare_concurrency: `prepare_item` calls at once in one process.
-        max_attempts: Stored tries after which `Retry` and `retry_on` fail the item.
+        concurrency: How many items run at once in one process; None takes the manager's number.
+        prepare_concurrency: How many `prepare_item` calls run at once in one process.
+        max_attempts: Stored attempts after which `Retry` and `retry_on` fail the item.
         retry_on: Exceptions that mean the same as raising `Retry`.
-        defer_on: "foreign_key": a violated foreign key means the same as raising `Defer`.
-        commit_interval: Items that share a transaction; a failing one is undone alone all the
-            same. None: 1, or 500 with `process_items`.
+        defer_on: "foreign_key" if a violated foreign key means the same as raising `Defer`.
+        commit_interval: How many items share a transaction; an item that fails is still rolled
+            back alone. None means 1, or 500 with `process_items`.
         table: With a model, `key` and no method: the table into which ``item.data`` is upserted.
         key: The column or columns of a unique constraint of `table`.
         pause_after: Consecutive exceptions of one group that pause the batch: an int, None for
             never, or "setting" for the setting (50).
-        max_failures: Failed items beyond which a batch pauses; None for any number.
-        max_failure_rate: Their share (0-1) of the items with an outcome; None for any.
-        min_processed: Items with an outcome before the rate counts.
-        on_duplicate: What happens to an item with the `item_key` of an earlier one of its batch:
-            "process", "skip" or "fail".
-        skip_unchanged: Skip a record whose key was last completed with the same content.
-        version: Belongs to the content: a changed one imports every record again.
-        only_one: Run one batch of this type at a time; another one waits (True or "wait"), or is
-            refused ("refuse").
+        max_failures: The batch pauses when more items fail; None for no limit.
+        max_failure_rate: The batch pauses when a larger share (0 to 1) of its settled items
+            failed; None for no limit.
+        min_processed: Settled items before the rate is checked.
+        on_duplicate: What to do with an item whose `item_key` already occurred earlier in its
+            batch: "process", "skip" or "fail".
+        skip_unchanged: Whether to skip a record whose key was last completed with the same content.
+        version: A part of the content; changing it imports every record again.
+        only_one: Whether only one batch of this type runs at a time: a second batch waits (True or
+            "wait") or is refused ("refuse").
     """
 
     batch_type: ClassVar[str] = ""
@@ -94,36 +108,36 @@ class BaseProcessor(Generic[T]):
             cls._model = model
 
     def item_key(self, record: dict[str, Any]) -> object:
-        """What a record is called: a text, a number or a tuple of them; None for no key.
+        """Return the record's key: a text, a number or a tuple of them; None for no key.
 
-        It gets the record as it is stored, before any model, when the batch is created. A key of
-        another kind, or an exception, fails the item.
+        It receives the stored record, before the model, when the batch is created. If it returns
+        anything else, or raises, the item fails.
         """
         return None
 
     def lock_key(self, record: dict[str, Any]) -> object:
-        """Which records must take effect in their order: those that return the same key.
+        """Return a key; records with the same key take effect in their order.
 
-        For a processor whose writes collide on something that neither `item_key` nor a declared
-        `key` names. A text, a number or a tuple of them; None for a record that no other has to
-        wait for. It gets the record as it is stored, before any model, when the batch is created.
-        A key of another kind, or an exception, fails the item.
+        Define it if the writes of items collide on a key that neither `item_key` nor the declared
+        `key` covers. The key is a text, a number or a tuple of them; None for a record that needs
+        no order. It receives the stored record, before the model, when the batch is created. If it
+        returns anything else, or raises, the item fails.
         """
         return None
 
     def validate_item(self, item: ImportBatchItem[T], ctx: ImportContext) -> object:
-        """Say whether the item may be processed; plain or async.
+        """Return whether the item may be processed; plain or async.
 
-        A falsy value fails the item with kind validation, and so does any exception, whose
-        message becomes the reason. Database methods of `ctx` only read here.
+        A falsy value or an exception fails the item with kind validation; the exception's message
+        becomes the reason. The database methods of `ctx` can only read here.
         """
         return True
 
     async def prepare_item(self, item: ImportBatchItem[T], ctx: ImportContext) -> Any:
-        """Do what needs no transaction: call other systems, parse, compute.
+        """Do the work that needs no transaction: call other systems, parse, compute.
 
-        Runs with no connection held; many items can wait here at once. What it returns is
-        ``item.prepared`` in `process_item`, also when that is repeated.
+        No connection is held meanwhile, so many items can wait here at once. The returned value is
+        ``item.prepared`` in `process_item`, even if that runs more than once.
         """
         return None
 
@@ -133,55 +147,56 @@ class BaseProcessor(Generic[T]):
         """Write the item's effects through `ctx`, inside the item's own transaction.
 
         Return a dict with any of target_table, target_id and processed_data, or `Skip(reason)`,
-        or None. What was written commits together with the outcome. Raising anything rolls it
-        back and fails the item; `Retry` tries again later, `Defer` once the others have run. It
-        may run more than once for an item, so calls to other systems belong into `prepare_item`,
-        with ``item.idempotency_key``.
+        or None. The writes commit together with the outcome. An exception rolls them back and
+        fails the item; `Retry` runs it again later, `Defer` when the other items have run. The
+        method may run more than once for an item, so call other systems in `prepare_item`, with
+        ``item.idempotency_key``.
         """
         raise NotImplementedError
 
     async def process_items(
         self, items: Sequence[ImportBatchItem[T]], ctx: ImportContext
     ) -> Sequence[Mapping[str, Any] | Skip | None] | None:
-        """Write the effects of many items at once; instead of `process_item`.
+        """Write the effects of many items at once, instead of `process_item`.
 
-        Return what `process_item` would, for each item in order, or None when all completed.
-        Raising undoes all of it; then a part of the items is tried, until the bad one stands
-        alone and fails. ``ctx.item`` is None; log lines belong to the batch.
+        Return the result of each item in order, as from `process_item`, or None if all completed.
+        An exception rolls all of them back; smaller sets are then tried, until only the item at
+        fault is alone and fails. ``ctx.item`` is None; log lines belong to the batch.
         """
         raise NotImplementedError
 
     async def on_batch_start(self, ctx: ImportContext) -> None:
-        """Run once per batch, before its first item, in a transaction of its own."""
+        """Run once per batch, before its first item, in its own transaction."""
 
     def resources(self, ctx: ImportContext) -> AbstractAsyncContextManager[Any]:
-        """What items share in one process: an HTTP client, a lookup table.
+        """Open the resources that items share in one process: an HTTP client, a lookup table.
 
-        Entered once per draining process, also on resume; what it yields is ``ctx.shared``.
+        The context manager is entered once per process that works on the batch, also on resume;
+        the value it yields is ``ctx.shared``.
         """
         return nullcontext()
 
     async def on_connection(self, connection: Connection) -> None:
-        """Set up a connection taken for items: temporary tables, SET. Must be repeatable."""
+        """Set up a connection for items: temporary tables, SET. It may run more than once."""
 
     async def check(self, ctx: ImportContext) -> bool | None:
-        """Say whether what was imported adds up, in the transaction that finishes the batch.
+        """Check the imported data as a whole, in the transaction that finishes the batch.
 
-        When it raises, or returns False, the batch ends failed and says why: name both figures.
-        It runs before `on_batch_complete`, for a reprocessing (``ctx.batch.parent_batch_id``)
-        as well, and should only read.
+        If it raises or returns False, the batch ends as failed, with the exception's message as
+        the reason. It runs before `on_batch_complete`, also for a reprocessing
+        (``ctx.batch.parent_batch_id``), and should only read.
         """
         return None
 
     async def on_batch_complete(self, summary: BatchSummary, ctx: ImportContext) -> None:
-        """Run in the transaction that finishes the batch: its effects happen exactly once.
+        """Run in the transaction that finishes the batch; its effects happen exactly once.
 
-        When it raises, the batch is failed with that error and stays unfinished;
-        `process_batch` then runs only this hook again.
+        If it raises, the batch is failed with that error and stays unfinished; `process_batch`
+        then runs only this hook again.
         """
 
     async def after_batch_complete(self, summary: BatchSummary, ctx: ImportContext) -> None:
-        """Run after the batch has finished, at least once: for notifications."""
+        """Run at least once after the batch has finished, for notifications."""
 
     @classmethod
     def overrides(cls, hook: str) -> bool:
@@ -204,17 +219,17 @@ def _declared_model(cls: type[Any]) -> Any | None:
 
 
 def can_process(cls: type[BaseProcessor[Any]]) -> bool:
-    """Whether a class says what happens to an item."""
+    """Whether a class defines how to process items."""
     return cls.overrides("process_item") or is_set_wise(cls)
 
 
 def is_set_wise(cls: type[BaseProcessor[Any]]) -> bool:
-    """Whether a class takes many items at once; then it never gets one through `process_item`."""
+    """Whether a class processes many items at once, and never uses `process_item`."""
     return cls.overrides("process_items") or is_declared(cls)
 
 
 def is_declared(cls: type[BaseProcessor[Any]]) -> bool:
-    """Whether a class has no method, and its table and key say what happens to its items."""
+    """Whether a class upserts items into its declared table instead of defining a method."""
     return bool(cls.table) and not (cls.overrides("process_item") or cls.overrides("process_items"))
 
 
@@ -224,7 +239,7 @@ def model_of(cls: type[BaseProcessor[Any]]) -> Any | None:
 
 
 def fields_of(cls: type[BaseProcessor[Any]]) -> tuple[str, ...]:
-    """The names of the fields of a class's model; none where it is no model with fields."""
+    """The names of the fields of a class's model; none if it has no model with fields."""
     model = cls._model
     if isinstance(model, type) and issubclass(model, BaseModel):
         return tuple(model.model_fields)
@@ -234,7 +249,7 @@ def fields_of(cls: type[BaseProcessor[Any]]) -> tuple[str, ...]:
 
 
 def key_of(processor: BaseProcessor[Any]) -> tuple[str, ...]:
-    """The columns of a declared key; a text is one column and not its letters."""
+    """The columns of a declared key; a string is one column, not a sequence of letters."""
     return _texts(processor.key)
 
 
@@ -249,72 +264,70 @@ def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
 
 def interval_of(processor: BaseProcessor[Any]) -> int:
     """How many items share a transaction."""
-    usual = USUAL_SET if is_set_wise(type(processor)) else 1
-    return processor.commit_interval or usual
+    default = DEFAULT_SET_SIZE if is_set_wise(type(processor)) else 1
+    return processor.commit_interval or default
 
 
 def check_processor(processor: BaseProcessor[Any]) -> None:
-    """Refuse a processor that could never process an item.
+    """Check that a processor can process items.
 
     Raises:
-        NotAProcessor: `process_item` is missing or not async, or a hook has the wrong shape.
+        NotAProcessor: `process_item` is missing or not async, or a hook or an attribute is wrong.
     """
     cls = type(processor)
-    where = f"{cls.__module__}.{cls.__qualname__}"
+    name = f"{cls.__module__}.{cls.__qualname__}"
     if not can_process(cls):
         raise NotAProcessor(
-            f"{where} defines no process_item.",
+            f"{name} does not define process_item.",
             hint="write `async def process_item(self, item, ctx)`, or process_items.",
         )
     key = key_of(processor)
     if is_declared(cls) and not (key and set(key) <= set(fields_of(cls))):
         raise NotAProcessor(
-            f"{where} declares a table without a model that has its key.",
-            hint="class YourProcessor(BaseProcessor[YourModel]), with key = 'field' or a tuple.",
+            f"{name} declares a table, but no model with the fields of its key.",
+            hint="write class YourProcessor(BaseProcessor[YourModel]), with key = 'field' or a "
+            "tuple.",
         )
     if cls.defer_on not in (None, "foreign_key"):
         raise NotAProcessor(
-            f"{where}.defer_on is {cls.defer_on!r}.",
-            hint='"foreign_key" is all it can be; raise Defer("…") for any other reason to wait.',
+            f"{name}.defer_on is {cls.defer_on!r}.",
+            hint='use "foreign_key" or None; raise Defer("…") to wait for any other reason.',
         )
-    for name in (
-        "process_item",
-        "process_items",
-        "prepare_item",
-        "on_batch_start",
-        "on_connection",
-        "check",
-        "on_batch_complete",
-        "after_batch_complete",
-    ):
-        if not inspect.iscoroutinefunction(getattr(cls, name)):
-            raise NotAProcessor(f"{where}.{name} must be `async def`.")
     try:
         check_commit_interval(cls.commit_interval)
     except ConfigurationError as exc:
-        raise NotAProcessor(f"{where}: {exc.message}", hint=exc.hint) from None
+        raise NotAProcessor(f"{name}: {exc.message}", hint=exc.hint) from None
+    _check_hooks(cls, name)
+
+
+def _check_hooks(cls: type[BaseProcessor[Any]], name: str) -> None:
+    for hook in ASYNC_HOOKS:
+        if not inspect.iscoroutinefunction(getattr(cls, hook)):
+            raise NotAProcessor(
+                f"{name}.{hook} is not async.", hint=f"write `async def {hook}(…)`."
+            )
     if inspect.iscoroutinefunction(cls.resources) or inspect.isasyncgenfunction(cls.resources):
         raise NotAProcessor(
-            f"{where}.resources must return an async context manager.",
+            f"{name}.resources does not return an async context manager.",
             hint="decorate an async generator with contextlib.asynccontextmanager.",
         )
 
 
 def check_commit_interval(value: object) -> None:
-    """Refuse a number of items that share a transaction; None stands for the processor's own.
+    """Check a commit interval; None stands for the processor's own.
 
     Raises:
-        ConfigurationError: It is no positive whole number.
+        ConfigurationError: It is not a positive whole number.
     """
     whole = isinstance(value, int) and not isinstance(value, bool)
     if value is not None and not (whole and value >= 1):  # type: ignore[operator]  # it is an int
         raise ConfigurationError(
-            f"commit_interval is {value!r}.", hint="give a whole number, 1 or more."
+            f"commit_interval is {value!r}.", hint="use a whole number, 1 or more."
         )
 
 
 def as_outcome(result: object) -> Completed | Skip:
-    """What `process_item` returned, checked.
+    """The outcome for a value that `process_item` returned.
 
     Raises:
         ProcessorResultError: It is neither a dict of the known keys, nor Skip, nor None.
@@ -342,10 +355,10 @@ def as_outcome(result: object) -> Completed | Skip:
 
 
 def as_outcomes(results: object, count: int) -> list[Completed | Skip]:
-    """What `process_items` returned for so many items, checked.
+    """The outcomes for a value that `process_items` returned for `count` items.
 
     Raises:
-        ProcessorResultError: It is neither None nor one result for each item.
+        ProcessorResultError: It is neither None nor a list with one result for each item.
     """
     if results is None:
         return [COMPLETED] * count
@@ -358,7 +371,7 @@ def as_outcomes(results: object, count: int) -> list[Completed | Skip]:
         raise ProcessorResultError(
             f"process_items returned {counted(len(results), 'result')} for "
             f"{counted(count, 'item')}.",
-            hint="return one for each item, in their order, or None.",
+            hint="return one result for each item, in order, or None.",
         )
     return [as_outcome(result) for result in results]
 
@@ -376,6 +389,6 @@ def _json(result: Mapping[str, Any]) -> str | None:
     except Exception as exc:
         raise ProcessorResultError(
             f"processed_data cannot be stored as JSON: {exc}",
-            hint="use plain values, pydantic models or dataclasses.",
+            hint="use only values that JSON can represent, pydantic models or dataclasses.",
         ) from exc
     return storable_json(text)

@@ -133,8 +133,8 @@ class Registry:
     def discover(self, package: str | ModuleType) -> tuple[str, ...]:
         """Import a module, or a package with everything below it, and register what it holds.
 
-        Classes that only pass through by an import from elsewhere are not registered, nor are
-        abstract ones and those whose name starts with an underscore.
+        It registers neither classes that a module has imported from elsewhere, nor abstract
+        classes, nor classes whose name starts with an underscore.
 
         Args:
             package: A dotted name such as ``"myapp.processors"``, or the module itself.
@@ -146,14 +146,16 @@ class Registry:
             DiscoveryError: A module cannot be imported; the message names its file.
             DuplicateBatchType: Two processors, or two endpoints, have the same batch type.
         """
-        found = []
+        batch_types = []
         for module in _modules(package):
             for _, cls in inspect.getmembers(module, inspect.isclass):
-                if issubclass(cls, BaseProcessor) and _belongs(cls, module):
-                    found.append(self.register(cls))
-                elif _is_endpoint(cls, module):
+                if not _belongs(cls, module):
+                    continue
+                if _is_processor(cls):
+                    batch_types.append(self.register(cls))
+                elif _is_endpoint(cls):
                     self.register_endpoint(cls)
-        return tuple(found)
+        return tuple(batch_types)
 
     def _instance(self, processor: object) -> BaseProcessor[Any]:
         if isinstance(processor, BaseProcessor):
@@ -190,20 +192,17 @@ def _is_an_endpoint(given: object) -> TypeGuard[type[EndpointHooks] | EndpointHo
     )
 
 
-def _belongs(cls: type[BaseProcessor[Any]], module: ModuleType) -> bool:
+def _is_processor(cls: type[Any]) -> TypeGuard[type[BaseProcessor[Any]]]:
+    return issubclass(cls, BaseProcessor) and can_process(cls)
+
+
+def _is_endpoint(cls: type[Any]) -> TypeGuard[type[EndpointHooks]]:
+    return issubclass(cls, EndpointHooks) and EndpointHooks not in cls.__bases__  # BaseEndpoint
+
+
+def _belongs(cls: type[Any], module: ModuleType) -> bool:
     return (
         cls.__module__ == module.__name__
-        and not cls.__name__.startswith("_")
-        and not inspect.isabstract(cls)
-        and can_process(cls)
-    )
-
-
-def _is_endpoint(cls: type[Any], module: ModuleType) -> TypeGuard[type[EndpointHooks]]:
-    return (
-        issubclass(cls, EndpointHooks)
-        and EndpointHooks not in cls.__bases__  # BaseEndpoint itself
-        and cls.__module__ == module.__name__
         and not cls.__name__.startswith("_")
         and not inspect.isabstract(cls)
     )
@@ -240,9 +239,8 @@ def _import_hint(name: str, exc: BaseException) -> str:
 def _raised(exc: BaseException) -> str:
     """An exception with the line of the user's code that raised it."""
     ours = ("<frozen", __file__, str(importlib.__file__))
-    frames = [
-        one for one in traceback.extract_tb(exc.__traceback__) if not one.filename.startswith(ours)
-    ]
+    trace = traceback.extract_tb(exc.__traceback__)
+    frames = [frame for frame in trace if not frame.filename.startswith(ours)]
     at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(exc).__name__}: {exc}{at}"
 

@@ -1,4 +1,7 @@
-"""When failures stop a batch: bugs, one exception over and over, or more failures than allowed."""
+"""Decides when failures pause a batch: bugs in a row, one exception again and again, or too many.
+
+`Thresholds` are the limits of a batch; `FailureLimits` counts the failures of one process.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,15 +17,15 @@ MIN_PROCESSED = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """How many items may fail before the batch pauses; kept in its options for every worker.
+    """How many items may fail before the batch pauses; stored in its options for all workers.
 
     Attributes:
-        max_failures: Failed items that are allowed; None for any number.
-        max_failure_rate: Their share (0-1) of the items with an outcome; None for any.
-        min_processed: Items with an outcome before the rate counts.
+        max_failures: How many items may fail; None for no limit.
+        max_failure_rate: Which share (0 to 1) of the settled items may fail; None for no limit.
+        min_processed: Settled items before the rate is checked.
 
     Raises:
-        ConfigurationError: One of them cannot work.
+        ConfigurationError: A threshold is not valid.
     """
 
     max_failures: int | None = None
@@ -33,27 +36,28 @@ class Thresholds:
         rate = self.max_failure_rate
         if rate is not None and not 0 <= rate <= 1:
             raise ConfigurationError(
-                f"max_failure_rate {rate} cannot work.", hint="it is a share from 0 to 1: 0.05."
+                f"max_failure_rate {rate} is not valid.",
+                hint="use a share from 0 to 1, such as 0.05.",
             )
         if (self.max_failures or 0) < 0 or self.min_processed < 1:
             raise ConfigurationError(
                 f"max_failures {self.max_failures} with min_processed {self.min_processed} "
-                "cannot work.",
+                "is not valid.",
                 hint="max_failures is at least 0, min_processed at least 1.",
             )
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
-        """Those that a batch's options hold."""
+        """The thresholds in a batch's options."""
         return cls(**{name: options[name] for name in THRESHOLDS if name in options})
 
     def options(self) -> dict[str, Any]:
-        """What a batch's options keep: nothing where nothing is limited."""
+        """The thresholds as options of a batch; none if nothing is limited."""
         limits = self.max_failures is not None or self.max_failure_rate is not None
         return asdict(self) if limits else {}
 
     def exceeded(self, failed: int, settled: int) -> str | None:
-        """Why these counts are too many failures; None: they are not."""
+        """Why so many failures exceed a threshold; None if they do not."""
         if self.max_failures is not None and failed > self.max_failures:
             return f"more than {counted(self.max_failures, 'item')} failed (max_failures)"
         rate = self.max_failure_rate
@@ -61,7 +65,7 @@ class Thresholds:
             return None
         return (
             f"{failed:,} of {counted(settled, 'item')} failed, {failed / settled:.1%}; "
-            f"{rate:.1%} may (max_failure_rate)"
+            f"at most {rate:.1%} may fail (max_failure_rate)"
         )
 
 
@@ -70,14 +74,14 @@ THRESHOLDS = ("max_failures", "max_failure_rate", "min_processed")
 
 @dataclass(slots=True)
 class FailureLimits:
-    """The failures that one process sees: in a row, and against the batch's thresholds.
+    """Counts the failures that one process sees, and says when the batch must pause.
 
     Attributes:
         pause_after: Consecutive exceptions of one group that pause the batch; None for never.
-        thresholds: How many items may fail in all.
-        reason: Why the batch must pause; None while it need not.
-        failed: Items that failed so far, anywhere, as far as this process knows.
-        settled: Items with an outcome so far, likewise.
+        thresholds: How many items of the whole batch may fail.
+        reason: Why the batch must pause; None if it need not.
+        failed: The failed items of the batch, as far as this process knows.
+        settled: The settled items of the batch, likewise.
     """
 
     pause_after: int | None
@@ -91,37 +95,37 @@ class FailureLimits:
     _exceeded: bool = False
 
     def success(self) -> None:
-        """An item completed or was skipped."""
+        """Count an item that completed or was skipped."""
         self._bugs = self._exceptions = 0
         self.settled += 1
 
     def take_back(self, failed: int, settled: int) -> None:
-        """So many items were counted, but the transaction that was to settle them is gone."""
+        """Subtract counted items whose transaction was rolled back after all."""
         self.failed -= failed
         self.settled -= settled
 
     def copy(self) -> Self:
-        """It as it is, for `restore`."""
+        """A copy of the state, for `restore`."""
         return replace(self)
 
     def restore(self, before: Self) -> None:
-        """Forget what has happened since `copy`."""
+        """Go back to the state of a copy."""
         for field in fields(self):
             setattr(self, field.name, getattr(before, field.name))
 
     def learn(self, failed: int, settled: int) -> None:
-        """Take in counts of the whole batch, which others work on as well."""
+        """Update the counts with those of the whole batch, on which other processes work too."""
         self.failed, self.settled = max(failed, self.failed), max(settled, self.settled)
         self._measure(self.failed, self.settled)
 
     def refuses(self, failure: Failure) -> bool:
-        """Count a failure before it is stored; True: do not store it, the batch must pause.
+        """Count a failure before it is stored; True if the batch must pause instead.
 
-        The item then stays pending, so that however many run at once, no more than the allowed
-        number fail by one broken deployment, or beyond a threshold.
+        The item then stays pending. So no more items fail than allowed, no matter how many run at
+        once when a broken deployment or a threshold stops the batch.
         """
-        programmed = failure.kind in (FailureKind.BUG, FailureKind.EXCEPTION)
-        if self.reason is not None and (programmed or self._exceeded):
+        from_code = failure.kind in (FailureKind.BUG, FailureKind.EXCEPTION)
+        if self.reason is not None and (from_code or self._exceeded):
             return True
         if self._measure(self.failed + 1, self.settled + 1, failure):
             return True
@@ -139,16 +143,17 @@ class FailureLimits:
         return False
 
     def halt(self, reason: str) -> None:
-        """Pause for a reason that no count tells."""
+        """Pause for a reason other than the counts."""
         self.reason = self.reason or reason
 
     def _measure(self, failed: int, settled: int, last: Failure | None = None) -> bool:
-        why = self.thresholds.exceeded(failed, settled)
-        if why is None:
+        reason = self.thresholds.exceeded(failed, settled)
+        if reason is None:
             return False
         self._exceeded = True
         if self.reason is None:
-            self.reason = f"{why}; the last: {_described(last)}" if last is not None else why
+            described = "" if last is None else f"; the last failure: {_described(last)}"
+            self.reason = f"{reason}{described}"
         return True
 
     def _pause(self, failure: Failure, count: int) -> None:

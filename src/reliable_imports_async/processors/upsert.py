@@ -1,4 +1,7 @@
-"""Processors without a method: model, table and key say it all, and items are upserted as sets."""
+"""Processors that declare a model, a table and a key instead of a method: items are upserted.
+
+`declared_upsert` checks the declaration against the table, and `Upsert` writes sets of items.
+"""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
@@ -23,7 +26,13 @@ Key = tuple[str, ...]
 
 
 class _Row(NamedTuple):
-    """A row of one item: its JSON text, what its key is called, and what tells it from others."""
+    """The row of one item.
+
+    Attributes:
+        text: The row as JSON.
+        target_id: The key as text; None if a part of it is NULL.
+        key: A value that is equal for rows with the same key.
+    """
 
     text: str
     target_id: str | None
@@ -31,11 +40,14 @@ class _Row(NamedTuple):
 
 
 class Upsert:
-    """How the items of one processor get into its table.
+    """Upserts the items of one processor into its table.
 
     Args:
-        nulls_equal: Whether a key may be NULL, because NULLs are equal in its constraint.
-        folding: The key columns in which PostgreSQL may take different texts for equal.
+        table: The table, optionally with its schema.
+        key: The columns of its unique constraint.
+        columns: The columns to write.
+        nulls_equal: Whether the key may be NULL, because NULLs are equal in its constraint.
+        folding: The key columns in which PostgreSQL may treat different texts as equal.
     """
 
     def __init__(
@@ -52,32 +64,34 @@ class Upsert:
         self._nulls_equal = nulls_equal
         self._sql = upsert_statement(table, tuple(columns), key, returning=False)
         self._columns = columns
-        self._names = [one.name for one in columns]
-        self._plan = [(one.name, one.convert.as_is, one.convert.checks) for one in columns]
+        self._names = [column.name for column in columns]
+        self._plan = [
+            (column.name, column.convert.as_is, column.convert.checks) for column in columns
+        ]
         self._folding = folding
         self._single = key[0] if len(key) == 1 and not folding else ""
 
     async def write(
         self, items: Sequence[ImportBatchItem[Any]], ctx: ImportContext
     ) -> list[dict[str, Any]]:
-        """Insert or update the rows of some items; what `process_items` returns.
+        """Insert or update the rows of some items; the results that `process_items` returns.
 
-        Two items with the same key cannot be in one statement: the second waits for the next.
+        A statement cannot have two rows with the same key; the second goes into the next statement.
 
         Raises:
-            ItemRefused: A value cannot be written, or PostgreSQL has left out a row.
+            ItemRefused: A value cannot be written, or PostgreSQL did not write a row.
         """
-        left = rows = [self._row_of(position, item) for position, item in enumerate(items)]
-        while left:
-            wave: dict[Hashable, _Row] = {}
-            behind = [row for row in left if wave.setdefault(row.key, row) is not row]
-            in_key_order = sorted(wave.values(), key=_called)  # as others lock them
-            await self._write(in_key_order, ctx)
-            left = behind
+        remaining = rows = [self._row_of(position, item) for position, item in enumerate(items)]
+        while remaining:
+            first: dict[Hashable, _Row] = {}
+            repeated = [row for row in remaining if first.setdefault(row.key, row) is not row]
+            in_lock_order = sorted(first.values(), key=lambda row: row.target_id or "")
+            await self._write(in_lock_order, ctx)
+            remaining = repeated
         return [{"target_table": self._table, "target_id": row.target_id} for row in rows]
 
     async def _write(self, rows: Sequence[_Row], ctx: ImportContext) -> None:
-        """One statement; that each row was written, its command tag tells at no cost."""
+        """Write rows in one statement, whose command tag says how many were written."""
         tag = await ctx.execute(self._sql, f"[{','.join([row.text for row in rows])}]")
         written = int(tag.rpartition(" ")[2])
         if written != len(rows):
@@ -96,7 +110,7 @@ class Upsert:
             raise
 
     def _text(self, values: Mapping[str, Any]) -> str:
-        """A row as JSON text: at once where its values are of usual classes, else one by one."""
+        """A row as JSON text: all values together if their classes are usual, else one by one."""
         try:
             for name, as_is, checks in self._plan:
                 cls = type(values.get(name))
@@ -117,9 +131,9 @@ class Upsert:
         return None
 
     def _same(self, values: Mapping[str, Any]) -> Hashable:
-        """What is equal for rows with the same key, as far as can be known without asking.
+        """A value that is equal for rows with the same key, as far as is known without PostgreSQL.
 
-        PostgreSQL may take more keys for equal; then it refuses the statement, and smaller sets
+        PostgreSQL may treat more keys as equal; it then refuses the statement, and smaller sets
         are tried.
         """
         if self._single:
@@ -138,7 +152,7 @@ _SIMPLE = frozenset({str, int, UUID, date, datetime})
 
 def _slots(data: Any) -> Mapping[str, Any]:
     """The values of a dataclass with slots."""
-    return {one.name: getattr(data, one.name) for one in fields(data)}
+    return {field.name: getattr(data, field.name) for field in fields(data)}
 
 
 def _shown(value: Any) -> str:
@@ -147,15 +161,11 @@ def _shown(value: Any) -> str:
     return str(value.value if isinstance(value, Enum) else value)
 
 
-def _called(row: _Row) -> str:
-    return row.target_id or ""
-
-
 async def declared_upsert(conn: Connection, processor: BaseProcessor[Any]) -> Upsert:
-    """What a processor declares, checked against the table and the role's rights.
+    """The upsert that a processor declares, checked against the table and the role's privileges.
 
     Raises:
-        ConfigurationError: Items could not be upserted, whatever they hold.
+        ConfigurationError: The declaration does not fit the table, so no item could be written.
     """
     table, key, names = processor.table, key_of(processor), fields_of(type(processor))
     try:
@@ -165,23 +175,21 @@ async def declared_upsert(conn: Connection, processor: BaseProcessor[Any]) -> Up
             f"Table {table} cannot be looked up: {exc}.",
             hint="GRANT USAGE ON that SCHEMA to the role that imports.",
         ) from None
-    _check_table(table, facts)
-    assert facts is not None  # noqa: S101 - checked
-    found = {column.name: column for column in await catalog.columns(conn, table)}
-    missing = [name for name in names if name not in found]
-    if missing:
+    checked = _check_table(table, facts)
+    known = {column.name: column for column in await catalog.columns(conn, table)}
+    if missing := [name for name in names if name not in known]:
         raise ConfigurationError(
             f"Table {table} has no column {', '.join(missing)}.",
-            hint=f"its columns are {', '.join(found)}; the model's fields must be among them.",
+            hint=f"its columns are {', '.join(known)}; the model's fields must be among them.",
         )
-    _check_columns(table, facts, await catalog.column_facts(conn, table), names, key)
+    _check_columns(table, checked, await catalog.column_facts(conn, table), names, key)
     index = _usable_index(table, key, await catalog.unique_indexes(conn, table, key))
     folding = await catalog.folding_columns(conn, table, key)
-    columns = [found[name] for name in names]
+    columns = [known[name] for name in names]
     return Upsert(table, key, columns, nulls_equal=index.nulls_equal, folding=folding)
 
 
-_NO_TABLE = {
+_NOT_A_TABLE = {
     "v": "a view",
     "m": "a materialized view",
     "f": "a foreign table",
@@ -192,22 +200,23 @@ _NO_TABLE = {
 }
 
 
-def _check_table(table: str, facts: TableFacts | None) -> None:
+def _check_table(table: str, facts: TableFacts | None) -> TableFacts:
     if facts is None:
         raise ConfigurationError(
-            f"There is no table {table} to upsert into.",
+            f"The table {table} does not exist.",
             hint="create it before the batch starts, or in on_batch_start.",
         )
-    if facts.kind in _NO_TABLE:
+    if facts.kind in _NOT_A_TABLE:
         raise ConfigurationError(
-            f"{table} is {_NO_TABLE[facts.kind]}, and rows can only be upserted into a table.",
+            f"{table} is {_NOT_A_TABLE[facts.kind]}; only a table can be upserted into.",
             hint="name the table behind it, or write process_items.",
         )
     if facts.has_rules:
         raise ConfigurationError(
-            f"Table {table} has rules for INSERT or UPDATE, with which PostgreSQL cannot upsert.",
+            f"Table {table} has rules for INSERT or UPDATE, so PostgreSQL cannot upsert into it.",
             hint="use triggers instead of rules, or write process_items.",
         )
+    return facts
 
 
 def _check_columns(
@@ -217,59 +226,66 @@ def _check_columns(
     model: Sequence[str],
     key: Key,
 ) -> None:
-    """Refuse columns that the model must not have or must have, and missing rights."""
-    given = [one for one in columns if one.name in model]
-    generated = [one.name for one in given if one.generated or one.identity_always]
+    """Check that the model has the right columns, and that the role may write them."""
+    written = [column for column in columns if column.name in model]
+    generated = [column.name for column in written if column.generated or column.identity_always]
     if generated:
         raise ConfigurationError(
             f"PostgreSQL itself fills {', '.join(generated)} of table {table} (GENERATED ALWAYS).",
-            hint="take the field out of the model"
+            hint="remove the field from the model"
             + (", and choose another key." if set(generated) & set(key) else "."),
         )
-    lacking = [one.name for one in columns if one.needs_value and one.name not in model]
+    lacking = [column.name for column in columns if column.needs_value and column.name not in model]
     if lacking and not facts.has_trigger:  # a trigger may fill them
         raise ConfigurationError(
             f"Table {table} needs a value for {', '.join(lacking)}: NOT NULL without a default.",
             hint="add the field to the model, or give the column a default.",
         )
-    changed = [one for one in given if one.name not in key] or given[:1]
-    rights = {
-        "INSERT": [one.name for one in given if not one.may_insert],
-        "UPDATE": [one.name for one in changed if not one.may_update],
-        "SELECT": [one.name for one in given if one.name in key and not one.may_select],
-    }
-    refused = {right: names for right, names in rights.items() if names}
-    if refused:
-        names = ", ".join(sorted({name for names in refused.values() for name in names}))
+    changed = [column for column in written if column.name not in key] or written[:1]
+    _check_privileges(
+        table,
+        facts.role,
+        {
+            "INSERT": [column.name for column in written if not column.may_insert],
+            "UPDATE": [column.name for column in changed if not column.may_update],
+            "SELECT": [
+                column.name for column in written if column.name in key and not column.may_select
+            ],
+        },
+    )
+
+
+def _check_privileges(table: str, role: str, lacking: Mapping[str, Sequence[str]]) -> None:
+    """Refuse missing privileges; `lacking` has the columns of each privilege."""
+    privileges = [privilege for privilege, columns in lacking.items() if columns]
+    if privileges:
+        names = sorted({name for columns in lacking.values() for name in columns})
         raise ConfigurationError(
-            f"Role {facts.role} may not {' and '.join(refused)} in table {table}"
-            f" (columns {names}).",
-            hint=f"GRANT {', '.join(refused)} ON {table} TO {quoted(facts.role)};",
+            f"Role {role} may not {' and '.join(privileges)} in table {table}"
+            f" ({'column' if len(names) == 1 else 'columns'} {', '.join(names)}).",
+            hint=f"GRANT {', '.join(privileges)} ON {table} TO {quoted(role)};",
         )
 
 
 def _usable_index(table: str, key: Key, indexes: Sequence[UniqueIndex]) -> UniqueIndex:
-    for one in indexes:
-        if one.usable:
-            return one
+    for index in indexes:
+        if index.usable:
+            return index
     columns = ", ".join(key)
+    add = f"ALTER TABLE {table} ADD UNIQUE ({columns})"
     if not indexes:
         raise ConfigurationError(
-            f"Table {table} has no unique constraint on ({columns}).",
-            hint=f"ALTER TABLE {table} ADD UNIQUE ({columns}).",
+            f"Table {table} has no unique constraint on ({columns}).", hint=f"{add}."
         )
     first = indexes[0]
     if first.invalid:
-        why, hint = "is invalid", f"REINDEX INDEX {first.name}, once no duplicates are left."
+        reason, hint = "is invalid", f"remove the duplicates, then REINDEX INDEX {first.name}."
     elif first.partial:
-        why, hint = "covers only a part of the rows", f"ALTER TABLE {table} ADD UNIQUE ({columns})."
+        reason, hint = "covers only some of the rows", f"{add}."
     else:
-        why = "is deferrable"
-        hint = (
-            f"drop the constraint and ALTER TABLE {table} ADD UNIQUE ({columns}), not deferrable."
-        )
+        reason, hint = "is deferrable", f"drop the constraint and {add}, not deferrable."
     raise ConfigurationError(
         f"Table {table} has no unique constraint on ({columns}) that an upsert can use: "
-        f"{first.name} {why}.",
+        f"{first.name} {reason}.",
         hint=hint,
     )

@@ -1,5 +1,5 @@
-"""After a failure: reprocess, correct, edit, export and purge.
+"""The work after a failure: reprocess, correct, edit, export and purge.
 
-Owns what may happen to a lineage after its first try. It may import `loading`, `execution` and the
-rooms below, but not `runner`: it creates batches, and others run them.
+Owns the changes to a lineage after its first run. It may import `loading`, `execution` and the
+rooms below, but not `runner`: it creates batches, and `runner` runs them.
 """

@@ -1,4 +1,4 @@
-"""A corrected file of failures, back to the very items that it came from."""
+"""Creates a batch from a corrected export: each row goes back to the item it came from."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,23 +17,27 @@ from ..models import CorrectedFile, ImportBatch, RefusedRow
 from ..store import reprocessing
 from ..store.reprocessing import EligibleItem
 from ..wording import counted
-from .csv_cells import changes, found_control_names, original
+from .csv_cells import changes, original, read_control_names
 from .reprocess import insert_child, lineage_transaction, locked
 
 PAGE = 1_000
 LARGEST_NUMBER = 2**31 - 1
 REFUSED_KEPT = 1_000
 REFUSED_SHOWN = 5
-BESIDE_BYTES = 64 * 1024  # what an exported row says beside its record
+CONTROL_BYTES = 64 * 1024  # of an exported row, beside its record
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row that names an item.
+    """A row of a corrected file.
 
     Attributes:
-        cells: Its own columns, of a CSV file.
-        text: The whole line, of a JSON Lines file.
+        line: The line of the file.
+        batch_id: The batch of its item.
+        item_number: The number of its item.
+        cells: The cells of a CSV row, without the control columns.
+        record: The record of a JSON line.
+        text: The whole JSON line.
     """
 
     line: int | None
@@ -44,13 +48,13 @@ class Row:
     text: str | None
 
     def refused(self, reason: str) -> RefusedRow:
-        """The report about this row."""
+        """The report that this row is refused."""
         return RefusedRow(line=self.line, item_number=self.item_number, reason=reason)
 
 
 @dataclass(slots=True)
 class Tally:
-    """What has become of the rows so far."""
+    """Counts the accepted and the refused rows."""
 
     accepted: int = 0
     unchanged: int = 0
@@ -59,24 +63,23 @@ class Tally:
     seen: set[int] = field(default_factory=set)
 
     def refuse(self, row: RefusedRow) -> None:
-        """Note a row that is not taken."""
+        """Count a refused row."""
         self.refused_rows += 1
         if len(self.refused) < REFUSED_KEPT:
             self.refused.append(row)
 
     def details(self) -> dict[str, Any]:
-        """What the log says about the file.
+        """The details for the log of the batch.
 
         Raises:
-            ReprocessRefused: No row could be taken.
+            ReprocessRefused: No row was accepted.
         """
         shown = [str(row) for row in self.refused[:REFUSED_SHOWN]]
         if not self.accepted:
             raise ReprocessRefused(
-                f"No row of the file was taken; {self.refused_rows} were refused. "
+                f"No row of the file was accepted; {counted(self.refused_rows, 'row')} refused. "
                 + "; ".join(shown),
-                hint="export the failures again: the file must hold what failed and is "
-                "outstanding.",
+                hint="export the failures again: the file must contain outstanding failures.",
             )
         return {
             "unchanged": self.unchanged,
@@ -88,37 +91,37 @@ class Tally:
 async def create_corrected(
     database: Database, batch_id: UUID, source: Source, limits: Limits, actor: str | None
 ) -> CorrectedFile:
-    """The batch in which exactly the rows of a corrected file run.
+    """Create the batch that runs exactly the rows of a corrected file.
 
     Raises:
-        BatchNotFound: There is no such batch.
-        WrongBatchStatus: The batch has not come to an end yet.
+        BatchNotFound: The batch does not exist.
+        WrongBatchStatus: The batch has not ended yet.
         SourceError: The file cannot be read, or has no item numbers.
-        ReprocessRefused: No row of it could be taken.
+        ReprocessRefused: No row of the file was accepted.
     """
     child_id = uuid7()
     wide = Limits(
-        min(MAX_RECORD_BYTES, 2 * limits.record_bytes + BESIDE_BYTES),
+        min(MAX_RECORD_BYTES, 2 * limits.record_bytes + CONTROL_BYTES),
         min(MAX_DEPTH, limits.depth + 1),
     )
-    async with source.open() as opened:  # received, so that no slow sender holds the transaction
+    async with source.open() as opened:  # received first: a slow client must not hold a transaction
         rows = _Reader(opened.info.columns, batch_id)
         tally = Tally()
         async with lineage_transaction(database) as conn:
             batch = await locked(conn, batch_id)
             async for records in opened.chunks(wide):
                 for page in rows.pages(records, tally):
-                    await _take(conn, batch, child_id, page, limits, tally)
-            if not tally.accepted:
-                raise ReprocessRefused(
-                    f"No row of the file was taken; {counted(tally.refused_rows, 'row')} refused. "
-                    + "; ".join(str(row) for row in tally.refused[:REFUSED_SHOWN]),
-                    hint="export the failures again: the file must hold outstanding failures.",
-                )
-            file, how = opened.info, {"corrected": opened.info.name, **tally.details()}
-            count, none = tally.accepted, dict[str, Any]()
+                    await _take_over(conn, batch, child_id, page, limits, tally)
+            details = {"corrected": opened.info.name, **tally.details()}
             await insert_child(
-                conn, batch, child_id, count, how, actor=actor, options=none, file=file
+                conn,
+                batch,
+                child_id,
+                tally.accepted,
+                details,
+                actor=actor,
+                options={},
+                file=opened.info,
             )
     return CorrectedFile(
         batch_id=child_id,
@@ -134,17 +137,17 @@ class _Reader:
 
     def __init__(self, columns: Sequence[str] | None, batch_id: UUID) -> None:
         self._batch_id = batch_id
-        self._control = None if columns is None else found_control_names(columns)
+        self._control = None if columns is None else read_control_names(columns)
         if columns is not None and self._control is None:
             raise SourceError(
                 "The file has no column _item; its columns are "
                 f"{', '.join(map(repr, columns[:20]))}.",
                 hint="correct an exported file of failures, and leave its columns _batch and "
-                "_item as they are.",
+                "_item unchanged.",
             )
 
     def pages(self, records: Sequence[StoredRecord], tally: Tally) -> Iterator[list[Row]]:
-        """The rows of some records; those that name no item are refused."""
+        """The rows of some records; rows without an item number are refused."""
         rows = []
         for record in records:
             row = self._row(record)
@@ -160,28 +163,28 @@ class _Reader:
             return RefusedRow(line=record.line, item_number=None, reason=record.reason or "")
         values: dict[str, Any] = exact_json.read(record.text.decode())
         if self._control is None:
-            named = values.get("batch_id"), values.get("item_number")
+            batch, item = values.get("batch_id"), values.get("item_number")
         else:
-            beside = {name: values.pop(column, "") for name, column in self._control.items()}
-            named = beside["batch"], beside["item"]
+            control = {name: values.pop(column, "") for name, column in self._control.items()}
+            batch, item = control["batch"], control["item"]
         try:
-            batch_id = UUID(named[0]) if named[0] else self._batch_id
-            number = int(str(named[1]))
+            batch_id = UUID(batch) if batch else self._batch_id
+            number = int(str(item))
             if not 1 <= number <= LARGEST_NUMBER:
                 raise ValueError(number)
         except (TypeError, ValueError, AttributeError):
-            return RefusedRow(line=record.line, item_number=None, reason="it names no item")
+            return RefusedRow(line=record.line, item_number=None, reason="it has no item number")
         if self._control is not None:
             cells = {original(name): cell for name, cell in values.items()}
             return Row(record.line, batch_id, number, cells, None, None)
         text = record.text.decode()
         if not isinstance(values.get("record"), dict):
-            reason = "its record is no object"
+            reason = "its record is not an object"
             return RefusedRow(line=record.line, item_number=number, reason=reason)
         return Row(record.line, batch_id, number, {}, values["record"], text)
 
 
-async def _take(
+async def _take_over(
     conn: Connection,
     batch: ImportBatch,
     child_id: UUID,
@@ -189,8 +192,8 @@ async def _take(
     limits: Limits,
     tally: Tally,
 ) -> None:
-    """Take one page of rows: each with the item it names, if that failed and is outstanding."""
-    taken: list[EligibleItem] = []
+    """Move the items of a page of rows into the child, if they failed and are outstanding."""
+    accepted: list[EligibleItem] = []
     texts: list[str] = []
     for row, item in await _matched(conn, batch, rows, tally):
         text, unchanged = _text(row, item, limits)
@@ -198,14 +201,14 @@ async def _take(
             tally.refuse(text)
             continue
         tally.unchanged += unchanged
-        taken.append(item)
+        accepted.append(item)
         texts.append(text)
-    if taken:
+    if accepted:
         tally.accepted += await reprocessing.take_over_edited(
             conn,
             batch.root_batch_id,
             child_id,
-            taken,
+            accepted,
             texts,
             change="merge" if rows[0].text is None else "record",
             offset=tally.accepted,
@@ -215,14 +218,14 @@ async def _take(
 async def _matched(
     conn: Connection, batch: ImportBatch, rows: Sequence[Row], tally: Tally
 ) -> list[tuple[Row, EligibleItem]]:
-    """The rows with the last tries of the items they name; the others are refused."""
+    """The rows with the latest attempts of their items; all other rows are refused."""
     roots = await reprocessing.find_items(
         conn,
         batch.root_batch_id,
         [row.batch_id for row in rows],
         [row.item_number for row in rows],
     )
-    able = await reprocessing.eligible(
+    eligible = await reprocessing.eligible(
         conn,
         batch.root_batch_id,
         group=None,
@@ -230,24 +233,24 @@ async def _matched(
         unreadable=True,
         limit=len(rows),
     )
-    tries = {item.root_number: item for item in able}
+    by_root = {item.root_number: item for item in eligible}
     matched = []
-    for place, row in enumerate(rows):
-        root = roots.get(place)
+    for position, row in enumerate(rows):
+        root = roots.get(position)
         if root is None:
             tally.refuse(row.refused("there is no such item in this import"))
         elif root in tally.seen:
-            tally.refuse(row.refused("the file names it more than once"))
-        elif root not in tries:
-            tally.refuse(row.refused("it has not failed, or is being reprocessed already"))
+            tally.refuse(row.refused("the file contains it more than once"))
+        elif root not in by_root:
+            tally.refuse(row.refused("it has not failed, or is already being reprocessed"))
         else:
             tally.seen.add(root)
-            matched.append((row, tries[root]))
+            matched.append((row, by_root[root]))
     return matched
 
 
 def _text(row: Row, item: EligibleItem, limits: Limits) -> tuple[str | RefusedRow, bool]:
-    """What the row changes, as JSON; and whether that is nothing."""
+    """The changes of a row as JSON, and whether there are none."""
     before = None if item.text is None else exact_json.read(item.text)
     if row.text is not None:
         after, text = row.record, row.text

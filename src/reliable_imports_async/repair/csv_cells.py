@@ -1,4 +1,8 @@
-"""The cells of a CSV file of failures: harmless in a spreadsheet, and the way back."""
+"""The cells of an exported CSV file: safe for a spreadsheet, and read back without changes.
+
+A cell must not run as a formula, and a file that comes back from a spreadsheet must change only the
+values that a person changed.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,25 +11,25 @@ from typing import Any
 from .. import exact_json
 
 CONTROL = ("batch", "item", "line", "group", "error", "detail", "raw")
-"""What an exported row says beside its record; each name gets underscores in front."""
+"""The columns of an exported row beside those of its record; underscores precede each name."""
 
-# What a spreadsheet would run as a formula, behind any number of apostrophes: with one more it is
-# text, and taking one away gives exactly what it was.
+# A text that a spreadsheet would run as a formula, after any number of apostrophes. With one more
+# apostrophe it is text, and removing that apostrophe gives exactly the original.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def harmless(text: str) -> str:
-    """The text as a cell that no spreadsheet takes for a formula."""
+    """The cell for a text that no spreadsheet may run as a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def original(cell: str) -> str:
-    """The text behind a harmless cell."""
+    """The text of a harmless cell."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def shown(value: object) -> str:
-    """A value of a record as a cell: text as it is, nothing for None, else JSON."""
+    """The cell for a value of a record: text as it is, empty for None, otherwise JSON."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -34,29 +38,28 @@ def shown(value: object) -> str:
 
 
 def control_names(columns: Sequence[str]) -> dict[str, str]:
-    """The names of the columns beside the record's own, with none of which they collide."""
+    """The names of the control columns, which differ from all names in the record."""
     taken = [re.fullmatch(f"(_*)(?:{'|'.join(CONTROL)})", original(name)) for name in columns]
-    marks = "_" * (1 + max((len(found[1]) for found in taken if found), default=0))
-    return {name: f"{marks}{name}" for name in CONTROL}
+    prefix = "_" * (1 + max((len(match[1]) for match in taken if match), default=0))
+    return {name: f"{prefix}{name}" for name in CONTROL}
 
 
-def found_control_names(columns: Sequence[str]) -> dict[str, str] | None:
-    """The same for a file that came back, whose columns may have been moved; None: it has none."""
-    marks = [re.fullmatch("(_+)item", name) for name in columns]
-    deepest = max((found[1] for found in marks if found), key=len, default=None)
-    return None if deepest is None else {name: f"{deepest}{name}" for name in CONTROL}
+def read_control_names(columns: Sequence[str]) -> dict[str, str] | None:
+    """The names of the control columns in a corrected file, in any order; None if it has none."""
+    items = [re.fullmatch("(_+)item", name) for name in columns]
+    prefix = max((match[1] for match in items if match), key=len, default=None)
+    return None if prefix is None else {name: f"{prefix}{name}" for name in CONTROL}
 
 
 def changes(cells: Mapping[str, str], record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What somebody has changed in a row, as the new values of the record's own columns.
+    """The changed values of a corrected row, by the record's columns.
 
-    A cell as it was exported keeps its value exactly, also where a spreadsheet has misread it and
-    wrote down what it read. A changed one is text; where the value was
-    no text, the changed cell is read as JSON, if it is any.
+    An unchanged cell keeps its value exactly, even if a spreadsheet has misread its encoding. A
+    changed cell is text; if the old value was not a text, the cell is read as JSON if it is JSON.
 
     Args:
-        cells: The row without what it says beside the record, by the columns' own names.
-        record: The record as it is stored; None for one that could not be read.
+        cells: The cells of the row by column, without the control columns.
+        record: The stored record; None if it could not be read.
     """
     known = record or {}
     named = {
@@ -71,7 +74,7 @@ def changes(cells: Mapping[str, str], record: Mapping[str, Any] | None) -> dict[
 
 
 def _misread(cell: str) -> str:
-    """What a cell was, if a spreadsheet has read its UTF-8 as Windows-1252."""
+    """The original of a cell whose UTF-8 a spreadsheet has read as Windows-1252."""
     if cell.isascii():
         return cell
     try:
@@ -81,7 +84,7 @@ def _misread(cell: str) -> str:
 
 
 def _byte(char: str) -> bytes:
-    """A character in Windows-1252; the five that it lacks are kept as control characters."""
+    """A character's byte in Windows-1252; the five bytes without a character are kept."""
     return char.encode("latin-1" if "\x80" <= char <= "\x9f" else "cp1252")
 
 

@@ -1,4 +1,7 @@
-"""Changing the record of a failed item where it lies; the old one is kept."""
+"""Edits: new records for failed items, and the check of a new record against the model.
+
+The old record is kept in the item's history.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +25,10 @@ Change = Callable[[Any], Mapping[str, Any] | None]
 
 PAGE = 500
 ROOT_SECONDS = 10.0
-"""How long an edit waits for a reprocessing that is being created: it may take the record."""
+"""How long an edit waits for a reprocessing that is being created and may take the item."""
+Record = Mapping[str, Any]
+Problem = tuple[tuple[str, ...], str]
+"""The place in a record, and the message."""
 
 
 async def edit_item(
@@ -38,7 +44,7 @@ async def edit_item(
     """Replace the record of one failed item.
 
     Raises:
-        BatchNotFound, ItemNotFound: There is no such item.
+        ItemNotFound: The item does not exist.
         EditRefused: It has not failed, is being reprocessed, or the new record cannot be stored.
     """
     text = await to_thread.run_sync(_storable, new_data, item_number, limits)
@@ -53,8 +59,8 @@ async def edit_item(
     if item.status is not ItemStatus.FAILED:
         raise EditRefused(f"Item {item_number} is {item.status}; only failed items can be edited.")
     raise EditRefused(
-        f"Item {item_number} was taken up by batch {item.reprocessed_by}.",
-        hint="edit it in that batch, if it failed again.",
+        f"Item {item_number} was moved to batch {item.reprocessed_by} for reprocessing.",
+        hint="if it failed there again, edit it in that batch.",
     )
 
 
@@ -68,11 +74,14 @@ async def edit_items(
     actor: str | None,
     reason: str | None,
 ) -> int:
-    """Replace the records of failed items by what `change` makes of them, all or none; how many.
+    """Replace the records of failed items by the results of `change`, all or none.
+
+    Returns:
+        How many records were replaced.
 
     Raises:
-        BatchNotFound: There is no such batch.
-        EditRefused: A new record cannot be stored, or a reprocessing takes records right now.
+        BatchNotFound: The batch does not exist.
+        EditRefused: A new record cannot be stored.
     """
     count = after = 0
     async with (
@@ -85,8 +94,12 @@ async def edit_items(
             conn, batch_id, group=group, after=after, limit=PAGE
         ):
             after = page[-1].item_number
-            changed = [(one.item_number, _changed(one, change)) for one in page]
-            texts = {n: _storable(new, n, limits) for n, new in changed if new is not None}
+            changed = {item.item_number: _changed(item, change) for item in page}
+            texts = {
+                number: _storable(record, number, limits)
+                for number, record in changed.items()
+                if record is not None
+            }
             await repairs.edit(
                 conn, batch_id, list(texts), list(texts.values()), actor=actor, reason=reason
             )
@@ -108,23 +121,23 @@ def _storable(new_data: Mapping[str, Any], item_number: int, limits: Limits) -> 
     return record.text.decode()
 
 
-Record = Mapping[str, Any]
-Problem = tuple[tuple[str, ...], str]  # where, what
-
-
 def check_edit(
     item: ImportBatchItem[Any],
     new_data: Record,
     columns: Sequence[str] | None,
     processor: BaseProcessor[Any] | None,
 ) -> None:
-    """Refuse a new record that is wrong in what it changes.
+    """Check the changes of a new record.
 
-    What was wrong before and is not touched may stay: a record can be corrected step by step.
+    Errors that the old record had too, in values that are not changed, are accepted, so that a
+    record can be corrected step by step.
 
     Args:
-        columns: The columns of the source, where it had any.
-        processor: Its model decides; without one only the names of fields are checked.
+        item: The item with its old record.
+        new_data: The new record.
+        columns: The columns of the source, if it had any.
+        processor: The processor whose model checks the values; without it, only the names of
+            fields are checked.
 
     Raises:
         EditNotAccepted: A field is unknown, or the model refuses a value.
@@ -132,38 +145,47 @@ def check_edit(
     before = item.source_data if isinstance(item.source_data, Mapping) else {}
     changed = {name for name in new_data if name not in before or before[name] != new_data[name]}
     changed |= before.keys() - new_data.keys()
-    named = {*(columns or ())} | (_fields(processor) if processor else set())
-    known = {*before} | named
-    # Where nothing names the fields, who gives one up may mean another: the record is a new one.
-    anything = (not named and bool(before.keys() - new_data.keys())) or (
-        processor is not None and _takes_any_field(processor)
-    )
-    problems = []
-    if known and not anything:
-        unknown = sorted(new_data.keys() - known)
-        problems = [f"{name}: there is no such field" for name in unknown]
-        changed -= set(unknown)
+    unknown = _unknown_fields(before, new_data, columns, processor)
+    problems = [f"{name}: there is no such field" for name in unknown]
+    changed -= set(unknown)
     if processor is not None:
         old = set(_errors(processor, before))
         problems += [
-            f"{'.'.join(where)}: {what}" if where else what
-            for where, what in _errors(processor, new_data)
-            if changed & set(where) or (where, what) not in old
+            f"{'.'.join(location)}: {message}" if location else message
+            for location, message in _errors(processor, new_data)
+            if changed & set(location) or (location, message) not in old
         ]
     if problems:
         raise EditNotAccepted(item.item_number, problems)
 
 
+def _unknown_fields(
+    before: Record,
+    new_data: Record,
+    columns: Sequence[str] | None,
+    processor: BaseProcessor[Any] | None,
+) -> list[str]:
+    """The fields of a new record that neither the old record, the source nor the model has."""
+    named = {*(columns or ())} | (_fields(processor) if processor else set())
+    known = {*before} | named
+    # If neither a source nor a model names the fields, a record without an old field may be a
+    # different record, with any fields.
+    any_field = (not named and bool(before.keys() - new_data.keys())) or (
+        processor is not None and _accepts_any_field(processor)
+    )
+    return [] if any_field or not known else sorted(new_data.keys() - known)
+
+
 def _errors(processor: BaseProcessor[Any], record: Record) -> Iterator[Problem]:
-    """What the model says about a record."""
+    """The errors of the processor's model for a record."""
     item: ImportBatchItem[Any] = ImportBatchItem(
         batch_id=UUID(int=0), item_number=1, source_data=dict(record)
     )
     try:
         with_data(processor, item)
     except ValidationError as exc:
-        for one in exc.errors(include_url=False, include_context=False, include_input=False):
-            yield tuple(map(str, one["loc"])), one["msg"]
+        for error in exc.errors(include_url=False, include_context=False, include_input=False):
+            yield tuple(map(str, error["loc"])), error["msg"]
     except Exception as exc:  # noqa: BLE001 - a model's own code may raise anything
         yield (), f"{type(exc).__name__}: {exc}"
 
@@ -177,23 +199,25 @@ def _schema(processor: BaseProcessor[Any]) -> dict[str, Any]:
 
 
 def _fields(processor: BaseProcessor[Any]) -> set[str]:
-    return {name for one in _objects(_schema(processor)) for name in one.get("properties", ())}
+    schemas = _object_schemas(_schema(processor))
+    return {name for schema in schemas for name in schema.get("properties", ())}
 
 
-def _takes_any_field(processor: BaseProcessor[Any]) -> bool:
-    """Whether the model keeps fields that it does not name."""
-    return any(one.get("additionalProperties") for one in _objects(_schema(processor)))
+def _accepts_any_field(processor: BaseProcessor[Any]) -> bool:
+    """Whether the model accepts fields that it does not name."""
+    schemas = _object_schemas(_schema(processor))
+    return any(schema.get("additionalProperties") for schema in schemas)
 
 
-def _objects(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The objects that a record may be: the model, or each member of a union."""
-    waiting, definitions, seen = [schema], schema.get("$defs", {}), set[str]()
-    while waiting:
-        one = waiting.pop()
-        yield one
-        for way in ("oneOf", "anyOf", "allOf"):
-            waiting += one.get(way, ())
-        name = str(one.get("$ref", "")).rpartition("/")[2]
+def _object_schemas(root: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The schemas of a record: that of the model, or those of a union's members."""
+    pending, definitions, seen = [root], root.get("$defs", {}), set[str]()
+    while pending:
+        schema = pending.pop()
+        yield schema
+        for keyword in ("oneOf", "anyOf", "allOf"):
+            pending += schema.get(keyword, ())
+        name = str(schema.get("$ref", "")).rpartition("/")[2]
         if name in definitions and name not in seen:
             seen.add(name)
-            waiting.append(definitions[name])
+            pending.append(definitions[name])

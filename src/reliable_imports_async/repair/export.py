@@ -1,4 +1,4 @@
-"""The outstanding failures of a batch as a file, to be corrected and brought back."""
+"""Exports the outstanding failures of a batch as a file that can be corrected and imported."""
 
 import codecs
 import csv
@@ -22,13 +22,13 @@ from .csv_cells import control_names, harmless, shown
 ExportFormat = Literal["csv", "jsonl"]
 
 TRIES = 20_000  # found by one statement
-PAGE = 100  # records read by one; each may be large
+PAGE = 100  # records read by one statement; each may be large
 
 
 class FailureExport:
-    """The failures of one batch that are outstanding, as the chunks of a file.
+    """The outstanding failures of one batch, as the chunks of a file.
 
-    No connection is held while the reader takes its time.
+    No connection is held between the chunks, so a slow reader blocks nothing.
     """
 
     def __init__(self, database: Database, batch_id: UUID, group: str | None) -> None:
@@ -42,11 +42,11 @@ class FailureExport:
         *,
         mark: bool = False,
     ) -> AsyncIterator[bytes]:
-        """The file, in pieces; see `BatchManager.export_failures`.
+        """The chunks of the file; see `BatchManager.export_failures`.
 
         Raises:
-            BatchNotFound: There is no such batch.
-            ConfigurationError: There is no such format.
+            BatchNotFound: The batch does not exist.
+            ConfigurationError: The format is unknown.
         """
         if format not in {"csv", "jsonl"}:
             raise ConfigurationError(
@@ -66,12 +66,12 @@ class FailureExport:
             yield await to_thread.run_sync(_rows, batch.id, columns, page)
 
     async def _columns(self, batch: ImportBatch) -> tuple[str, ...]:
-        """Those of the source in their order, then whatever else the records use."""
-        found = dict.fromkeys(batch.source_columns or ())
+        """The columns of the source in order, then all other names in the records."""
+        columns = dict.fromkeys(batch.source_columns or ())
         async for tries in self._tries(batch):
             async with self._database.connection() as conn:
-                found |= dict.fromkeys(await repairs.keys(conn, tries))
-        return tuple(found)
+                columns |= dict.fromkeys(await repairs.keys(conn, tries))
+        return tuple(columns)
 
     async def _pages(self, batch: ImportBatch) -> AsyncIterator[list[FailedRecord]]:
         async for tries in self._tries(batch):
@@ -84,7 +84,7 @@ class FailureExport:
         after = 0
         while True:
             async with self._database.connection() as conn:
-                found = await repairs.outstanding(
+                tries = await repairs.outstanding(
                     conn,
                     batch.id,
                     batch.root_batch_id,
@@ -92,18 +92,22 @@ class FailureExport:
                     after=after,
                     limit=TRIES,
                 )
-            if found:
-                yield found
-            if len(found) < TRIES:
+            if tries:
+                yield tries
+            if len(tries) < TRIES:
                 return
-            after = found[-1].item_number
+            after = tries[-1].item_number
 
 
 def _header(columns: tuple[str, ...]) -> bytes:
-    """The names; ours comes first, since what does not know the mark takes it for a part of it."""
+    """The column names.
+
+    A control column comes first, because a program that does not know the byte order mark reads it
+    as a part of the first name.
+    """
     names = [harmless(name) for name in columns]
-    first, *others = control_names(columns).values()
-    return _csv([[first, *names, *others]])
+    first, *rest = control_names(columns).values()
+    return _csv([[first, *names, *rest]])
 
 
 def _rows(batch_id: UUID, columns: tuple[str, ...], page: list[FailedRecord]) -> bytes:
@@ -137,8 +141,8 @@ def _lines(batch_id: UUID, page: list[FailedRecord]) -> bytes:
 
 
 def _line(batch_id: UUID, record: FailedRecord) -> bytes:
-    """One line of JSON; the record is the stored text itself, so that nothing can get lost."""
-    beside = {
+    """One line of JSON; the record is its stored text, so that nothing is lost."""
+    control = {
         "batch_id": str(batch_id),
         "item_number": record.item_number,
         "source_line": record.line,
@@ -153,5 +157,5 @@ def _line(batch_id: UUID, record: FailedRecord) -> bytes:
         },
         "raw_base64": None if record.raw is None else b64encode(record.raw).decode(),
     }
-    text = json.dumps(beside, ensure_ascii=False)[:-1]
+    text = json.dumps(control, ensure_ascii=False)[:-1]
     return f'{text}, "record": {record.text or "null"}}}\n'.encode()

@@ -1,4 +1,4 @@
-"""Deleting finished lineages, in chunks, so that nobody waits for it."""
+"""Deletes finished lineages, in chunks, so that no other statement waits for long."""
 
 import logging
 from collections.abc import Sequence
@@ -17,30 +17,30 @@ LINEAGES = 100
 
 
 async def purge_batch(database: Database, batch_id: UUID, actor: str | None) -> int:
-    """Delete the whole lineage of a batch; how many batches that were.
+    """Delete the whole lineage of a batch, and return the number of its batches.
 
     Raises:
-        BatchNotFound: There is no such batch.
+        BatchNotFound: The batch does not exist.
         WrongBatchStatus: A batch of the lineage is not finished.
     """
     async with database.connection() as conn:
         batch = await batches.get(conn, batch_id)
     if batch is None:
         raise BatchNotFound(batch_id)
-    family = await _begin(database, batch.root_batch_id)
-    if not family:
+    lineage = await _begin(database, batch.root_batch_id)
+    if not lineage:
         async with database.connection() as conn:
             for member in await batches.lineage(conn, batch.root_batch_id):
                 if member.finished_at is None:
                     raise WrongBatchStatus(member.id, member.status, "purged before it is finished")
-        raise BatchNotFound(batch_id)  # somebody else has purged it meanwhile
-    return await _delete(database, batch.root_batch_id, family, actor)
+        raise BatchNotFound(batch_id)  # another process has purged it meanwhile
+    return await _delete(database, batch.root_batch_id, lineage, actor)
 
 
 async def purge_finished(
     database: Database, finished_before: datetime, batch_type: str | None, actor: str | None
 ) -> int:
-    """Delete every lineage that finished before a time; how many batches that were."""
+    """Delete every lineage that finished before a time, and return the number of batches."""
     count = 0
     after: UUID | None = None
     while True:
@@ -49,18 +49,18 @@ async def purge_finished(
         if not roots:
             return count
         for root in roots:
-            if family := await _begin(database, root, finished_before):
-                count += await _delete(database, root, family, actor)
+            if lineage := await _begin(database, root, finished_before):
+                count += await _delete(database, root, lineage, actor)
         after = roots[-1]
 
 
 async def _begin(
     database: Database, root_id: UUID, finished_before: datetime | None = None
 ) -> Sequence[UUID]:
-    """Let no reprocessing and no edit join a finished lineage any more; its batches.
+    """Mark a finished lineage, so that no reprocessing or edit joins it, and return its batches.
 
-    The mark stays, so that an interrupted purge can be repeated and nothing else happens in
-    between. Nothing is returned when a batch is not finished after all, or is younger.
+    The mark stays if the purge is interrupted; only another purge can follow. No batches are
+    returned if one of them is not finished, or finished too recently.
     """
     async with database.connection() as conn, conn.transaction(isolation="read_committed"):
         await batches.lock(conn, root_id)
@@ -68,20 +68,20 @@ async def _begin(
 
 
 async def _delete(
-    database: Database, root_id: UUID, family: Sequence[UUID], actor: str | None
+    database: Database, root_id: UUID, lineage: Sequence[UUID], actor: str | None
 ) -> int:
-    """Log lines and items in chunks, the batch rows last: an interrupted purge can be repeated."""
+    """Delete log lines and items in chunks and the batches last, so that it can be repeated."""
     for delete_chunk in (logs.delete_chunk, items.delete_chunk):
         deleted = CHUNK
         while deleted:
             async with database.connection() as conn:
-                deleted = await delete_chunk(conn, family, CHUNK)
+                deleted = await delete_chunk(conn, lineage, CHUNK)
     async with database.connection() as conn, conn.transaction():
-        await repairs.delete(conn, family)
-        await ranges.delete(conn, family)
-        await crash_marks.delete(conn, family)
+        await repairs.delete(conn, lineage)
+        await ranges.delete(conn, lineage)
+        await crash_marks.delete(conn, lineage)
         await reprocessing.delete_last_tries(conn, [root_id])
-        await outbox.delete(conn, family)
-        await batches.delete(conn, family)
-    logger.info("purged %s of lineage %s (by %s)", counted(len(family), "batch"), root_id, actor)
-    return len(family)
+        await outbox.delete(conn, lineage)
+        await batches.delete(conn, lineage)
+    logger.info("purged %s of lineage %s (by %s)", counted(len(lineage), "batch"), root_id, actor)
+    return len(lineage)

@@ -1,4 +1,8 @@
-"""What may run again, and the new batch it runs in; never unasked what succeeded."""
+"""Creates the batches that run items again: the outstanding ones, all of them, or a canary.
+
+`create_child` is the way in, and the only code that reruns an item that succeeded, if asked to.
+`Continuation` runs the rest of a canary that has passed.
+"""
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -24,27 +28,26 @@ from ..store.reprocessing import EligibleItem
 from ..wording import counted
 
 Transform = Callable[[Any], Mapping[str, Any]]
-
 PAGE = 500
 LARGEST_NUMBER = 2_147_483_647  # of an item
 MIN_SUCCESS = 0.9
-# Of one batch, not of its reprocessings.
+# The options that a batch does not pass on to its reprocessings.
 OWN_OPTIONS = frozenset({"after_create", "canary", "expect", "forgiven", "request_sha256"})
 
 
 class ReprocessOptions(TypedDict, total=False):
-    """What `create_reprocessing` takes by name.
+    """The keyword arguments of `create_reprocessing`.
 
     Attributes:
-        group: As for `reprocess_batch`, like the next five.
+        group: Only failures of this group.
         item_numbers: Only these items of the batch.
         transform: Makes the new record from the old one.
-        canary: So many items first.
-        min_success: The share of them (0-1) that must succeed.
-        actor: Who asks, for the log.
-        continues: Whether the process that finishes a canary that passes goes on with the rest, be
-            it this one or a worker; else only `process_reprocessing` does. A `transform` is code
-            that other processes do not have, so with one it is always `process_reprocessing`.
+        canary: How many items run first.
+        min_success: The share of the canary's items (0 to 1) that must succeed.
+        actor: The user, for the log.
+        continues: Whether the process that finishes the canary, this one or a worker, runs the rest
+            if it has passed; otherwise only `process_reprocessing` does. With a `transform`, which
+            other processes do not have, only `process_reprocessing` does in any case.
     """
 
     group: str | None
@@ -58,16 +61,17 @@ class ReprocessOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which items to run again.
+    """The items to run again.
 
     Attributes:
-        failed_items_only: False runs every item of the batch again, also those that succeeded.
+        failed_items_only: False runs every item of the batch again, even those that succeeded.
         group: Only failures of this group.
         item_numbers: Only these items of the batch.
-        transform: Makes the new record from the old one. A record that failed at parse takes part
-            only when `group` or `item_numbers` select it; then `transform` gets its raw bytes.
-        canary: Only so many of them, from anywhere, to see whether they succeed.
-        checked: `item_numbers` may have succeeded meanwhile: those are left out, not refused.
+        transform: Makes the new record from the old one. An unreadable record is included only if
+            `group` or `item_numbers` select it; `transform` then receives its raw bytes.
+        canary: Only a sample of this many items.
+        checked: Whether items of `item_numbers` that succeeded meanwhile are left out instead of
+            refused.
     """
 
     failed_items_only: bool = True
@@ -79,7 +83,7 @@ class Selection:
 
     @classmethod
     def of(cls, failed_items_only: bool, options: ReprocessOptions) -> Self:  # noqa: FBT001
-        """What the arguments of `reprocess_batch` select."""
+        """The selection for the arguments of `reprocess_batch`."""
         numbers = options.get("item_numbers")
         return cls(
             failed_items_only=failed_items_only,
@@ -90,17 +94,137 @@ class Selection:
         )
 
 
-@asynccontextmanager
-async def lineage_transaction(database: Database) -> AsyncIterator[Connection]:
-    """A transaction that takes the root's lock, whatever the isolation by default.
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A sample whose success decides about the rest; stored in the options of its batch.
 
-    Who has waited for the lock must see what was done under it: no snapshot from before.
+    Attributes:
+        size: The number of items in the sample.
+        min_success: The share of them (0 to 1) that must complete or be skipped.
+
+    Raises:
+        ConfigurationError: One of the two is not valid.
     """
-    async with (
-        database.connection(seconds=None) as conn,
-        conn.transaction(isolation="read_committed"),
-    ):
-        yield conn
+
+    size: int
+    min_success: float
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 <= self.min_success <= 1:
+            raise ConfigurationError(
+                f"A canary of {counted(self.size, 'item')} with min_success {self.min_success} "
+                "is not valid.",
+                hint="canary is at least 1, min_success a share from 0 to 1, such as 0.9.",
+            )
+
+    def options(
+        self, selection: Selection, *, continues: bool, actor: str | None
+    ) -> dict[str, Any]:
+        """The options of the canary's batch, with which any process can run the rest.
+
+        Args:
+            selection: The items of which it is a sample.
+            continues: Whether the process that finishes the canary runs the rest by itself. It
+                cannot if there is a transform, which is code that the database cannot store.
+            actor: The user.
+        """
+        return {
+            "canary": {
+                "size": self.size,
+                "min_success": self.min_success,
+                "group": selection.group,
+                "item_numbers": selection.item_numbers,
+                "continues": continues and selection.transform is None,
+                "actor": actor,
+            }
+        }
+
+
+def canary_options(selection: Selection, options: ReprocessOptions) -> dict[str, Any]:
+    """The options of a canary; none for a reprocessing without one.
+
+    Raises:
+        ConfigurationError: The canary is not valid.
+    """
+    if selection.canary is None:
+        return {}
+    canary = Canary(selection.canary, options.get("min_success", MIN_SUCCESS))
+    continues = options.get("continues", False)
+    return canary.options(selection, continues=continues, actor=options.get("actor"))
+
+
+def rest_of(options: Mapping[str, Any], selection: Selection) -> Selection:
+    """The items that remain to run when the canary with these options has passed."""
+    canary = options["canary"]
+    numbers = canary["item_numbers"]
+    return replace(
+        selection,
+        group=canary["group"],
+        item_numbers=None if numbers is None else tuple(numbers),
+        checked=True,
+    )
+
+
+def stopped_by(options: Mapping[str, Any], summary: BatchSummary) -> str | None:
+    """Why the canary has not passed, so that the rest must not run; None if it has passed."""
+    min_success = options["canary"]["min_success"]
+    succeeded = summary.completed_items + summary.skipped_items
+    finished = summary.finished_at is not None and summary.status is not BatchStatus.CANCELLED
+    if finished and succeeded >= min_success * summary.total_items:
+        return None
+    return (
+        f"the canary has not passed: {succeeded:,} of {counted(summary.total_items, 'item')} "
+        f"succeeded, and {min_success:.0%} must; the other items were not run"
+    )
+
+
+class Continuation:
+    """Creates the batches for the rest of canaries; all of its state is in the database.
+
+    The canary's options say that a rest is due until the transaction that creates its batch. So
+    after a crash, the next process that works on the batch or sweeps creates it.
+    """
+
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self._database = database
+        self._limits = limits
+
+    async def after(self, batch: ImportBatch) -> UUID | None:
+        """The batch of the rest after a finished canary; None if there is none."""
+        canary = batch.options.get("canary")
+        if canary is None or batch.finished_at is None:
+            return None
+        if not canary.get("continues"):
+            return None if canary.get("rest") is None else UUID(canary["rest"])
+        async with self._database.connection() as conn:
+            summary = await summaries.get(conn, batch.id)
+            if summary is None or stopped_by(batch.options, summary):
+                await reprocessing.decide_canary(conn, batch.id, None)
+                return None
+        return await create_child(
+            self._database,
+            batch.parent_batch_id or batch.id,
+            rest_of(batch.options, Selection()),
+            self._limits,
+            canary.get("actor"),
+            rest_of=batch.id,
+        )
+
+    async def sweep(self, batch_types: Sequence[str], limit: int) -> None:
+        """Continue finished canaries whose process died before it created the rest."""
+        async with self._database.connection() as conn:
+            batch_ids = await reprocessing.undecided_canaries(conn, batch_types, limit)
+            undecided = [await batches.get(conn, batch_id) for batch_id in batch_ids]
+        for batch in undecided:
+            if batch is not None:
+                await self.after(batch)
+
+
+def nothing_to_reprocess(summary: BatchSummary) -> str:
+    """Why a reprocessing created no batch, given the summary of the lineage's latest batch."""
+    if not summary.outstanding_items:
+        return "Nothing to reprocess: all failures were fixed by later batches."
+    return "Nothing to reprocess: the outstanding records must be corrected first."
 
 
 async def create_child(
@@ -114,59 +238,73 @@ async def create_child(
     child_id: UUID | None = None,
     rest_of: UUID | None = None,
 ) -> UUID | None:
-    """The batch that runs the selected items again; an unfinished one when nothing is left to take.
+    """Create the batch that runs the selected items again.
 
     Args:
-        options: Kept in the options of the new batch, beside those it inherits.
-        child_id: The id of the new batch; returned only when there is one.
-        rest_of: A canary that has passed. The new batch, or that there is none, is noted with it in
-            the same transaction, and is for workers where the canary was.
+        database: The database.
+        batch_id: The batch whose items run again.
+        selection: The items.
+        limits: The largest size and depth of a transformed record.
+        actor: The user, for the log.
+        options: Stored in the options of the new batch, beside those it inherits.
+        child_id: The id of the new batch, if one is created.
+        rest_of: A canary that has passed. The new batch, or that there is none, is stored with it
+            in the same transaction; the new batch is enqueued if the canary was.
 
     Returns:
-        The new batch; or the lineage's unfinished or newest reprocessing when nothing is eligible
-        any more; or None when there is none either. Where a run of all its items is asked for,
-        the one that is in progress already.
+        The new batch. If no item is eligible, the lineage's unfinished or newest reprocessing, or
+        None if there is none. If all items are to run again and such a batch is already in
+        progress, that batch.
 
     Raises:
-        BatchNotFound: There is no such batch.
-        WrongBatchStatus: The batch has not come to an end yet.
-        ReprocessRefused: Items were named that cannot run again; or all of them were asked for
-            and another batch is still to process some.
+        BatchNotFound: The batch does not exist.
+        WrongBatchStatus: The batch has not ended yet.
+        ReprocessRefused: Some of the named items cannot run again; or all items are to run again,
+            and another batch has yet to process some of them.
     """
     child_id = child_id or uuid7()
     async with lineage_transaction(database) as conn:
         batch = await locked(conn, batch_id)
-        if not selection.failed_items_only and (same := await _open_run(conn, batch, selection)):
+        if not selection.failed_items_only and (same := await _same_run(conn, batch, selection)):
             return same
         if rest_of is not None and not await reprocessing.decide_canary(conn, rest_of, child_id):
-            return await _noted_rest(conn, rest_of)
+            return await _stored_rest(conn, rest_of)
         count = await _fill(conn, batch, child_id, selection, limits)
         if not count and rest_of is not None:
             await reprocessing.note_no_rest(conn, rest_of)
         if not count:
             return None if rest_of is not None else await _existing(conn, batch, selection)
         own = dict(options or {})
-        if not selection.failed_items_only:  # that nothing has changed is no reason to skip it
+        if not selection.failed_items_only:  # all items were asked for, even unchanged ones
             own["skip_unchanged"] = False
-        await insert_child(conn, batch, child_id, count, _how(selection), actor=actor, options=own)
+        await insert_child(
+            conn, batch, child_id, count, _details(selection), actor=actor, options=own
+        )
         if rest_of is not None and await reprocessing.is_enqueued(conn, rest_of):
             await enqueue.enqueue(conn, child_id)
     return child_id
 
 
-async def _noted_rest(conn: Connection, canary_id: UUID) -> UUID | None:
-    """The batch in which the rest of a canary runs, as was decided before."""
-    canary = await batches.get(conn, canary_id)
-    noted = None if canary is None else canary.options["canary"].get("rest")
-    return None if noted is None else UUID(noted)
+@asynccontextmanager
+async def lineage_transaction(database: Database) -> AsyncIterator[Connection]:
+    """Open a transaction that can take the root's lock.
+
+    It is READ COMMITTED even if another isolation level is the default: after waiting for the
+    lock, it must see the changes of the transaction that held it.
+    """
+    async with (
+        database.connection(seconds=None) as conn,
+        conn.transaction(isolation="read_committed"),
+    ):
+        yield conn
 
 
 async def locked(conn: Connection, batch_id: UUID) -> ImportBatch:
-    """The batch as it is under the root's lock, which is taken here.
+    """Lock the root of a batch, and read the batch.
 
     Raises:
-        BatchNotFound: There is no such batch.
-        WrongBatchStatus: It has not come to an end yet.
+        BatchNotFound: The batch does not exist.
+        WrongBatchStatus: The batch has not ended yet.
     """
     batch = await batches.get(conn, batch_id)
     if batch is None:
@@ -180,35 +318,103 @@ async def locked(conn: Connection, batch_id: UUID) -> ImportBatch:
     return batch
 
 
-async def _open_run(conn: Connection, batch: ImportBatch, selection: Selection) -> UUID | None:
-    """The batch that runs all these items again already.
+async def insert_child(
+    conn: Connection,
+    batch: ImportBatch,
+    child_id: UUID,
+    count: int,
+    selected_by: Mapping[str, Any],
+    *,
+    actor: str | None,
+    options: Mapping[str, Any],
+    file: SourceInfo | None = None,
+) -> None:
+    """Insert the child's row, ranges and first log line, after its items.
+
+    Args:
+        conn: A connection in a lineage transaction.
+        batch: The batch that is reprocessed.
+        child_id: The new batch.
+        count: The number of its items.
+        selected_by: How its items were selected, for the log.
+        actor: The user, for the log.
+        options: Its own options, beside those it inherits.
+        file: The file that its records were read from, if there is one.
+    """
+    new = NewBatch(
+        id=child_id,
+        batch_type=batch.batch_type,
+        parent_batch_id=batch.id,
+        root_batch_id=batch.root_batch_id,
+        reprocesses_all=bool(selected_by.get("all")),
+        created_by=actor,
+        source_name=batch.source_name,
+        source_columns=batch.source_columns,
+        source_encoding=None if file is None else file.encoding,
+        notes=() if file is None else file.notes,
+    )
+    inherited = {name: value for name, value in batch.options.items() if name not in OWN_OPTIONS}
+    texts = exact_json.write(dict(batch.metadata)).decode(), json.dumps({**inherited, **options})
+    await batches.insert(conn, new, *texts)
+    await batches.complete_creation(conn, new, count, b"")
+    await ranges.insert(conn, child_id, count, range_size(count), with_failures=False)
+    details = {"actor": actor, "items": count, "reprocesses": batch.id, **selected_by}
+    await logs.insert(conn, child_id, LogLevel.INFO, "batch created", details)
+
+
+def _details(selection: Selection) -> dict[str, Any]:
+    return {
+        "group": selection.group,
+        "canary": selection.canary,
+        "all": not selection.failed_items_only,
+    }
+
+
+async def _stored_rest(conn: Connection, canary_id: UUID) -> UUID | None:
+    """The batch that runs the rest of a canary, as another process has decided."""
+    canary = await batches.get(conn, canary_id)
+    rest = None if canary is None else canary.options["canary"].get("rest")
+    return None if rest is None else UUID(rest)
+
+
+async def _same_run(conn: Connection, batch: ImportBatch, selection: Selection) -> UUID | None:
+    """The batch in progress that already runs all these items again.
 
     Raises:
-        ReprocessRefused: Another batch is still to process some of them, or a choice was made.
+        ReprocessRefused: Another batch has yet to process some of them, or only some were selected.
     """
     if selection.group or selection.item_numbers or selection.transform or selection.canary:
         raise ReprocessRefused(
-            "Every item was asked for (`failed_items_only` is false), which runs every item; "
-            "`group`, `item_numbers`, `transform` and `canary` select among the failed ones.",
-            hint="use the one or the other.",
+            "All items were requested (`failed_items_only` is false), but `group`, `item_numbers`, "
+            "`transform` and `canary` select failed items.",
+            hint="use only one of the two.",
         )
     unfinished = await reprocessing.open_tries(conn, batch.id, batch.root_batch_id)
     if not unfinished:
         return None
-    for one in unfinished:
-        if one.same:
-            return one.batch_id
+    for run in unfinished:
+        if run.same:
+            return run.batch_id
     first = unfinished[0]
     raise ReprocessRefused(
-        f"Batch {first.batch_id} is still to process {first.items} of these records.",
+        f"Batch {first.batch_id} has yet to process {counted(first.items, 'record')} of this "
+        "batch.",
         hint="process that batch to its end, or cancel it, first.",
     )
+
+
+async def _existing(conn: Connection, batch: ImportBatch, selection: Selection) -> UUID | None:
+    """The reprocessing in progress, or else the newest one, if no item is eligible."""
+    if not selection.failed_items_only:
+        return None
+    unfinished = await reprocessing.unfinished_child(conn, batch.root_batch_id)
+    return unfinished or await reprocessing.newest_child(conn, batch.root_batch_id)
 
 
 async def _fill(
     conn: Connection, batch: ImportBatch, child_id: UUID, selection: Selection, limits: Limits
 ) -> int:
-    """Write the child's items and mark their origins; how many."""
+    """Insert the child's items, mark their origins, and return the number of items."""
     if not selection.failed_items_only:
         return await reprocessing.take_all(conn, batch.id, child_id, batch.root_batch_id)
     numbers = await _root_numbers(conn, batch, selection)
@@ -238,11 +444,12 @@ async def _root_numbers(
 ) -> list[int] | None:
     if selection.item_numbers is None:
         return None
-    possible = [one for one in selection.item_numbers if 0 < one <= LARGEST_NUMBER]
-    found = await reprocessing.root_numbers(conn, batch.id, possible)
-    if unknown := sorted(set(selection.item_numbers) - set(found)):
-        raise ReprocessRefused(f"Batch {batch.id} has no items {_listed(unknown)}.")
-    return list(found.values())
+    possible = [number for number in selection.item_numbers if 0 < number <= LARGEST_NUMBER]
+    roots = await reprocessing.root_numbers(conn, batch.id, possible)
+    if unknown := sorted(set(selection.item_numbers) - set(roots)):
+        noun = "item" if len(unknown) == 1 else "items"
+        raise ReprocessRefused(f"Batch {batch.id} has no {noun} {_listed(unknown)}.")
+    return list(roots.values())
 
 
 async def _check_named(
@@ -253,8 +460,8 @@ async def _check_named(
     *,
     unreadable: bool,
 ) -> None:
-    """Refuse when an item was named that cannot run again, before anything is marked."""
-    able = await reprocessing.eligible(
+    """Check that all named items can run again, before any item is marked."""
+    eligible = await reprocessing.eligible(
         conn,
         batch.root_batch_id,
         group=selection.group,
@@ -262,16 +469,19 @@ async def _check_named(
         unreadable=unreadable,
         limit=len(numbers),
     )
-    if len(able) == len(set(numbers)):
+    if len(eligible) == len(set(numbers)):
         return
-    refused = sorted(set(numbers) - {item.root_number for item in able})
+    refused = sorted(set(numbers) - {item.root_number for item in eligible})
+    items, verbs = ("Items", "they have not failed, are")
+    if len(refused) == 1:
+        items, verbs = ("Item", "it has not failed, is")
     raise ReprocessRefused(
-        f"Items {_listed(refused)} (numbers in the root batch) cannot be reprocessed: "
-        "they have not failed, are being reprocessed already, or could not be read.",
-        hint="a record that could not be read runs only with new data (transform=…).",
-        cli_hint="correct a record that could not be read with `failures --export` and "
+        f"{items} {_listed(refused)} (by number in the root batch) cannot be reprocessed: "
+        f"{verbs} already being reprocessed, or could not be read.",
+        hint="an unreadable record needs new data (transform=…).",
+        cli_hint="correct an unreadable record with `failures --export` and "
         "`reprocess --from-file`, or with `edit`.",
-        web_hint="correct a record that could not be read: edit it, or upload a corrected file.",
+        web_hint="correct an unreadable record: edit it, or upload a corrected file.",
     )
 
 
@@ -285,7 +495,9 @@ async def _take_transformed(
     *,
     unreadable: bool,
 ) -> int:
-    """The same with new records, page by page, all in the one transaction."""
+    """Insert the child's items with transformed records, page by page."""
+    if selection.transform is None:
+        return 0
     count = after = 0
     while page := await reprocessing.eligible(
         conn,
@@ -304,207 +516,18 @@ async def _take_transformed(
     return count
 
 
-def _transformed(item: EligibleItem, transform: Transform | None, limits: Limits) -> str:
-    assert transform is not None  # noqa: S101 - only called with one
+def _transformed(item: EligibleItem, transform: Transform, limits: Limits) -> str:
     source = item.raw if item.text is None else exact_json.read(item.text)
     record = from_value(transform(source), limits=limits)
     if record.text is None:
         raise ReprocessRefused(
-            f"transform made a record that cannot be stored from item {item.item_number}: "
+            f"The record that transform returned for item {item.item_number} cannot be stored: "
             f"{record.reason}",
             hint="nothing was changed; correct the transform and call again.",
         )
     return record.text.decode()
 
 
-async def _existing(conn: Connection, batch: ImportBatch, selection: Selection) -> UUID | None:
-    """Nothing is eligible: the reprocessing that is under way, or the last one there was."""
-    if not selection.failed_items_only:
-        return None
-    unfinished = await reprocessing.unfinished_child(conn, batch.root_batch_id)
-    return unfinished or await reprocessing.newest_child(conn, batch.root_batch_id)
-
-
-def _how(selection: Selection) -> dict[str, Any]:
-    return {
-        "group": selection.group,
-        "canary": selection.canary,
-        "all": not selection.failed_items_only,
-    }
-
-
-async def insert_child(
-    conn: Connection,
-    batch: ImportBatch,
-    child_id: UUID,
-    count: int,
-    how: Mapping[str, Any],
-    *,
-    actor: str | None,
-    options: Mapping[str, Any],
-    file: SourceInfo | None = None,
-) -> None:
-    """The child's row, ranges and first log line, once its items are there.
-
-    Args:
-        how: What its items were selected by, for the log.
-        options: Its own, beside those it inherits.
-        file: What its records were read from, where that is a file of its own.
-    """
-    new = NewBatch(
-        id=child_id,
-        batch_type=batch.batch_type,
-        parent_batch_id=batch.id,
-        root_batch_id=batch.root_batch_id,
-        reprocesses_all=bool(how.get("all")),
-        created_by=actor,
-        source_name=batch.source_name,
-        source_columns=batch.source_columns,
-        source_encoding=None if file is None else file.encoding,
-        notes=() if file is None else file.notes,
-    )
-    inherited = {name: value for name, value in batch.options.items() if name not in OWN_OPTIONS}
-    texts = exact_json.write(dict(batch.metadata)).decode(), json.dumps({**inherited, **options})
-    await batches.insert(conn, new, *texts)
-    await batches.complete_creation(conn, new, count, b"")
-    await ranges.insert(conn, child_id, count, range_size(count), with_failures=False)
-    details = {"actor": actor, "items": count, "reprocesses": batch.id, **how}
-    await logs.insert(conn, child_id, LogLevel.INFO, "batch created", details)
-
-
 def _listed(numbers: Sequence[int]) -> str:
     shown = ", ".join(map(str, numbers[:10]))
     return f"{shown} and {len(numbers) - 10} more" if len(numbers) > 10 else shown
-
-
-@dataclass(frozen=True, slots=True)
-class Canary:
-    """A sample that decides about the rest; kept in the options of the batch that runs it.
-
-    Attributes:
-        size: Items in the sample, at least one.
-        min_success: The share of them (0-1) that must complete or be skipped.
-
-    Raises:
-        ConfigurationError: One of the two cannot work.
-    """
-
-    size: int
-    min_success: float
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or not 0 <= self.min_success <= 1:
-            raise ConfigurationError(
-                f"A canary of {counted(self.size, 'item')} with min_success {self.min_success} "
-                "cannot work.",
-                hint="canary is at least 1, min_success a share from 0 to 1, such as 0.9.",
-            )
-
-    def options(
-        self, selection: Selection, *, continues: bool, actor: str | None
-    ) -> dict[str, Any]:
-        """What the batch of the sample remembers, so that anybody can go on with the rest.
-
-        Args:
-            selection: Of what it is the sample.
-            continues: Whether the one who finishes it does so unasked. A transform is code, which
-                the database cannot keep: then only who has it can go on.
-            actor: Who asks.
-        """
-        return {
-            "canary": {
-                "size": self.size,
-                "min_success": self.min_success,
-                "group": selection.group,
-                "item_numbers": selection.item_numbers,
-                "continues": continues and selection.transform is None,
-                "actor": actor,
-            }
-        }
-
-
-def canary_options(selection: Selection, options: ReprocessOptions) -> dict[str, Any]:
-    """The options of a reprocessing that is a canary; none for any other.
-
-    Raises:
-        ConfigurationError: The canary cannot work.
-    """
-    if selection.canary is None:
-        return {}
-    canary = Canary(selection.canary, options.get("min_success", MIN_SUCCESS))
-    continues = options.get("continues", False)
-    return canary.options(selection, continues=continues, actor=options.get("actor"))
-
-
-def rest_of(options: Mapping[str, Any], selection: Selection) -> Selection:
-    """What is left to run once the canary of these options has passed."""
-    kept = options["canary"]
-    numbers = kept["item_numbers"]
-    return replace(
-        selection,
-        group=kept["group"],
-        item_numbers=None if numbers is None else tuple(numbers),
-        checked=True,
-    )
-
-
-def stopped_by(options: Mapping[str, Any], summary: BatchSummary) -> str | None:
-    """Why the rest must not run after the canary; None: it may."""
-    wanted = options["canary"]["min_success"]
-    good = summary.completed_items + summary.skipped_items
-    finished = summary.finished_at is not None and summary.status is not BatchStatus.CANCELLED
-    if finished and good >= wanted * summary.total_items:
-        return None
-    return (
-        f"the canary has not passed: {good:,} of {counted(summary.total_items, 'item')} succeeded, "
-        f"{wanted:.0%} must; the rest was not run"
-    )
-
-
-class Continuation:
-    """Goes on with the rest of canaries; nothing about it is only in memory.
-
-    That a rest is due is in the canary's options until the transaction that creates its batch, so
-    whoever processes or sweeps next does what a killed process has left.
-    """
-
-    def __init__(self, database: Database, limits: Limits) -> None:
-        self._database = database
-        self._limits = limits
-
-    async def after(self, batch: ImportBatch) -> UUID | None:
-        """The batch of the rest, once a canary that continues has finished; None: there is none."""
-        kept = batch.options.get("canary")
-        if kept is None or batch.finished_at is None:
-            return None
-        if not kept.get("continues"):
-            return None if kept.get("rest") is None else UUID(kept["rest"])
-        async with self._database.connection() as conn:
-            summary = await summaries.get(conn, batch.id)
-            if summary is None or stopped_by(batch.options, summary):
-                await reprocessing.decide_canary(conn, batch.id, None)
-                return None
-        return await create_child(
-            self._database,
-            batch.parent_batch_id or batch.id,
-            rest_of(batch.options, Selection()),
-            self._limits,
-            kept.get("actor"),
-            rest_of=batch.id,
-        )
-
-    async def sweep(self, batch_types: Sequence[str], limit: int) -> None:
-        """Decide about canaries that somebody has finished and left."""
-        async with self._database.connection() as conn:
-            found = await reprocessing.undecided_canaries(conn, batch_types, limit)
-            left = [await batches.get(conn, batch_id) for batch_id in found]
-        for batch in left:
-            if batch is not None:
-                await self.after(batch)
-
-
-def nothing_to_reprocess(summary: BatchSummary) -> str:
-    """Why a reprocessing created no batch, given the summary of the lineage's latest batch."""
-    if not summary.outstanding_items:
-        return "Nothing to reprocess: all failures were fixed by later batches."
-    return "Nothing to reprocess: the outstanding records must be corrected first."

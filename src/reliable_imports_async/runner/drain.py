@@ -14,7 +14,6 @@ import anyio.lowlevel
 
 from ..database.guard import Connection, ReadingConnection
 from ..database.pool import Database
-from ..execution.chunk import ChunkExecutor
 from ..execution.executor import Executor
 from ..models import ImportBatch, LogLevel
 from ..processors.context import ImportContext
@@ -27,11 +26,12 @@ from ..store.ranges import KeyOrder
 from ..wording import counted
 from . import unchanged
 from .auto_pause import auto_pause, pause
+from .batch_run import BatchRun, TimeSlice
 from .item_queue import PAGE_ITEMS, Queue, QueuedItem
 from .leases import HEARTBEAT_SECONDS, HeldRange, Leases
 from .quarantine import MAX_RANGES, Quarantine
 from .range_items import PendingItems, read_undue
-from .slots import Slots, TimeSlice
+from .slots import Slots
 
 steps = logging.getLogger("reliable_imports_async.worker")
 
@@ -77,73 +77,48 @@ class Drainer:
             time_slice: When to leave the rest to other processes.
             commit_interval: Items that share a transaction; by default as the processor says.
         """
-        pause_after = processor.pause_after
-        if pause_after is not None and not isinstance(pause_after, int):
-            pause_after = self._settings.pause_after
-        limits = FailureLimits(pause_after, Thresholds.of(batch.options))
+        limits = FailureLimits(self._pause_after(processor), Thresholds.of(batch.options))
         reader = ReadingConnection(self._database.reading)
         async with processor.resources(ImportContext(batch, reader)) as shared:
             executor = Executor(
                 batch, processor, self._database, self._settings, shared=shared, limits=limits
             )
             executor.ordering.begin()
-            if (reason := await executor.invoker.check_declaration(self._database)) is not None:
-                await pause(batch, self._leases, reason)
-                return
             concurrency = self._database.concurrency
-            drain = Drain(
-                batch,
-                executor,
-                self._leases,
+            batch_run = BatchRun(
+                batch=batch,
+                executor=executor,
+                leases=self._leases,
                 limiter=self._limiter,
                 limits=limits,
                 time_slice=time_slice,
                 chunk_size=commit_interval or interval_of(processor),
                 concurrency=min(processor.concurrency or concurrency, concurrency),
             )
-            async with auto_pause(batch, self._leases, limits):
-                await drain.run()
+            if (reason := await executor.invoker.check_declaration(self._database)) is not None:
+                await pause(batch_run, reason)
+                return
+            async with auto_pause(batch_run):
+                await Drain(batch_run).run()
+
+    def _pause_after(self, processor: BaseProcessor[Any]) -> int | None:
+        own = processor.pause_after
+        return own if own is None or isinstance(own, int) else self._settings.pause_after
 
 
 class Drain:
-    """This process's part in draining one batch.
+    """This process's part in draining one batch."""
 
-    Args:
-        chunk_size: How many items share a transaction.
-        concurrency: How many slots there are.
-    """
-
-    def __init__(
-        self,
-        batch: ImportBatch,
-        executor: Executor,
-        leases: Leases,
-        *,
-        limiter: anyio.CapacityLimiter,
-        limits: FailureLimits,
-        time_slice: TimeSlice,
-        chunk_size: int,
-        concurrency: int,
-    ) -> None:
-        self._batch = batch
-        self._time_slice = time_slice
-        self._executor = executor
-        self._ordering = executor.ordering
-        self._leases = leases
-        self._concurrency = concurrency
-        self._queue = Queue(concurrency, prepared_ahead=executor.waits, ordered=True)
-        self._slots = Slots(
-            batch,
-            executor,
-            leases,
-            limiter=limiter,
-            limits=limits,
-            time_slice=time_slice,
-            queue=self._queue,
-            chunks=ChunkExecutor(executor, chunk_size) if chunk_size > 1 else None,
-            concurrency=concurrency,
+    def __init__(self, batch_run: BatchRun) -> None:
+        self._batch_run = batch_run
+        self._batch = batch_run.batch
+        self._ordering = batch_run.executor.ordering
+        self._leases = batch_run.leases
+        self._queue = Queue(
+            batch_run.concurrency, prepared_ahead=batch_run.executor.waits, ordered=True
         )
-        self._quarantine = Quarantine(batch, executor, leases, self._slots, limiter)
+        self._slots = Slots(batch_run, self._queue)
+        self._quarantine = Quarantine(batch_run, self._slots)
         self._held: set[HeldRange] = set()
         self._released = anyio.Event()
         self._began = monotonic()
@@ -162,7 +137,7 @@ class Drain:
             async with anyio.create_task_group() as heart:
                 heart.start_soon(self._leases.heartbeat, self._batch.id)
                 async with anyio.create_task_group() as closing, anyio.create_task_group() as slots:
-                    for _ in range(self._concurrency):
+                    for _ in range(self._batch_run.concurrency):
                         slots.start_soon(self._slots.run)
                     if self._queue.prepared_ahead:
                         slots.start_soon(self._slots.prepare_ahead)
@@ -176,7 +151,7 @@ class Drain:
         """Claim ranges and queue their items, as fast as the slots take them."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_taking_over, closing)
-            while self._slots.running:
+            while self._batch_run.running:
                 held = await self._claim(self._wanted())
                 if held is None:
                     if await self._is_drained():
@@ -190,7 +165,7 @@ class Drain:
 
     async def _keep_taking_over(self, closing: anyio.abc.TaskGroup) -> None:
         """Claim the ranges of dead workers, even while the queue stays full."""
-        while self._slots.running:
+        while self._batch_run.running:
             await anyio.sleep(HEARTBEAT_SECONDS)
             while (held := await self._claim(0)) is not None:
                 closing.start_soon(self._run_quarantined, held)
@@ -204,10 +179,12 @@ class Drain:
             return PAGE_ITEMS
         seconds = monotonic() - self._began
         done = self._read_items - sum(held.unsettled for held in self._held)
-        least = max(LEAST_ITEMS, 2 * self._concurrency, 4 * self._slots.portion)
-        if done < self._concurrency:
+        least = max(LEAST_ITEMS, 2 * self._batch_run.concurrency, 4 * self._slots.portion)
+        if done < self._batch_run.concurrency:
             return least
-        return max(self._concurrency, self._slots.portion, int(RANGE_SECONDS * done / seconds))
+        return max(
+            self._batch_run.concurrency, self._slots.portion, int(RANGE_SECONDS * done / seconds)
+        )
 
     async def _claim(self, wanted: int) -> HeldRange | None:
         """Lease a range of so many items, or a quarantined one; None: there is none to lease."""
@@ -294,16 +271,16 @@ class Drain:
 
     async def _read_pages(self, held: HeldRange) -> bool:
         """Queue what is to be run of a range; return whether all of it was queued."""
-        skipping = self._executor.skipping
+        skipping = self._batch_run.executor.skipping
         unchanged_only = (
             skipping is not None
-            and self._slots.running
+            and self._batch_run.running
             and not await self._skip_unchanged(held, skipping)
         )
         if unchanged_only:
             return True
         pending = PendingItems(self._leases, self._batch, held)
-        while not pending.ended and held.open and self._slots.running:
+        while not pending.ended and held.open and self._batch_run.running:
             page = await pending.page(self._queue.page_items)
             entries = await self._keyed([QueuedItem(item, held) for item in page])
             if not entries:
@@ -311,7 +288,7 @@ class Drain:
             held.unsettled += len(entries)
             self._read_items += len(entries)
             self._queue.put(entries, self._slots.portion)
-            while self._queue.full and self._slots.running:
+            while self._queue.full and self._batch_run.running:
                 await self._queue.wait_for_room(1.0)  # to notice a pause
         return pending.ended
 
@@ -349,7 +326,7 @@ class Drain:
             ):
                 return False
             seconds = LOST_PASS_SECONDS
-        elif not outlook.leased and self._time_slice.leaves(outlook.seconds or 0.0):
+        elif not outlook.leased and self._batch_run.time_slice.leaves(outlook.seconds or 0.0):
             return True
         else:
             least = 0.01 if leases.quarantined < MAX_RANGES else SATED_SECONDS

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from ..models import BatchSummary, FailureGroup, ImportBatch, ImportBatchItem, json_ready
+from ..models import BatchSummary, FailureGroup, ImportBatch, ImportBatchItem, json_values
 from ..outcomes import Completed, Deferred, Failed, Outcome, Postponed, Skip
 
 ITEMS_OF_A_GROUP = 100
@@ -55,7 +55,7 @@ class DryRun:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with JSON-ready values."""
-        return json_ready(self)
+        return json_values(self)
 
 
 @dataclass(slots=True)

@@ -162,7 +162,7 @@ class Outbox:
         except Exception as exc:
             if not is_outage(exc):
                 raise
-            logger.warning("not swept: %s", self._database.redact(str(exc)))
+            logger.warning("the sweep for hooks failed: %s", self._database.redact(str(exc)))
 
     async def _run(
         self, batch_id: UUID, hook: OutboxHook, given: Callable[[], Awaitable[None]] | None = None
@@ -233,7 +233,9 @@ class Outbox:
                     await outbox.renew(conn, batch_id, hook, self._process_id, LEASE_SECONDS)
             except Exception as exc:  # noqa: BLE001 - the hook goes on; at worst it runs twice
                 reason = self._database.redact(str(exc))
-                logger.warning("the claim on %s of batch %s: %s", hook, batch_id, reason)
+                logger.warning(
+                    "the claim on %s of batch %s was not renewed: %s", hook, batch_id, reason
+                )
 
     async def _ended(
         self,

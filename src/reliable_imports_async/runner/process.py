@@ -17,13 +17,13 @@ from ..processors.registry import Registry
 from ..settings import Settings
 from ..store import batches, exclusive, summaries
 from ..store.exclusive import Holder
+from .batch_run import TimeSlice
 from .drain import Drainer
 from .dry_run import TrialRun
 from .dry_run_report import DryRun
 from .leases import Leases
 from .lifecycle import Lifecycle
 from .outbox import Outbox
-from .slots import TimeSlice
 
 steps = logging.getLogger("reliable_imports_async.worker")
 

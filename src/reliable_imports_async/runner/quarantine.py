@@ -5,14 +5,13 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from ..execution.executor import Executor
 from ..execution.session import Session
 from ..failures import crash_failure
-from ..models import ImportBatch
 from ..store import crash_marks
 from . import unchanged
+from .batch_run import BatchRun
 from .item_queue import QueuedItem
-from .leases import HEARTBEAT_SECONDS, HeldRange, Leases
+from .leases import HEARTBEAT_SECONDS, HeldRange
 from .range_items import PendingItems, read_undue
 from .slots import Slots
 
@@ -31,20 +30,13 @@ class Quarantine:
     kills two more workers that have marked it; the next one fails the item, and goes on.
     """
 
-    def __init__(
-        self,
-        batch: ImportBatch,
-        executor: Executor,
-        leases: Leases,
-        slots: Slots,
-        limiter: anyio.CapacityLimiter,
-    ) -> None:
-        self._batch = batch
-        self._executor = executor
-        self._leases = leases
+    def __init__(self, batch_run: BatchRun, slots: Slots) -> None:
+        self._batch_run = batch_run
+        self._batch = batch_run.batch
+        self._executor = batch_run.executor
+        self._leases = batch_run.leases
         self._slots = slots
-        self._limiter = limiter
-        self._dead_after = max(leases.seconds, DEAD_SECONDS)
+        self._dead_after = max(self._leases.seconds, DEAD_SECONDS)
 
     async def run(self, held: HeldRange) -> None:
         """Run the pending items of a range; one range at a time in a process."""
@@ -59,7 +51,7 @@ class Quarantine:
         """Run one item after the other on one connection; return whether some have to wait."""
         waiting = False
         behind = await self._undue_keys(held)
-        if self._executor.skipping is not None and self._slots.running:
+        if self._executor.skipping is not None and self._batch_run.running:
             await unchanged.skip(self._leases, self._executor.skipping, held)
         pending = PendingItems(self._leases, self._batch, held)
         async with self._slot() as session:
@@ -67,7 +59,7 @@ class Quarantine:
                 for item in await pending.page(PAGE_ITEMS):
                     entry = QueuedItem(item, held)
                     entry.keys, entry.read = self._executor.ordering.keys(item)
-                    if not self._slots.may_start(entry):
+                    if not self._batch_run.may_start(held):
                         return False
                     waiting |= await self._run_in_order(entry, behind, session)
         return waiting
@@ -85,14 +77,14 @@ class Quarantine:
         """A place among the slots, which make room for it soon; and a session for it."""
         self._leases.quarantine_waits = True
         try:
-            await self._limiter.acquire()
+            await self._batch_run.limiter.acquire()
         finally:
             self._leases.quarantine_waits = False
         try:
             async with self._executor.session(more=lambda: False) as session:
                 yield session
         finally:
-            self._limiter.release()
+            self._batch_run.limiter.release()
 
     async def _run_in_order(self, entry: QueuedItem, behind: set[str], session: Session) -> bool:
         """Run an item unless it must stay behind an earlier one; return whether it has to wait.

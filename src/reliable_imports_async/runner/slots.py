@@ -8,20 +8,18 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
-from uuid import UUID
 
 import anyio
 
 from ..execution.chunk import ChunkExecutor
-from ..execution.executor import Executor
 from ..execution.prepare import Prepared
 from ..execution.session import Session
 from ..failures import is_server_state
-from ..models import ImportBatch, ImportBatchItem, ItemStatus
+from ..models import ImportBatchItem, ItemStatus
 from ..outcomes import (
     Completed,
     Deferred,
@@ -35,13 +33,13 @@ from ..outcomes import (
     Rescheduled,
     Skip,
 )
-from ..processors.thresholds import FailureLimits
 from ..store import settlements
 from ..wording import counted
 from .adaptive_limit import AdaptiveLimit
-from .auto_pause import pause
+from .auto_pause import pause_at_limits
+from .batch_run import BatchRun
 from .item_queue import HANDED_BACK, Queue, QueuedItem
-from .leases import HeldRange, Leases
+from .leases import HeldRange
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -55,84 +53,24 @@ STUCK_REFUSALS = 20
 LONGEST_BACKOFF = 10.0
 
 
-@dataclass(slots=True)
-class TimeSlice:
-    """How long one call may work on a batch: to its end, or until other batches wait for a worker.
-
-    Attributes:
-        max_idle: Seconds to wait for a retry that is due later; None: any time.
-        over: Whether to stop: no further item starts, and the ranges are handed back.
-        gone: Whether there is nothing left to do: the batch was deleted, paused or cancelled.
-        rest: The batch with the records that a canary has held back, once the canary has passed.
-        due_in: Seconds until something is due, if the batch was left because nothing is.
-    """
-
-    max_idle: float | None = None
-    over: bool = False
-    gone: bool = False
-    due_in: float | None = None
-    rest: UUID | None = None
-
-    def leaves(self, due_in: float) -> bool:
-        """Whether to leave a batch in which nothing can be done for so many seconds."""
-        if self.max_idle is None or due_in <= self.max_idle:
-            return False
-        self.due_in = due_in
-        return True
-
-
 class Slots:
-    """What the slots of one drain share; each of them is a call of `run`.
+    """What the slots of one drain share; each of them is a call of `run`."""
 
-    Args:
-        limiter: Limits the slots of all drains of this process.
-        chunks: Runs several items in one transaction; None: each item has its own.
-        concurrency: How many slots there are.
-    """
-
-    def __init__(
-        self,
-        batch: ImportBatch,
-        executor: Executor,
-        leases: Leases,
-        *,
-        limiter: anyio.CapacityLimiter,
-        limits: FailureLimits,
-        time_slice: TimeSlice,
-        queue: Queue,
-        chunks: ChunkExecutor | None,
-        concurrency: int,
-    ) -> None:
-        self._batch = batch
-        self._executor = executor
-        self._leases = leases
-        self._limiter = limiter
-        self._limits = limits
-        self._time_slice = time_slice
+    def __init__(self, batch_run: BatchRun, queue: Queue) -> None:
+        self._batch_run = batch_run
+        self._executor = executor = batch_run.executor
+        self._leases = batch_run.leases
+        self._limiter = batch_run.limiter
+        self._limits = batch_run.limits
         self._queue = queue
-        self._chunks = chunks
-        self._adaptive = None if chunks is None else AdaptiveLimit(concurrency)
+        self._chunks: ChunkExecutor | None = None  # each item has a transaction of its own
+        self._adaptive: AdaptiveLimit | None = None
+        if batch_run.chunk_size > 1:
+            self._chunks = ChunkExecutor(executor, batch_run.chunk_size)
+            self._adaptive = AdaptiveLimit(batch_run.concurrency)
         self._taking = anyio.Lock()
         self._succeeded = 0  # items that completed or were skipped here
         self._gate = Gate()
-
-    @property
-    def running(self) -> bool:
-        """Whether items of the batch may start."""
-        return (
-            self._limits.reason is None
-            and not self._time_slice.over
-            and not self._leases.is_stopped(self._batch.id)
-        )
-
-    def may_start(self, entry: QueuedItem) -> bool:
-        """Whether an item may start now.
-
-        Its range is ours, the batch is being processed, and the keys by which the range was
-        claimed are still all there are.
-        """
-        held = entry.held
-        return held.open and held.keys_version == self._executor.ordering.version and self.running
 
     @property
     def portion(self) -> int:
@@ -148,7 +86,7 @@ class Slots:
 
     async def _preparer(self) -> None:
         while entry := await self._queue.take_unprepared():
-            if entry.place is HANDED_BACK or not self.may_start(entry):
+            if entry.place is HANDED_BACK or not self._batch_run.may_start(entry.held):
                 self._queue.give_up(entry)
                 continue
             with suppress(Outage):  # the slot waits for the server, and prepares the item again
@@ -173,7 +111,7 @@ class Slots:
 
     def _has_more(self) -> bool:
         """Whether an item waits for a slot."""
-        return bool(self._queue.ready) and self.running
+        return bool(self._queue.ready) and self._batch_run.running
 
     async def _run_on(self, session: Session, entries: list[QueuedItem]) -> None:
         """Run items while there are any and no other batch waits for this slot."""
@@ -271,7 +209,7 @@ class Slots:
                 unsettled |= dict.fromkeys(entry.keys, entry.held)
         if outcomes:
             self._succeeded += sum(map(_succeeded, outcomes.values()))
-        await self._pause_at_limits()
+        await pause_at_limits(self._batch_run)
 
     async def _prepare(self, entries: Sequence[QueuedItem]) -> None:
         """Validate and prepare items, except those during which the server fails."""
@@ -280,7 +218,7 @@ class Slots:
                 entry.prepared = self._executor.as_it_is(entry.item)
             return
         for entry in entries:
-            if entry.prepared is None and self.running:
+            if entry.prepared is None and self._batch_run.running:
                 with suppress(Outage):
                     entry.prepared = await self._executor.prepare(entry.item, entry.read)
 
@@ -290,13 +228,16 @@ class Slots:
         """Run items in one transaction; return the outcomes that are known afterwards."""
         prepared = _in_order(entries)
         by_number = {entry.number: entry for entry in entries}
+        may_start = self._batch_run.may_start
         try:
             return await chunks.execute(
-                prepared, session, lambda each: self.may_start(by_number[each.item.item_number])
+                prepared, session, lambda each: may_start(by_number[each.item.item_number].held)
             )
         except Outage as outage:
             message = outage.failure.message
-            logger.warning("%s must wait: %s", counted(len(entries), "item"), message)
+            logger.warning(
+                "%s will be retried after an outage: %s", counted(len(entries), "item"), message
+            )
             if not outage.lost:
                 await anyio.sleep(_backoff(1))
         return await self._stored_outcomes([each.item for each in prepared])
@@ -304,19 +245,15 @@ class Slots:
     async def run_alone(self, entry: QueuedItem, session: Session) -> None:
         """Run an item in its own transaction, unless its range or the batch was given up."""
         try:
-            if self.may_start(entry):
+            if self._batch_run.may_start(entry.held):
                 outcome = await self._outcome(entry, session)
                 _count(entry, outcome)
                 if _succeeded(outcome):
                     self._limits.success()
                     self._succeeded += 1
-                await self._pause_at_limits()
+                await pause_at_limits(self._batch_run)
         finally:
             entry.held.finish_item()
-
-    async def _pause_at_limits(self) -> None:
-        if self._limits.reason is not None:
-            await pause(self._batch, self._leases, self._limits.reason)
 
     async def _outcome(self, entry: QueuedItem, session: Session) -> Outcome:
         """Execute an item until its outcome is known, through all outages of the server."""
@@ -336,7 +273,7 @@ class Slots:
                 poison = outages.poison
             if stored := await self._stored_outcomes([item]):
                 return stored[item.item_number]
-            if not self.running:
+            if not self._batch_run.running:
                 return Rescheduled()
 
     async def _wait_out(
@@ -344,19 +281,19 @@ class Slots:
     ) -> None:
         """Note an outage under an item, and give a server that refuses statements time."""
         message = outage.failure.message
-        logger.warning("item %s waits: %s", item.item_number, message)
+        logger.warning("item %s will be retried after an outage: %s", item.item_number, message)
         outages.add(outage, healthy=await self._leases.takes_writes())
         if outages.stuck:
-            self._limits.halt(f"the server refuses everything, for now: {message[:300]}")
+            self._limits.halt(f"the server refuses all statements at the moment: {message[:300]}")
         if not outage.lost:
             await anyio.sleep(_backoff(outages.delays))
 
     async def _stored_outcomes(
         self, in_doubt: Sequence[ImportBatchItem[Any]]
     ) -> dict[int, Outcome]:
-        """The outcomes in the items' rows, read under their locks; without those still ours."""
+        """The outcomes in the items' rows, read under their locks; pending items have none."""
         return await self._leases.retry_until_answered(
-            lambda conn: settlements.read_outcomes(conn, self._batch.id, in_doubt),
+            lambda conn: settlements.read_outcomes(conn, self._batch_run.batch.id, in_doubt),
             own_connection=True,
         )
 

@@ -8,7 +8,7 @@ import asyncpg
 from ..database.guard import Connection
 from ..database.statements import statements
 from ..models import (
-    GroupGlance,
+    FailureGroupPreview,
     ItemPreview,
     ItemStatus,
     LogLevel,
@@ -54,15 +54,15 @@ async def previews(
     return [_preview(row) for row in rows]
 
 
-async def group_glance(
+async def failure_group_preview(
     conn: Connection, batch_id: UUID, group: str, sampled: int, shown: int
-) -> GroupGlance:
+) -> FailureGroupPreview:
     """Values and first items of a group, from its first `sampled` items."""
     values = []
     if sampled:
-        values = await conn.fetch(_SQL["group_glance"], batch_id, group, sampled, shown)
+        values = await conn.fetch(_SQL["failure_group_preview"], batch_id, group, sampled, shown)
     samples = await conn.fetch(_SQL["group_first_items"], batch_id, group, shown)
-    return GroupGlance(
+    return FailureGroupPreview(
         values=tuple((row["value"], row["items"], row["first_item"]) for row in values),
         samples=tuple(row["item_number"] for row in samples),
     )

@@ -14,31 +14,33 @@ from ..settings import Settings
 from . import application, server
 from .background import Background
 from .events.feed import ProgressFeed
-from .http.authentication import ApiKeys, OuterUser, Signer
+from .http.authentication import ApiKeys, Authenticator, OuterUser, Signer
+from .http.browser_sessions import BrowserSessions
 from .http.middleware import keep_tickets_out_of_access_logs
-from .http.service import Service, VisibleByDefault
+from .http.service import DefaultVisibility, Service
 
 logger = logging.getLogger("reliable_imports_async")
 
 
 class APIManager:
-    """Endpoints for every registered processor, in one Starlette application.
+    """The REST API and the dashboard for every registered processor, in one Starlette application.
 
     Args:
-        manager: The manager; when it is not open, the API opens and closes it. Register its
+        manager: The manager. If it is not open, the API opens and closes it. Register its
             processors and endpoints before the API starts.
-        authentication: Finds out who asks: `ApiKeys`, `OuterUser` or a backend of your own. By
-            default the API keys of the settings.
-        allow_anonymous: Without authentication, let everybody in and do everything. Otherwise
-            `run` serves only this machine, and a mounted API only users whom the application
-            around it has authenticated.
+        authentication: Authenticates requests: `ApiKeys`, `OuterUser` or your own backend. By
+            default the API keys of the settings are used.
+        allow_anonymous: Accept all requests if there is no authentication. Otherwise `run` serves
+            only this machine, and a mounted API only users whom the application around it has
+            authenticated.
         worker: Whether this process works on batches in the background.
         dashboard: Whether the dashboard is served at ``/dashboard``.
-        allowed_hosts: The host names it answers to; by default those of the settings, or all.
-        visible_batches: What callers see of batch types whose endpoint does not define
+        allowed_hosts: The host names that the API answers to; by default those of the settings,
+            or all.
+        visible_batches: Which batches callers see of types whose endpoint does not define
             `visible_batches`: True, False, a `Visible`, or a function of the `EndpointContext`
-            that returns one. By default all batches of registered types, and of other types those
-            that the caller has created; all of them where nobody is asked who they are.
+            that returns one. By default callers see all batches of registered types, and of other
+            types the batches that they have created; without authentication they see all.
 
     Raises:
         ConfigurationError: The secret is too short, or an API key is malformed.
@@ -53,7 +55,7 @@ class APIManager:
         worker: bool = True,
         dashboard: bool = True,
         allowed_hosts: Sequence[str] | None = None,
-        visible_batches: VisibleByDefault | None = None,
+        visible_batches: DefaultVisibility | None = None,
     ) -> None:
         settings = manager.settings
         if authentication is None and settings.api_keys:
@@ -61,7 +63,7 @@ class APIManager:
         secret = settings.api_secret
         self._service = Service(
             manager=manager,
-            authentication=authentication,
+            authenticator=Authenticator(authentication, BrowserSessions(manager.database)),
             signer=Signer(None if secret is None else secret.get_secret_value()),
             background=Background(manager, enabled=worker),
             feed=ProgressFeed(manager),
@@ -84,12 +86,12 @@ class APIManager:
         return self._service.settings
 
     def end_streams(self) -> None:
-        """End all event streams; a server calls this before it waits for answers to end."""
+        """End all event streams; a server calls this before it waits for responses to end."""
         self._service.feed.close()
 
     @property
     def app(self) -> Starlette:
-        """The ASGI application; serving it by itself runs its lifespan."""
+        """The ASGI application. Its lifespan runs when it is served by itself."""
         if self._app is None:
             self._app = application.build(
                 self._service, lambda _app: self.running(), self._hosts or ["*"]
@@ -101,18 +103,19 @@ class APIManager:
         """Open the manager and work in the background while the block runs.
 
         Args:
-            allow_anonymous: Let everybody in where no authentication is set up. Otherwise only
-                users come in whom an application around the API has authenticated.
+            allow_anonymous: Accept all requests if there is no authentication. Otherwise only
+                users are accepted whom the application around the API has authenticated.
 
         Raises:
-            ConfigurationError: It runs already.
+            ConfigurationError: The API is running already.
         """
         service = self._service
         if service.running:
             raise ConfigurationError(
-                "This API runs already.", hint="enter api.running() once; mount_into does so too."
+                "This API is running already.",
+                hint="enter api.running() only once; mount_into enters it too.",
             )
-        self._close_the_door(allow_anonymous=allow_anonymous or self._allow_anonymous)
+        self._define_access(allow_anonymous=allow_anonymous or self._allow_anonymous)
         async with AsyncExitStack() as stack:
             if not service.manager.is_open:
                 await stack.enter_async_context(service.manager)
@@ -127,19 +130,19 @@ class APIManager:
             finally:
                 service.running = False
 
-    def _close_the_door(self, *, allow_anonymous: bool) -> None:
-        """Let nobody in unasked, unless that is meant."""
+    def _define_access(self, *, allow_anonymous: bool) -> None:
+        """Refuse anonymous requests unless the application has allowed them."""
         service = self._service
         keep_tickets_out_of_access_logs()
-        service.asked_for = self._authentication is not None or allow_anonymous
-        service.authentication = self._authentication
-        if not service.asked_for:
-            service.authentication = OuterUser()
+        service.access_defined = self._authentication is not None or allow_anonymous
+        service.authenticator.backend = self._authentication
+        if not service.access_defined:
+            service.authenticator.backend = OuterUser()
             logger.warning(
-                "The import API has no authentication: anonymous requests are refused, and only "
-                "users whom the application around it has authenticated come in. Say "
-                "authentication=OuterUser() if that is meant; otherwise set "
-                "RELIABLE_IMPORTS_API_KEYS, pass another authentication, or allow_anonymous=True."
+                "The import API has no authentication. Anonymous requests are refused; only users "
+                "whom the application around the API has authenticated are accepted. Pass "
+                "authentication=OuterUser() if you want this. Otherwise set "
+                "RELIABLE_IMPORTS_API_KEYS, pass another backend, or pass allow_anonymous=True."
             )
 
     def mount_into(
@@ -150,15 +153,16 @@ class APIManager:
         Args:
             app: The application; it must not have started yet.
             prefix: The path below which the API is found.
-            allow_anonymous: Let everybody in where no authentication is set up. Dependencies of a
-                FastAPI application do not guard what is mounted into it.
+            allow_anonymous: Accept all requests if there is no authentication. Note that the
+                dependencies of a FastAPI application do not protect what is mounted into it.
 
         Raises:
-            ConfigurationError: The prefix is no path.
+            ConfigurationError: The prefix is not a path.
         """
         if not prefix.startswith("/") or prefix.endswith("/"):
             raise ConfigurationError(
-                f"{prefix!r} is no prefix.", hint="write it with a leading slash only: '/imports'."
+                f"{prefix!r} is not a path prefix.",
+                hint="write it with a leading slash and without a trailing one: '/imports'.",
             )
         app.mount(prefix, self.app)
         outer = app.router.lifespan_context
@@ -186,11 +190,11 @@ class APIManager:
         Args:
             host: The address to listen on.
             port: The port.
-            allow_anonymous: Listen beyond this machine although nobody is asked who they are.
+            allow_anonymous: Also listen beyond this machine without authentication.
             options: Further options of ``uvicorn.Config``.
 
         Raises:
-            ConfigurationError: It would be open to everybody.
+            ConfigurationError: Other machines could use the API without authentication.
         """
         server.run(
             self._prepared(host, allow_anonymous=allow_anonymous),
@@ -215,11 +219,11 @@ class APIManager:
         await server.Server(config, self.end_streams).serve()
 
     def _prepared(self, host: str, *, allow_anonymous: bool) -> Starlette:
-        """The application, once it may listen there; under which names is known then."""
+        """Return the application if it may listen on this address, and set its host names."""
         known, allowed = self._authentication is not None, allow_anonymous or self._allow_anonymous
         server.refuse_open_door(host, authenticated=known, allow_anonymous=allowed)
-        self._allow_anonymous = True  # to this machine, or by the caller's word
+        self._allow_anonymous = True  # this machine only, or the caller allows it
         if not self._hosts and server.is_loopback(host):
-            # Another site could make a browser talk to us under a name of its own.
+            # Prevents DNS rebinding: another site could resolve its own name to this machine.
             self._hosts = ("localhost", "127.0.0.1", "[::1]", "::1", host)
         return self.app

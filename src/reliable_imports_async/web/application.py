@@ -1,4 +1,4 @@
-"""The Starlette application: the route table, made into routes, behind its middleware."""
+"""The Starlette application: middleware, and the routes of the API, the dashboard and endpoints."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -22,31 +22,32 @@ from .api.openapi import document
 from .api.routes import OPERATIONS, Operation
 from .dashboard.routes import PAGES, page_routes
 from .endpoints import endpoints_of
-from .http import payloads
 from .http.browser_safety import RefuseOtherSites, SafeHeaders
 from .http.call import Call
 from .http.middleware import BodyPace, RequestIds
-from .http.problems import InvalidRequest, on_error, on_http_exception, on_invalid_request, problem
+from .http.payloads import CreateBatch
+from .http.problems import InvalidRequest, on_error, problem
 from .http.service import Service
 
 SMALL_BODY_BYTES = 1_048_576
 logger = logging.getLogger("reliable_imports_async")
 
-NOT_RUNNING = "The import API is not running: the application that mounts it has not started it."
+NOT_RUNNING = "The import API is not running: the application around it has not started it."
 HOW_TO_RUN = (
-    "the import API is mounted, but was never started: a mounted application's lifespan does not "
-    "run by itself. Mount it with api.mount_into(app, '/prefix'), or write `async with "
+    "The import API is mounted but was never started: the lifespan of a mounted application does "
+    "not run by itself. Mount it with api.mount_into(app, '/prefix'), or write `async with "
     "api.running():` around the yield of your own lifespan."
 )
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 
 def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlette:
-    """The application over a service.
+    """Build the application.
 
     Args:
+        service: What its handlers share.
         lifespan: Entered when the application is served by itself.
-        hosts: The names it answers to; "*" for all.
+        hosts: The host names that it answers to; "*" for all.
     """
     service.document = lambda base: document(
         service.manager.registry, base, secured=service.authentication is not None
@@ -70,15 +71,15 @@ def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlet
                 expose_headers=["idempotency-replayed", "location", "x-request-id"],
             )
         )
-    backend = service.browsers
+    backend = service.authenticator
     middleware.append(Middleware(AuthenticationMiddleware, backend=backend, on_error=_refused))
     middleware.append(Middleware(BodyPace, settings=service.settings))
     return Starlette(
         routes=_own_routes(service),
         middleware=middleware,
         exception_handlers={
-            HTTPException: on_http_exception,
-            InvalidRequest: on_invalid_request,
+            HTTPException: on_error,
+            InvalidRequest: on_error,
             ReliableImportsError: on_error,
             Exception: on_error,
         },
@@ -87,41 +88,40 @@ def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlet
 
 
 class _OnlyWhileRunning:
-    """Answers 503, and says what is missing, while nobody has entered the lifespan."""
+    """Answers 503 until the lifespan has been entered, and logs how to do that."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app = app
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, if the API runs."""
+        """Pass the request on if the API is running."""
         if scope["type"] != "http" or self._service.running:
             await self.app(scope, receive, send)
             return
         logger.error(HOW_TO_RUN)
-        answer = problem(Request(scope), 503, NOT_RUNNING, kind="not-running")
-        await answer(scope, receive, send)
+        response = problem(Request(scope), 503, NOT_RUNNING, kind="not-running")
+        await response(scope, receive, send)
 
 
 def _is_page(scope: Scope) -> bool:
-    """Whether a path is the dashboard's, which looks by itself where a form comes from."""
+    """Whether a path belongs to the dashboard, which checks the origin of forms itself."""
     path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
     return path.startswith("/dashboard/")
 
 
 def _refused(conn: HTTPConnection, exc: Exception) -> Response:
-    """What an authentication backend refused."""
-    return problem(
-        Request(conn.scope), 401, str(exc) or "Refused.", headers={"WWW-Authenticate": "Bearer"}
-    )
+    """Answer a request that the authentication backend refused."""
+    text = str(exc) or "Authentication failed."
+    return problem(Request(conn.scope), 401, text, headers={"WWW-Authenticate": "Bearer"})
 
 
 def require_user(call: Call) -> None:
-    """Refuse a caller who has not said who it is, where that is asked.
+    """Refuse an anonymous caller if the API needs authentication.
 
     Raises:
         HTTPException: 401.
-        Exception: The session could not be looked up.
+        Exception: The caller's session could not be read.
     """
     service = call.service
     if service.authentication is None or call.user_id is not None:
@@ -130,50 +130,48 @@ def require_user(call: Call) -> None:
     if error := state.get("session_error"):
         raise error
     text = state.get("refusal") or "Send an API key: Authorization: Bearer …"
-    if not service.asked_for:
+    if not service.access_defined:
         text = (
-            "Anonymous requests are refused: the API was mounted without authentication. Pass "
-            "`authentication=` to APIManager, or allow_anonymous=True."
+            "Anonymous requests are refused, because the API was mounted without authentication. "
+            "Pass `authentication=` to APIManager, or allow_anonymous=True."
         )
-    elif not service.signs_in:
+    elif not service.authenticator.signs_in:
         text = "Sign in to the application that this API belongs to."
     raise HTTPException(401, text, {"WWW-Authenticate": "Bearer"})
 
 
 def _own_routes(service: Service) -> list[Route]:
     pages = page_routes(service) if service.dashboard else []
-    return [_route(one, service) for one in OPERATIONS] + pages
+    return [_route(operation, service) for operation in OPERATIONS] + pages
 
 
 def add_extra_routes(app: Starlette, registry: Registry, *, dashboard: bool) -> None:
-    """Serve the routes that endpoints add, instead of those of an earlier start."""
+    """Serve the routes that endpoints add, and drop those of an earlier start."""
     routes: list[BaseRoute] = app.router.routes
     del routes[len(OPERATIONS) + (len(PAGES) if dashboard else 0) :]
     for endpoint in endpoints_of(registry):
         routes += endpoint.extra_routes()
 
 
-def _route(one: Operation, service: Service) -> Route:
+def _route(operation: Operation, service: Service) -> Route:
     async def endpoint(request: Request) -> Response:
         call = Call(request, service)
         try:
-            if not one.public:
+            if not operation.public:
                 require_user(call)
-            return await one.handler(call)
-        except (HTTPException, InvalidRequest):
-            raise
-        except Exception as exc:  # noqa: BLE001 - each error has its answer; none shows a traceback
+            return await operation.handler(call)
+        except Exception as exc:  # noqa: BLE001 - every error becomes a response without traceback
             return await on_error(request, await call.discreet(exc))
 
     limit = SMALL_BODY_BYTES
-    if one.takes_file:
+    if operation.takes_file:
         limit = service.settings.max_upload_bytes
-    elif one.body is payloads.CreateBatch:
+    elif operation.body is CreateBatch:
         limit = service.settings.max_body_bytes
     return Route(
-        one.path,
+        operation.path,
         endpoint,
-        methods=[one.method],
-        name=one.handler.__name__,
+        methods=[operation.method],
+        name=operation.handler.__name__,
         max_body_size=limit,
     )

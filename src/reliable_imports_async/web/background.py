@@ -1,7 +1,6 @@
-"""The worker in the API's process: it processes batches after the answer.
+"""The worker in the API's process, which processes batches after the response.
 
-What was accepted for the background is a job in the database, so any other worker goes on with it
-when this process dies.
+An accepted batch is a job in the database, so another worker continues it if this process dies.
 """
 
 import asyncio
@@ -17,10 +16,11 @@ RESTART_SECONDS = 5.0
 
 
 class Background:
-    """Runs a manager's worker in a task of its own, or only the hooks that are due.
+    """Runs a manager's worker in its own task, or only the completion hooks that are due.
 
     Args:
-        enabled: False leaves the work to workers elsewhere.
+        manager: The manager.
+        enabled: False leaves the batches to other workers.
     """
 
     def __init__(self, manager: BatchManager, *, enabled: bool = True) -> None:
@@ -31,15 +31,15 @@ class Background:
 
     @property
     def state(self) -> str:
-        """What /health says about it: "running", "off" or "failed"."""
+        """The state that /health reports: "running", "off" or "failed"."""
         if not self._enabled:
             return "off"
         return "failed" if self._failed or self._task is None else "running"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Work while the block runs; unfinished ranges are handed back at its end."""
-        # A task of its own: a lifespan may be entered in one task and left in another.
+        """Run the worker in this block; at its end, unfinished ranges are handed back."""
+        # A task, not a task group: a lifespan may be entered and left in different tasks.
         self._task = asyncio.create_task(self._work(), name="imports in the background")
         try:
             yield
@@ -49,9 +49,9 @@ class Background:
             await asyncio.wait([task])
 
     async def _work(self) -> None:
-        """Run the worker, and start it again should it ever end by itself.
+        """Run the worker, and restart it if it fails.
 
-        Without one, the hooks of batches that others have finished are run all the same.
+        Without a worker, the completion hooks of finished batches still run here.
         """
         works = self._enabled and self._manager.registry.batch_types
         while True:
@@ -60,5 +60,5 @@ class Background:
                 await (self._manager.run_worker() if works else self._manager.keep_announcing())
             except Exception:
                 self._failed = True
-                logger.exception("the worker failed; it is started again")
+                logger.exception("the worker failed and is restarted")
                 await asyncio.sleep(RESTART_SECONDS)

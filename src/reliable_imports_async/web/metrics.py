@@ -1,10 +1,10 @@
-"""The state of all imports as Prometheus reads it.
+"""The state of all imports in Prometheus' text format.
 
-The numbers come from the database, so every process tells the same, restarts lose nothing, and a
-purge lowers them: they are gauges. Only the use of the pool is this process's own.
+The numbers come from the database, so all processes report the same ones, and restarts lose
+nothing. They are gauges, since a purge lowers them. Only the pool metrics are about this process.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -22,20 +22,20 @@ PREFIX = "reliable_imports"
 
 
 async def render(manager: BatchManager, visible: Visibility | None = None) -> bytes:
-    """Measure, and write it in Prometheus' text format.
+    """Measure, and return the metrics in Prometheus' text format.
 
     Args:
         manager: An open manager.
         visible: Which batches count; None for all.
     """
     registry = CollectorRegistry(auto_describe=False)
-    use = manager.pool_use()  # before we use it ourselves
+    use = manager.pool_use()  # before measuring takes a connection
     registry.register(_Measured(await manager.measure(BOUNDS, visible=visible), use))
     return generate_latest(registry)
 
 
 class _Measured(Collector):
-    """Measurements, as the client library wants to be told them."""
+    """Measurements as metrics of the client library."""
 
     def __init__(self, measured: Measurements, use: PoolUse) -> None:
         self._measured = measured
@@ -44,10 +44,18 @@ class _Measured(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every metric with its samples."""
         measured = self._measured
-        yield _by_type(
-            "batches", "Batches, by type and status.", "status", measured.batches.items()
+        yield _gauge(
+            "batches",
+            "Batches, by type and status.",
+            ["batch_type", "status"],
+            measured.batches.items(),
         )
-        yield _by_type("items", "Items, by type and outcome.", "outcome", measured.items.items())
+        yield _gauge(
+            "items",
+            "Items, by type and outcome.",
+            ["batch_type", "outcome"],
+            measured.items.items(),
+        )
         yield _durations(measured)
         yield GaugeMetricFamily(
             f"{PREFIX}_oldest_transaction_seconds",
@@ -56,25 +64,25 @@ class _Measured(Collector):
         )
         yield GaugeMetricFamily(
             f"{PREFIX}_expired_leases",
-            "Ranges whose worker fell silent and that nobody has taken over yet.",
+            "Ranges whose lease has expired and that no worker has taken over yet.",
             measured.expired_leases,
         )
         yield _pool(self._use)
 
 
-def _by_type(
-    name: str, text: str, label: str, counts: Iterable[tuple[tuple[str, str], int]]
+def _gauge(
+    name: str, text: str, labels: Sequence[str], values: Iterable[tuple[Sequence[str], float]]
 ) -> Metric:
-    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["batch_type", label])
-    for labels, count in counts:
-        family.add_metric(labels, count)
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
+    for label_values, value in values:
+        family.add_metric(label_values, value)
     return family
 
 
 def _durations(measured: Measurements) -> Metric:
     family = HistogramMetricFamily(
         f"{PREFIX}_batch_duration_seconds",
-        "Time from the start of a batch to its end, of finished batches.",
+        "Time from start to end of finished batches.",
         labels=["batch_type"],
     )
     bounds = [str(bound) for bound in BOUNDS] + ["+Inf"]
@@ -85,11 +93,6 @@ def _durations(measured: Measurements) -> Metric:
 
 
 def _pool(use: PoolUse) -> Metric:
-    family = GaugeMetricFamily(
-        f"{PREFIX}_pool_connections",
-        "Connections of this process's pool: open, lent, and how many there may be.",
-        labels=["state"],
-    )
-    for state, count in {"open": use.size, "lent": use.lent, "limit": use.limit}.items():
-        family.add_metric([state], count)
-    return family
+    text = "Connections of this process's pool: open, in use, and the limit."
+    states = {"open": use.size, "lent": use.lent, "limit": use.limit}
+    return _gauge("pool_connections", text, ["state"], [([name], n) for name, n in states.items()])

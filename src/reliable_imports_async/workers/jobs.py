@@ -18,8 +18,8 @@ from ..database.pool import Database
 from ..errors import BatchNotFound, StateError
 from ..failures import is_outage
 from ..models import BatchStatus, BatchSummary, ImportBatch
+from ..runner.batch_run import TimeSlice
 from ..runner.process import Processing
-from ..runner.slots import TimeSlice
 from ..settings import Settings
 from ..store import batches, enqueue
 from ..store.enqueue import Place
@@ -97,7 +97,7 @@ class BatchJobs:
         finally:
             del self._slices[batch_id]
         if failure is not None:
-            logger.error("no help for batch %s: %s", batch_id, self._describe(failure))
+            logger.error("could not help with batch %s: %s", batch_id, self._describe(failure))
             await anyio.sleep(PUT_OFF_SECONDS)
 
     async def sweep(self) -> None:
@@ -134,7 +134,7 @@ class BatchJobs:
                 await self._drain(batch_id, time_slice)
             except (BatchNotFound, StateError) as exc:
                 time_slice.gone = True  # purged, paused or cancelled since it was enqueued
-                self._tell(batch_id, f"left: {exc.message}")
+                self._tell(batch_id, f"stopped: {exc.message}")
             except Exception as exc:  # noqa: BLE001 - the batch must not wait for ever
                 failure = exc
             group.cancel_scope.cancel()
@@ -171,7 +171,7 @@ class BatchJobs:
             del self._told[summary.batch_id]
         elif summary.status.settled:
             reason = summary.pause_reason or summary.error
-            self._tell(summary.batch_id, f"left: {summary.status}, {reason}")
+            self._tell(summary.batch_id, f"stopped: {summary.status}, {reason}")
         elif time_slice.due_in is not None and summary.started_at is not None:
             waiting = counted(summary.pending_items, "pending item")
             self._tell(summary.batch_id, f"waits: {waiting}, due later")
@@ -239,13 +239,15 @@ class BatchJobs:
                             seconds = 0.0 if time_slice.over else time_slice.due_in or ASK_SECONDS
                             await enqueue.replace(conn, job, batch.batch_type, seconds)
         if scope.cancelled_caught:
-            logger.warning("batch %s is left to the sweep", place.batch_id)
+            logger.warning(
+                "batch %s has no new job yet; a sweep will enqueue it again", place.batch_id
+            )
 
     def _put_off(self, job: Job, place: Place, exc: Exception) -> None:
         """Have a job retried: if it failed for good, the batch would wait for ever."""
         seconds = min(LONGEST_BACKOFF, 2.0 ** min(job.attempts, 8))
         logger.error(
-            "batch %s could not be drained, again in %g s: %s",
+            "batch %s could not be processed, next try in %g s: %s",
             place.batch_id,
             seconds,
             self._describe(exc),

@@ -163,5 +163,5 @@ class Worker:
             except Exception as exc:
                 if not is_outage(exc):
                     raise
-                logger.warning("not swept: %s", self._database.redact(str(exc)))
+                logger.warning("the sweep failed: %s", self._database.redact(str(exc)))
             await anyio.sleep(SWEEP_SECONDS)

@@ -160,8 +160,8 @@ async def test_items_are_stored_as_they_were_written(client):
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
-        (b"", 400, "no JSON"),
-        (b"{", 400, "no JSON"),
+        (b"", 400, "not JSON"),
+        (b"{", 400, "not JSON"),
         (b"[]", 400, "Expecting an object"),
         (b'{"batch_type": "plain", "items": []} x', 400, "Extra data"),
         (b'{"batch_type": "plain" "items": []}', 400, "Expecting ','"),
@@ -714,7 +714,7 @@ async def test_a_bare_mount_says_what_is_missing(manager, caplog):
         assert "api.running()" in caplog.text
         async with api.running(allow_anonymous=True):
             assert (await client.get("/imports/api/batches")).status_code == 200
-            with pytest.raises(ConfigurationError, match="runs already"):
+            with pytest.raises(ConfigurationError, match="running already"):
                 async with api.running(allow_anonymous=True):
                     pass
 

@@ -304,4 +304,4 @@ async def test_numbers_of_items_that_cannot_be_are_unknown(served, number):
     body = {"item_numbers": [1, number]}
     answer = await client.post(f"/api/batches/{batch_id}/reprocess", json=body)
     assert answer.status_code == 409, answer.text
-    assert "has no items" in answer.json()["detail"]
+    assert "has no item" in answer.json()["detail"]

@@ -189,7 +189,7 @@ async def test_reprocessing_nothing_says_so(client, conn):
     assert (body["created"], body["batch_id"]) == (False, child["batch_id"])
     assert body["message"].startswith("Nothing to reprocess: all failures")
     page = (await client.get(f"/dashboard/batches/{child['batch_id']}?nothing=1")).text
-    assert "Nothing to reprocess: every failure" in page
+    assert "Nothing to reprocess: all failures" in page
 
 
 @pytest.mark.parametrize(("dashboard", "place"), [(True, "/dashboard"), (False, "/docs")])

@@ -68,7 +68,7 @@ async def test_from_a_file_to_a_hundred_percent(site, manager):
     file = {"name": "people.csv", "mimeType": "text/csv", "buffer": CSV}
     await page.set_input_files("input[type=file]", file)
     await page.click("main button.main")
-    await page.wait_for_selector("text=What would be imported")
+    await page.wait_for_selector("text=Preview of the import")
     assert "Read as csv" in await page.inner_text("main")
     assert await page.inner_text("table.rows tbody tr:first-child") == "1\tp0\t30"
     await page.click("text=Start")

@@ -260,7 +260,7 @@ async def test_an_item_is_edited_and_tried_again(client, manager, batch_id):
     assert item.source_data == {"name": "Bob", "age": "31"}
     shown = (await client.get(f"/dashboard/batches/{batch_id}/items/2")).text
     assert "typo" in shown
-    assert "Tried again in" in shown
+    assert "Retried in" in shown
     assert (await client.get(path)).status_code == 409
 
 
@@ -271,7 +271,7 @@ async def test_what_a_form_cannot_hold_is_edited_as_json(client, manager, api):
     assert "evil\\u202etxt" in (await client.get(path)).text
     wrong = await send(client, path, record="{")
     assert wrong.status_code == 422
-    assert "This is not JSON" in wrong.text
+    assert "not valid JSON" in wrong.text
     for text in ("[]", '{"a": NaN}'):
         assert (await send(client, path, record=text)).status_code == 422
     assert (await send(client, path, record='{"name": "a", "age": 2}')).status_code == 303
@@ -436,9 +436,9 @@ async def test_a_list_shows_records_in_the_order_of_the_file(client, manager, ap
 
 async def test_there_is_nothing_yet(client):
     page = (await client.get("/dashboard")).text
-    assert "No batch yet" in page
+    assert "No batches yet" in page
     assert 'role="search"' not in page
-    assert "No batch is like this" in (await client.get("/dashboard?search=x")).text
+    assert "No matching batches" in (await client.get("/dashboard?search=x")).text
 
 
 async def test_a_session_does_not_change_anything_through_the_api(guarded, manager):

@@ -111,7 +111,7 @@ async def test_nobody_comes_in_unasked(dsn, caplog, way):
             assert "allow_anonymous=True" in created.json()["detail"]
             assert (await outside.get(f"{prefix}/health")).status_code == 200
         assert [one async for one in manager.list_batches()] == []
-    assert "anonymous requests are refused" in caplog.text
+    assert "Anonymous requests are refused" in caplog.text
 
 
 @pytest.mark.parametrize("where", ["constructor", "mount"])

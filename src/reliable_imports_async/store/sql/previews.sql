@@ -88,7 +88,7 @@ SELECT
  ORDER BY i.item_number
  LIMIT $3;
 
--- name: group_glance
+-- name: failure_group_preview
 -- The values at fault among the first $3 failed items of a group, most frequent first: named by PostgreSQL, or the input of
 -- the first field that a model refused.
 SELECT v.value, count(*)::integer AS items, min(v.item_number) AS first_item

@@ -1,26 +1,16 @@
-"""Batches, items and log lines as the API shows them."""
+"""Batches as the API shows them: the dataclasses as JSON, with links."""
 
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from ...models import BatchSummary, ImportBatch, ListedBatch
+from ..http import payloads
 from ..http.call import Call
-
-LISTED = (
-    "batch_type", "status", "parent_batch_id", "root_batch_id", "total_items", "pending_items",
-    "completed_items", "skipped_items", "failed_items", "outstanding_items", "created_at",
-    "started_at", "finished_at", "created_by", "source_name", "source_columns", "pause_reason",
-    "error", "metadata",
-)  # fmt: skip
-LINEAGE = (
-    "batch_id", "parent_batch_id", "status", "total_items", "completed_items", "skipped_items",
-    "failed_items", "outstanding_items", "created_at",
-)  # fmt: skip
 
 
 def summarised(call: Call, summary: BatchSummary) -> dict[str, Any]:
-    """Where a batch stands."""
+    """The state of a batch."""
     return summary.as_dict() | {"links": links(call, summary.batch_id)}
 
 
@@ -30,29 +20,26 @@ def detailed(
     lineage: Sequence[BatchSummary],
     skip_reasons: Sequence[tuple[str, int]],
 ) -> dict[str, Any]:
-    """Where a batch stands, with its metadata and lineage, and why items were skipped."""
-    members = [one.as_dict() for one in lineage]
-    (own,) = [one for one in members if one["batch_id"] == str(batch.id)]
+    """The state of a batch, with its metadata, its lineage, and why items were skipped."""
+    members = [summary.as_dict() for summary in lineage]
+    (own,) = [member for member in members if member["batch_id"] == str(batch.id)]
+    shown = payloads.LineageAnswer.model_fields
     return own | {
         "links": links(call, batch.id),
         "metadata": dict(batch.metadata),
         "skip_reasons": [{"reason": reason, "count": count} for reason, count in skip_reasons],
-        "lineage": [{name: one[name] for name in LINEAGE} for one in members],
+        "lineage": [{name: member[name] for name in shown} for member in members],
     }
 
 
 def listed(call: Call, batch: ListedBatch) -> dict[str, Any]:
     """A batch in a list."""
-    plain = batch.as_dict()
-    return {
-        "batch_id": plain["id"],
-        **{name: plain[name] for name in LISTED},
-        "links": links(call, batch.id),
-    }
+    plain = batch.as_dict() | {"batch_id": str(batch.id), "links": links(call, batch.id)}
+    return {name: plain[name] for name in payloads.ListedBatch.model_fields}
 
 
 def links(call: Call, batch_id: UUID) -> dict[str, str]:
-    """Where the rest of a batch is, wherever the API is mounted."""
+    """The paths of everything else about a batch, wherever the API is mounted."""
     own = path_of(call, batch_id)
     return {
         "self": own,

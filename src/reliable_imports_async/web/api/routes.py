@@ -1,4 +1,4 @@
-"""The route table: what the router serves and what the API document describes, in one place."""
+"""The route table: what the router serves, and what the OpenAPI document describes."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,11 +7,43 @@ from pydantic import BaseModel
 from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.responses import Response
 
-from ..http import payloads
 from ..http.call import Call
+from ..http.payloads import (
+    BatchAnswer,
+    BatchPage,
+    BatchQuery,
+    BatchTypes,
+    CorrectedAnswer,
+    CorrectionQuery,
+    CreateBatch,
+    DetailedBatchAnswer,
+    EditItem,
+    EditsAnswer,
+    EventQuery,
+    ExportQuery,
+    FailuresAnswer,
+    FailuresQuery,
+    HealthAnswer,
+    ItemAnswer,
+    ItemPage,
+    ItemQuery,
+    LogPage,
+    LogQuery,
+    ProcessBatch,
+    ProcessedAnswer,
+    Reason,
+    ReprocessAnswer,
+    ReprocessBatch,
+    Ticket,
+    UploadQuery,
+)
 from .handlers import actions, create, events, read, repair, server
 
 Handler = Callable[[Call], Awaitable[Response]]
+Answers = Mapping[int, type[BaseModel] | None]
+
+BATCH = "/api/batches/{batch_id:uuid}"
+ITEM = f"{BATCH}/items/{{item_number:number}}"
 
 CSV, JSON_LINES, EVENTS, TEXT, HTML = (
     "text/csv",
@@ -22,22 +54,22 @@ CSV, JSON_LINES, EVENTS, TEXT, HTML = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that a client can do.
+    """An operation of the API.
 
     Attributes:
-        method: GET, POST, PATCH, DELETE.
-        path: As Starlette writes it: ``/api/batches/{batch_id:uuid}``.
+        method: GET, POST, PATCH or DELETE.
+        path: In Starlette's notation: ``/api/batches/{batch_id:uuid}``.
         handler: Its name is the operation's id, its docstring the description.
-        tag: The heading under which the page shows it.
-        query: The names it takes after the question mark.
-        body: The JSON it takes.
+        tag: The heading of the operation in the document.
+        answers: The model of each successful response, by status; None for other content.
+        query: The model of the query.
+        body: The model of the JSON body.
         takes_file: Whether the body is a file.
-        answers: The model of each successful answer, by status; None has no JSON body.
-        media_type: Of an answer that is no JSON.
-        problems: The statuses of its refusals, beside those that every operation has.
-        public: Whether it is for everybody, where others need a key.
+        media_type: The media type of the response.
+        refusals: Further statuses of refusals; see `problems`.
+        public: Whether the operation needs no authentication.
         hidden: Whether the document leaves it out.
     """
 
@@ -45,280 +77,112 @@ class Operation:
     path: str
     handler: Handler
     tag: str
+    answers: Answers = field(default_factory=dict)
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     takes_file: bool = False
-    answers: Mapping[int, type[BaseModel] | None] = field(default_factory=dict)
     media_type: str = "application/json"
-    problems: tuple[int, ...] = ()
+    refusals: tuple[int, ...] = ()
     public: bool = False
     hidden: bool = False
 
+    @property
+    def problems(self) -> frozenset[int]:
+        """The statuses of its refusals, beside 401 and 503."""
+        statuses = set(self.refusals)
+        if self.body or self.takes_file:
+            statuses |= {400, 409, 413, 415, 422}
+        if self.query:
+            statuses.add(422)
+        if "{batch_id" in self.path:
+            statuses.add(404)
+        return frozenset(statuses)
+
 
 class NumberConvertor(IntegerConvertor):
-    """A number in a path that is not longer than any number here; int() refuses long ones."""
+    """A number in a path, of at most 18 digits; int() refuses very long ones."""
 
     regex = "[0-9]{1,18}"
 
 
 register_url_convertor("number", NumberConvertor())
 
-BATCH = "/api/batches/{batch_id:uuid}"
+
+def _action(name: str, handler: Handler, body: type[BaseModel], answers: Answers) -> Operation:
+    """An operation that changes a batch."""
+    return Operation("POST", f"{BATCH}/{name}", handler, "actions", answers, body=body)
+
+
+def _hidden(path: str, handler: Handler, media_type: str = HTML) -> Operation:
+    """An operation for people, which the document leaves out."""
+    return Operation(
+        "GET", path, handler, "server", media_type=media_type, public=True, hidden=True
+    )
+
+
+CREATED: Answers = {201: BatchAnswer, 202: BatchAnswer}
+CORRECTED: Answers = {200: CorrectedAnswer, 202: CorrectedAnswer}
+REPROCESSED: Answers = {200: ReprocessAnswer, 202: ReprocessAnswer}
+HEALTH: Answers = {200: HealthAnswer, 503: HealthAnswer}
+CONTENT: Answers = {200: None}
+NO_CONTENT: Answers = {204: None}
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
-        method="POST",
-        path="/api/batches",
-        handler=create.create_batch,
-        tag="batches",
-        body=payloads.CreateBatch,
-        answers={201: payloads.BatchAnswer, 202: payloads.BatchAnswer},
-        problems=(400, 409, 413, 415, 422),
+        "POST", "/api/batches", create.create_batch, "batches", CREATED, body=CreateBatch
     ),
     Operation(
-        method="POST",
-        path="/api/batches/upload",
-        handler=create.upload_batch,
-        tag="batches",
-        query=payloads.UploadQuery,
-        takes_file=True,
-        answers={201: payloads.BatchAnswer, 202: payloads.BatchAnswer},
-        problems=(400, 409, 413, 415, 422),
+        "POST", "/api/batches/upload", create.upload_batch, "batches", CREATED,
+        query=UploadQuery, takes_file=True,
     ),
     Operation(
-        method="GET",
-        path="/api/batches",
-        handler=read.list_batches,
-        tag="batches",
-        query=payloads.BatchQuery,
-        answers={200: payloads.BatchPage},
-        problems=(422,),
+        "GET", "/api/batches", read.list_batches, "batches", {200: BatchPage}, query=BatchQuery
+    ),
+    Operation("GET", BATCH, read.get_batch, "batches", {200: DetailedBatchAnswer}),
+    _action(
+        "process", actions.process_batch, ProcessBatch, {200: ProcessedAnswer, 202: BatchAnswer}
+    ),
+    _action("reprocess", actions.reprocess_batch, ReprocessBatch, REPROCESSED),
+    Operation(
+        "POST", f"{BATCH}/reprocess/upload", repair.reprocess_file, "actions", CORRECTED,
+        query=CorrectionQuery, takes_file=True,
+    ),
+    _action("pause", actions.pause_batch, Reason, {200: BatchAnswer}),
+    _action("resume", actions.resume_batch, Reason, {200: BatchAnswer}),
+    _action("cancel", actions.cancel_batch, Reason, {200: BatchAnswer}),
+    Operation("GET", f"{BATCH}/items", read.list_items, "items", {200: ItemPage}, query=ItemQuery),
+    Operation("GET", ITEM, read.get_item, "items", {200: ItemAnswer}),
+    Operation("PATCH", ITEM, repair.edit_item, "items", {200: ItemAnswer}, body=EditItem),
+    Operation("GET", f"{ITEM}/edits", repair.list_edits, "items", {200: EditsAnswer}),
+    Operation(
+        "GET", f"{BATCH}/failures", repair.list_failures, "items", {200: FailuresAnswer},
+        query=FailuresQuery,
+    ),
+    Operation("GET", f"{BATCH}/logs", read.list_logs, "items", {200: LogPage}, query=LogQuery),
+    Operation(
+        "GET", f"{BATCH}/failures.csv", events.export_csv, "items", CONTENT,
+        query=ExportQuery, media_type=CSV,
     ),
     Operation(
-        method="GET",
-        path=BATCH,
-        handler=read.get_batch,
-        tag="batches",
-        answers={200: payloads.DetailedBatchAnswer},
-        problems=(404,),
+        "GET", f"{BATCH}/failures.jsonl", events.export_jsonl, "items", CONTENT,
+        query=ExportQuery, media_type=JSON_LINES,
     ),
     Operation(
-        method="POST",
-        path=f"{BATCH}/process",
-        handler=actions.process_batch,
-        tag="actions",
-        body=payloads.ProcessBatch,
-        answers={200: payloads.ProcessedAnswer, 202: payloads.BatchAnswer},
-        problems=(400, 404, 409, 413, 415, 422),
+        "GET", f"{BATCH}/events", events.stream_events, "progress", CONTENT,
+        query=EventQuery, media_type=EVENTS, refusals=(429,),
+    ),
+    Operation("POST", f"{BATCH}/events/ticket", events.create_ticket, "progress", {201: Ticket}),
+    Operation(
+        "POST", "/api/session", events.create_session, "progress", NO_CONTENT, refusals=(409,)
     ),
     Operation(
-        method="POST",
-        path=f"{BATCH}/reprocess",
-        handler=actions.reprocess_batch,
-        tag="actions",
-        body=payloads.ReprocessBatch,
-        answers={200: payloads.ReprocessAnswer, 202: payloads.ReprocessAnswer},
-        problems=(400, 404, 409, 413, 415, 422),
+        "DELETE", "/api/session", events.delete_session, "progress", NO_CONTENT, public=True
     ),
-    Operation(
-        method="POST",
-        path=f"{BATCH}/reprocess/upload",
-        handler=repair.reprocess_file,
-        tag="actions",
-        query=payloads.CorrectionQuery,
-        takes_file=True,
-        answers={200: payloads.CorrectedAnswer, 202: payloads.CorrectedAnswer},
-        problems=(400, 404, 409, 413, 415, 422),
-    ),
-    Operation(
-        method="POST",
-        path=f"{BATCH}/pause",
-        handler=actions.pause_batch,
-        tag="actions",
-        body=payloads.Reason,
-        answers={200: payloads.BatchAnswer},
-        problems=(400, 404, 409, 413, 415, 422),
-    ),
-    Operation(
-        method="POST",
-        path=f"{BATCH}/resume",
-        handler=actions.resume_batch,
-        tag="actions",
-        body=payloads.Reason,
-        answers={200: payloads.BatchAnswer},
-        problems=(400, 404, 409, 413, 415, 422),
-    ),
-    Operation(
-        method="POST",
-        path=f"{BATCH}/cancel",
-        handler=actions.cancel_batch,
-        tag="actions",
-        body=payloads.Reason,
-        answers={200: payloads.BatchAnswer},
-        problems=(400, 404, 409, 413, 415, 422),
-    ),
-    Operation(
-        method="GET",
-        path=f"{BATCH}/items",
-        handler=read.list_items,
-        tag="items",
-        query=payloads.ItemQuery,
-        answers={200: payloads.ItemPage},
-        problems=(404, 422),
-    ),
-    Operation(
-        method="GET",
-        path=f"{BATCH}/items/{{item_number:number}}",
-        handler=read.get_item,
-        tag="items",
-        answers={200: payloads.ItemAnswer},
-        problems=(404,),
-    ),
-    Operation(
-        method="PATCH",
-        path=f"{BATCH}/items/{{item_number:number}}",
-        handler=repair.edit_item,
-        tag="items",
-        body=payloads.EditItem,
-        answers={200: payloads.ItemAnswer},
-        problems=(400, 404, 409, 413, 415, 422),
-    ),
-    Operation(
-        method="GET",
-        path=f"{BATCH}/items/{{item_number:number}}/edits",
-        handler=repair.list_edits,
-        tag="items",
-        answers={200: payloads.EditsAnswer},
-        problems=(404,),
-    ),
-    Operation(
-        method="GET",
-        path=f"{BATCH}/failures",
-        handler=repair.list_failures,
-        tag="items",
-        query=payloads.FailuresQuery,
-        answers={200: payloads.FailuresAnswer},
-        problems=(404, 422),
-    ),
-    Operation(
-        method="GET",
-        path=f"{BATCH}/logs",
-        handler=read.list_logs,
-        tag="items",
-        query=payloads.LogQuery,
-        answers={200: payloads.LogPage},
-        problems=(404, 422),
-    ),
-    Operation(
-        method="GET",
-        path=f"{BATCH}/failures.csv",
-        handler=events.export_csv,
-        tag="items",
-        query=payloads.ExportQuery,
-        answers={200: None},
-        media_type=CSV,
-        problems=(404, 422),
-    ),
-    Operation(
-        method="GET",
-        path=f"{BATCH}/failures.jsonl",
-        handler=events.export_jsonl,
-        tag="items",
-        query=payloads.ExportQuery,
-        answers={200: None},
-        media_type=JSON_LINES,
-        problems=(404, 422),
-    ),
-    Operation(
-        method="GET",
-        path=f"{BATCH}/events",
-        handler=events.stream_events,
-        tag="progress",
-        query=payloads.EventQuery,
-        answers={200: None},
-        media_type=EVENTS,
-        problems=(404, 422, 429),
-    ),
-    Operation(
-        method="POST",
-        path=f"{BATCH}/events/ticket",
-        handler=events.create_ticket,
-        tag="progress",
-        answers={201: payloads.Ticket},
-        problems=(404,),
-    ),
-    Operation(
-        method="POST",
-        path="/api/session",
-        handler=events.create_session,
-        tag="progress",
-        answers={204: None},
-        problems=(409,),
-    ),
-    Operation(
-        method="DELETE",
-        path="/api/session",
-        handler=events.delete_session,
-        tag="progress",
-        answers={204: None},
-        public=True,
-    ),
-    Operation(
-        method="GET",
-        path="/api/batch-types",
-        handler=read.list_batch_types,
-        tag="server",
-        answers={200: payloads.BatchTypes},
-    ),
-    Operation(
-        method="GET",
-        path="/",
-        handler=server.get_start,
-        tag="server",
-        media_type=HTML,
-        public=True,
-        hidden=True,
-    ),
-    Operation(
-        method="GET",
-        path="/health",
-        handler=server.get_health,
-        tag="server",
-        answers={200: payloads.HealthAnswer, 503: payloads.HealthAnswer},
-        public=True,
-    ),
-    Operation(
-        method="GET",
-        path="/metrics",
-        handler=server.get_metrics,
-        tag="server",
-        answers={200: None},
-        media_type=TEXT,
-    ),
-    Operation(
-        method="GET",
-        path="/openapi.json",
-        handler=server.get_document,
-        tag="server",
-        public=True,
-        hidden=True,
-    ),
-    Operation(
-        method="GET",
-        path="/docs",
-        handler=server.get_docs,
-        tag="server",
-        media_type=HTML,
-        public=True,
-        hidden=True,
-    ),
-    Operation(
-        method="GET",
-        path="/docs/{name}",
-        handler=server.get_docs_file,
-        tag="server",
-        media_type=HTML,
-        public=True,
-        hidden=True,
-    ),
-)
+    Operation("GET", "/api/batch-types", read.list_batch_types, "server", {200: BatchTypes}),
+    _hidden("/", server.get_start),
+    Operation("GET", "/health", server.get_health, "server", HEALTH, public=True),
+    Operation("GET", "/metrics", server.get_metrics, "server", CONTENT, media_type=TEXT),
+    _hidden("/openapi.json", server.get_document, "application/json"),
+    _hidden("/docs", server.get_docs),
+    _hidden("/docs/{name}", server.get_docs_file),
+)  # fmt: skip

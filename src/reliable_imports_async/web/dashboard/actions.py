@@ -1,16 +1,17 @@
-"""What changes a batch: asked for on a page of its own, done when its form is sent."""
+"""Actions on a batch: a page asks for confirmation, and its form performs the action."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
-from ...models import BatchStatus, BatchSummary, ImportBatch
-from ..endpoints import answer
+from ...models import BatchStatus, BatchSummary, FailureGroup, ImportBatch
+from ..http import batch_actions
 from .templating import render
-from .visit import Refused, Visit
+from .visit import Refused, Visit, reason_in
 
 DRY_RUN_SECONDS = 120.0
 Do = Callable[[Visit, ImportBatch, FormData], Awaitable[str]]
@@ -18,15 +19,15 @@ Do = Callable[[Visit, ImportBatch, FormData], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something that can be done with a batch.
+    """An action on a batch.
 
     Attributes:
-        permission: What the application is asked whether the caller may do it.
+        permission: The action that the application is asked about in `authorize`.
         title: The question.
-        button: The answer yes.
+        button: The label of the button that confirms it.
         text: What will happen.
-        do: Does it; returns the path of the page to show then.
-        takes_reason: Whether a reason may be given.
+        do: Performs the action, and returns the path of the next page.
+        takes_reason: Whether the visitor may give a reason.
         dangerous: Whether it cannot be undone.
     """
 
@@ -40,27 +41,36 @@ class Action:
 
 
 async def ask(visit: Visit) -> Response:
-    """Ask before something is done."""
-    action, group = _action(visit), visit.given("group")
-    async with visit.call.reading():
-        row = await visit.call.batch(action.permission)
-        summary = await visit.manager.batch_overview(row.id, causes=group is not None)
+    """Ask for confirmation."""
+    action = _action(visit)
+    about = await about_failures(visit, action.permission)
     return await render(
         visit,
         "confirm.html",
-        batch=row,
-        summary=summary,
+        **about,
         name=visit.call.request.path_params["action"],
         action=action,
-        group=group,
-        about=next((one for one in summary.groups if one.group == group), None),
         canary=visit.given("canary") is not None,
-        size=_canary_size(summary, group),
+        size=_canary_size(about["summary"], about["group"]),
     )
 
 
+async def about_failures(visit: Visit, permission: str) -> dict[str, Any]:
+    """The batch in the path and its summary, and the failure group in the query, for a page."""
+    group = visit.given("group")
+    async with visit.call.reading():
+        row = await visit.call.batch(permission)
+        summary = await visit.manager.batch_overview(row.id, causes=group is not None)
+    return {"batch": row, "summary": summary, "group": group, "about": group_of(summary, group)}
+
+
+def group_of(summary: BatchSummary, group: str | None) -> FailureGroup | None:
+    """The failure group with this name."""
+    return next((each for each in summary.groups if each.group == group), None)
+
+
 async def act(visit: Visit) -> Response:
-    """Do it, and say in the log who did."""
+    """Perform the action."""
     action = _action(visit)
     form = await visit.form()
     row = await visit.call.batch(action.permission)
@@ -76,29 +86,29 @@ def _action(visit: Visit) -> Action:
 
 def _canary_size(summary: BatchSummary, group: str | None) -> int:
     """A tenth of what would run, at least one item and at most a hundred."""
-    found = [one.count for one in summary.groups if one.group == group]
-    return max(1, min(100, (found[0] if found else summary.outstanding_items) // 10))
+    named = group_of(summary, group)
+    return max(1, min(100, (named.count if named else summary.outstanding_items) // 10))
 
 
 async def _pause(visit: Visit, row: ImportBatch, form: FormData) -> str:
-    reason = _reason(form) or "paused on request"
+    reason = reason_in(form) or "paused on request"
     await visit.manager.pause_batch(row.id, reason=reason, actor=visit.call.user_id)
     return f"/batches/{row.id}"
 
 
 async def _resume(visit: Visit, row: ImportBatch, form: FormData) -> str:
-    await visit.manager.resume_batch(row.id, reason=_reason(form), actor=visit.call.user_id)
+    await visit.manager.resume_batch(row.id, reason=reason_in(form), actor=visit.call.user_id)
     await visit.manager.enqueue_batch(row.id)
     return f"/batches/{row.id}"
 
 
 async def _cancel(visit: Visit, row: ImportBatch, form: FormData) -> str:
-    await visit.manager.cancel_batch(row.id, reason=_reason(form), actor=visit.call.user_id)
+    await visit.manager.cancel_batch(row.id, reason=reason_in(form), actor=visit.call.user_id)
     return f"/batches/{row.id}"
 
 
 async def _start(visit: Visit, row: ImportBatch, _form: FormData) -> str:
-    await before_process(visit, row)
+    await batch_actions.before_process(visit.call, row)
     visit.done(row, "started")
     await visit.call.store_log(row.id)
     await visit.manager.enqueue_batch(row.id)
@@ -106,7 +116,7 @@ async def _start(visit: Visit, row: ImportBatch, _form: FormData) -> str:
 
 
 async def _reprocess(visit: Visit, row: ImportBatch, form: FormData) -> str:
-    await before_process(visit, row)
+    await batch_actions.before_process(visit.call, row)
     started = await visit.manager.start_reprocessing(
         row.id,
         group=str(form.get("group", "")) or None,
@@ -123,51 +133,39 @@ async def _reprocess(visit: Visit, row: ImportBatch, form: FormData) -> str:
     return f"/batches/{child}"
 
 
-async def before_process(visit: Visit, row: ImportBatch) -> None:
-    """Ask the application's hook, which may refuse."""
-    visit.manager.registry.get(row.batch_type)
-    async with visit.call.hook():
-        await answer(visit.call.endpoint(row.batch_type).before_process(row.id, visit.call.ctx))
-    await visit.call.store_log(row.id)
+def _size(form: FormData) -> int | None:
+    text = str(form.get("canary", "")).strip()
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:10]) <= 100_000:
+        raise Refused(422, "The number of items to try must be between 1 and 100,000.")
+    return int(text)
 
 
 async def dry_run(visit: Visit) -> Response:
-    """Try every item, keep nothing, and show what would come of it."""
+    """Try every item, roll everything back, and show the result."""
     await visit.form()
     row = await visit.call.batch("process")
     if row.status != BatchStatus.PENDING:
-        raise Refused(409, "Only a batch that has not been started can be tried.")
-    await before_process(visit, row)
+        raise Refused(409, "A dry run needs a batch that has not been started.")
+    await batch_actions.before_process(visit.call, row)
     visit.done(row, "dry run")
     await visit.call.store_log(row.id)
     with anyio.move_on_after(DRY_RUN_SECONDS) as scope:
-        found = await visit.manager.process_batch(row.id, dry_run=True)
+        result = await visit.manager.process_batch(row.id, dry_run=True)
     if scope.cancelled_caught:
         raise Refused(
             503,
             f"The dry run took longer than {DRY_RUN_SECONDS:.0f} s and was stopped. Start the "
             "import, or try a smaller file.",
         )
-    return await render(visit, "dry_run.html", batch=row, result=found, may=await visit.may(row))
-
-
-def _reason(form: FormData) -> str | None:
-    return str(form.get("reason", "")).replace("\x00", "").strip()[:1000] or None
-
-
-def _size(form: FormData) -> int | None:
-    text = str(form.get("canary", "")).strip()
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:10]) <= 100_000:
-        raise Refused(422, "A canary has between 1 and 100,000 items.")
-    return int(text)
+    return await render(visit, "dry_run.html", batch=row, result=result, may=await visit.may(row))
 
 
 ACTIONS = {
     "start": Action(
         "process", "Start this import?", "Start the import",
-        "Workers process its items. Items that already have an outcome are not run again.", _start,
+        "Workers process its items. Items that already have an outcome do not run again.", _start,
     ),
     "pause": Action(
         "pause", "Pause this batch?", "Pause",
@@ -179,11 +177,11 @@ ACTIONS = {
     ),
     "cancel": Action(
         "cancel", "Cancel this batch?", "Cancel the batch",
-        "It ends for good. Imported records are kept. Items that have not started stay pending "
-        "and can be reprocessed.", _cancel, takes_reason=True, dangerous=True,
+        "The batch ends for good. Imported records are kept. Items that have not started stay "
+        "pending and can be reprocessed.", _cancel, takes_reason=True, dangerous=True,
     ),
     "reprocess": Action(
         "reprocess", "Reprocess failed items?", "Reprocess",
-        "They run again in a new batch. Items that succeeded are never run again.", _reprocess,
+        "Failed items run again in a new batch. Successful items never run again.", _reprocess,
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Numbers as bars: the geometry of the SVG that templates draw."""
+"""Charts: the geometry of the bars that templates draw as SVG."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ WIDTH, HEIGHT, BARS = 600.0, 90.0, 60
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar: what went well below, what failed on top of it; and its words."""
+    """One bar: successful items at the bottom, failed ones on top, and its tooltip."""
 
     x: float
     width: float
@@ -30,10 +30,10 @@ class Chart:
 
     Attributes:
         peak: The highest value, in items a second.
-        first: What stands at its left end.
-        last: What stands at its right end.
-        text: The same in a sentence.
-        note: How it came about.
+        first: The label at its left end.
+        last: The label at its right end.
+        text: The chart in a sentence.
+        note: How the values were computed.
     """
 
     bars: tuple[Bar, ...]
@@ -45,38 +45,38 @@ class Chart:
 
 
 def throughput(minutes: Sequence[Minute]) -> Chart | None:
-    """Items a second, minute by minute; None where nothing happened."""
-    values = [(one.settled / 60, one.failed / 60, f"{one.at:%H:%M}") for one in minutes]
+    """Items per second, minute by minute; None if nothing was processed."""
+    values = [(each.settled / 60, each.failed / 60, f"{each.at:%H:%M}") for each in minutes]
     if not any(value for value, _, _ in values):
         return None
-    total = sum(one.settled for one in minutes)
-    failed = sum(one.failed for one in minutes)
+    total = sum(each.settled for each in minutes)
+    failed = sum(each.failed for each in minutes)
     return _chart(
         values,
         f"{minutes[0].at:%H:%M}",
         "now",
         f"{counted(total, 'item')} in the last {counted(len(minutes), 'minute')}, "
         f"{failed:,.0f} failed.",
-        "Each batch's items are spread evenly over the time it ran. Times in UTC.",
+        "The items of a batch are spread evenly over its run time. Times in UTC.",
     )
 
 
 def timeline(ticks: Sequence[Tick], step: int) -> Chart | None:
-    """Items a second over the life of a batch; None with too little to draw."""
+    """Items per second from the start to the end of a batch; None for fewer than two items."""
     if len(ticks) < 2:
         return None
-    first = min(one.at for one in ticks)
-    seconds = max((max(one.at for one in ticks) - first).total_seconds(), 0.001)
+    first = min(tick.at for tick in ticks)
+    seconds = max((max(tick.at for tick in ticks) - first).total_seconds(), 0.001)
     width = seconds / BARS
     good, failed = [0] * BARS, [0] * BARS
-    for one in ticks:
-        bar = min(BARS - 1, int((one.at - first).total_seconds() / width))
-        (failed if one.failed else good)[bar] += step
+    for tick in ticks:
+        bar = min(BARS - 1, int((tick.at - first).total_seconds() / width))
+        (failed if tick.failed else good)[bar] += step
     values = [
         ((ok + bad) / width, bad / width, _clock(first, width * n, seconds))
         for n, (ok, bad) in enumerate(zip(good, failed, strict=True))
     ]
-    note = "Every item." if step == 1 else f"Estimated from every {_ordinal(step)} item."
+    note = "All items." if step == 1 else f"Estimated from every {_ordinal(step)} item."
     return _chart(
         values,
         _clock(first, 0, seconds),
@@ -125,7 +125,7 @@ def _chart(
 
 
 def _round_up(value: float) -> float:
-    """The next number that reads well: 1, 2 or 5 times a power of ten."""
+    """The next round number: 1, 2 or 5 times a power of ten."""
     power = float(10 ** math.floor(math.log10(max(value, 0.001))))
     return float(next(step * power for step in (1, 2, 5, 10) if step * power >= value))
 
@@ -141,17 +141,17 @@ class Share:
 
 def shares(summary: BatchSummary) -> tuple[Share, ...]:
     """Completed, skipped and failed items as parts of a bar."""
-    found, x = [], 0.0
+    parts, x = [], 0.0
     for kind in ("completed", "skipped", "failed"):
         width = 100 * getattr(summary, f"{kind}_items") / max(1, summary.total_items)
-        found.append(Share(kind, round(x, 3), round(width, 3)))
+        parts.append(Share(kind, round(x, 3), round(width, 3)))
         x += width
-    return tuple(found)
+    return tuple(parts)
 
 
 def remaining(summary: BatchSummary) -> float | None:
-    """Seconds until the end at the pace so far; None where nobody can tell."""
-    pace = summary.items_per_second
-    if summary.status != "processing" or not pace or not summary.pending_items:
+    """Estimated seconds until the end at the current rate; None without a rate."""
+    rate = summary.items_per_second
+    if summary.status != "processing" or not rate or not summary.pending_items:
         return None
-    return summary.pending_items / pace
+    return summary.pending_items / rate

@@ -1,4 +1,4 @@
-"""Editing the record of a failed item, and trying it again."""
+"""Editing the record of a failed item, and retrying it."""
 
 from functools import partial
 from typing import Any
@@ -8,14 +8,13 @@ from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from ... import exact_json
-from ...errors import EditNotAccepted, EditRefused, ItemNotFound
+from ...errors import EditNotAccepted, EditRefused
 from ...models import ImportBatchItem, ItemStatus
-from .actions import before_process
-from .filters import hides_something, json_text
+from ..http import batch_actions
+from .filters import has_invisible, json_text
 from .record_fields import in_order, wrong_in
 from .templating import render
-from .views import LARGEST_NUMBER
-from .visit import Refused, Visit
+from .visit import Refused, Visit, reason_in
 
 MOST_FIELDS, LONGEST_FIELD, LONGEST_RECORD = 100, 10_000, 4_000_000
 
@@ -26,7 +25,7 @@ async def edit_page(visit: Visit) -> Response:
 
 
 async def edit(visit: Visit) -> Response:
-    """Keep the new record; on request try the item again."""
+    """Save the new record, and retry the item if asked to."""
     form = await visit.form()
     row = await visit.call.batch("edit")
     if "retry" in form:
@@ -39,22 +38,22 @@ async def edit(visit: Visit) -> Response:
             row.id,
             item.item_number,
             record,
-            reason=_reason(form),
+            reason=reason_in(form),
             actor=visit.call.user_id,
             force="force" in form,
         )
     except ValueError as exc:
-        return await _form(visit, text, f"This is not JSON: {exc}")
+        return await _form(visit, text, f"The record is not valid JSON: {exc}")
     except EditNotAccepted as exc:
-        given = text if "record" in form else None
-        return await _form(visit, given, exc.message, refused=record)
+        typed = text if "record" in form else None
+        return await _form(visit, typed, exc.message, refused=record)
     except EditRefused as exc:
         return await _form(visit, text, exc.message)
     visit.call.ctx.info("dashboard: record edited", actor=visit.call.user_id, item=item.item_number)
     await visit.call.store_log(row.id)
     if "retry" not in form:
         return visit.to(f"/batches/{row.id}/items/{item.item_number}")
-    await before_process(visit, row)
+    await batch_actions.before_process(visit.call, row)
     child = await visit.manager.create_reprocessing(
         row.id, item_numbers=[item.item_number], actor=visit.call.user_id
     )
@@ -65,11 +64,11 @@ async def edit(visit: Visit) -> Response:
 async def _form(
     visit: Visit, text: str | None, error: str | None, *, refused: Any = None
 ) -> Response:
-    """The form; with a record that was refused, and may be saved all the same."""
+    """Show the form; with a refused record, which can then be saved anyway."""
     row = await visit.call.batch("edit")
     item = await _item(visit)
     if item.status != ItemStatus.FAILED or item.reprocessed_by is not None:
-        raise Refused(409, "Only a failed item that is not being reprocessed can be edited.")
+        raise Refused(409, "Only failed items that are not being reprocessed can be edited.")
     record = in_order(item.source_data if refused is None else refused, row.source_columns)
     by_field = text is None and await to_thread.run_sync(_as_fields, record)
     return await render(
@@ -89,36 +88,29 @@ async def _form(
 
 
 async def _item(visit: Visit) -> ImportBatchItem[Any]:
-    number = visit.call.request.path_params["item_number"]
-    if not 0 < number <= LARGEST_NUMBER:
-        raise ItemNotFound(visit.call.batch_id, number)
-    return await visit.manager.get_item(visit.call.batch_id, number)
+    return await visit.manager.get_item(visit.call.batch_id, visit.call.item_number)
 
 
 def _as_fields(record: Any) -> bool:
-    """Whether a form can show the record faithfully, one field a text."""
+    """Whether a form can show the record unchanged, with a text input for each field."""
     return (
         isinstance(record, dict)
         and 0 < len(record) <= MOST_FIELDS
-        and all(isinstance(one, str) and len(one) <= LONGEST_FIELD for one in record.values())
-        and not any(hides_something(one) for one in (*record, *record.values()))
+        and all(isinstance(text, str) and len(text) <= LONGEST_FIELD for text in record.values())
+        and not any(has_invisible(text) for text in (*record, *record.values()))
     )
 
 
 def _record(form: FormData, old_record: Any) -> dict[str, Any]:
-    """The new record: JSON, or the old one with the fields that were changed."""
+    """The new record: typed as JSON, or the old record with its changed fields."""
     if "record" in form:
         record = exact_json.read_unchecked(str(form["record"]))
         if not isinstance(record, dict):
-            raise ValueError("an item is an object")
+            raise ValueError("a record is an object")
         return record
     record = dict(old_record or {})
     for position, (name, old) in enumerate(list(record.items())):
         given = str(form.get(f"field-{position}", old)).replace("\r\n", "\n")
-        if given != str(old).replace("\r\n", "\n"):  # browsers send every line end as CR LF
+        if given != str(old).replace("\r\n", "\n"):  # browsers send all line ends as CR LF
             record[name] = given
     return record
-
-
-def _reason(form: FormData) -> str | None:
-    return str(form.get("reason", "")).replace("\x00", "").strip()[:1000] or None

@@ -1,4 +1,4 @@
-"""Values as pages show them. What would change how text around it looks is made visible."""
+"""Template filters: values as text, with invisible and direction-changing characters visible."""
 
 import json
 import re
@@ -17,68 +17,68 @@ _INVISIBLE = re.compile(
 )
 
 
-def hides_something(text: str) -> bool:
-    """Whether a text has characters that cannot be seen, or that turn the text around."""
+def has_invisible(text: str) -> bool:
+    """Whether a text has invisible characters, or characters that change its direction."""
     return _INVISIBLE.search(text) is not None
 
 
 def shown(value: object, longest: int = LONGEST) -> Markup:
-    """Any text as text: cut when it is long, in isolation, with invisible characters named."""
+    """Escape any text: a long one is cut, and invisible characters are shown by name."""
     text = str(value)
     rest = len(text) - longest
     parts: list[Markup] = []
     position = 0
-    for found in _INVISIBLE.finditer(cut := text[:longest]):
-        parts.append(escape(cut[position : found.start()]))
-        parts.append(Markup('<span class="hidden-char">U+{:04X}</span>').format(ord(found[0])))
-        position = found.end()
+    for match in _INVISIBLE.finditer(cut := text[:longest]):
+        parts.append(escape(cut[position : match.start()]))
+        parts.append(Markup('<span class="hidden-char">U+{:04X}</span>').format(ord(match[0])))
+        position = match.end()
     parts.append(escape(cut[position:]))
     more = Markup('<span class="more"> … {} more characters</span>').format(f"{rest:,}")
     return Markup("<bdi>{}</bdi>{}").format(Markup("").join(parts), more if rest > 0 else "")
 
 
 def brief(value: object, longest: int) -> Markup:
-    """Any text in one place of a list: cut short without saying by how much."""
+    """Escape any text for a list: a long one is cut, without saying how much is missing."""
     text = str(value)
     return shown(text if len(text) <= longest else f"{text[:longest].rstrip()}…", longest + 1)
 
 
 def plain(value: object, longest: int = 80) -> str:
-    """A text for where no markup can be: a title, an option."""
+    """Text for places without markup, such as titles and options."""
     text = str(value)
-    named = _INVISIBLE.sub(lambda found: f"U+{ord(found[0]):04X}", text[:longest])
+    named = _INVISIBLE.sub(lambda match: f"U+{ord(match[0]):04X}", text[:longest])
     return named if len(text) <= longest else f"{named}…"
 
 
 def json_text(value: Any, *, indent: int | None = 2) -> str:
-    """JSON to read or edit; characters that hide are written as escapes."""
+    """JSON to read or edit; invisible characters are written as escapes."""
     text = exact_json.write_readable(value, indent=indent)
     return _INVISIBLE.sub(_escaped, text)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return found[0] if found[0] in "\n\r\t" else json.dumps(found[0])[1:-1]
+def _escaped(match: re.Match[str]) -> str:
+    return match[0] if match[0] in "\n\r\t" else json.dumps(match[0])[1:-1]
 
 
 def value_text(value: Any) -> str:
-    """A field's value: a text as it is, anything else as JSON."""
+    """The value of a field: text unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json_text(value, indent=None)
 
 
 def count(value: float | None) -> str:
-    """A number with its thousands apart."""
+    """A number with thousands separators."""
     return NOTHING if value is None else f"{value:,.0f}"
 
 
 def rate(value: float | None) -> str:
-    """Items a second."""
+    """Items per second."""
     if value is None:
         return NOTHING
     return f"{value:,.0f}/s" if value >= 10 else f"{value:,.1f}/s"
 
 
 def size(value: int | None) -> str:
-    """Bytes."""
+    """A number of bytes, with a unit."""
     if value is None:
         return NOTHING
     amount = float(value)
@@ -107,7 +107,7 @@ def span(value: timedelta | float | None) -> str:
 
 
 def moment(value: datetime | None) -> Markup:
-    """A time, in UTC: every reader sees the same."""
+    """A time in UTC, the same for every reader."""
     if value is None:
         return escape(NOTHING)
     return Markup('<time datetime="{}">{}</time>').format(
@@ -116,7 +116,7 @@ def moment(value: datetime | None) -> Markup:
 
 
 def percent(part: float, whole: float) -> str:
-    """A share; never 100 % or 0 % when it is not quite."""
+    """A share in percent; 100 % and 0 % only if they are exact."""
     if not whole:
         return NOTHING
     share = 100 * part / whole

@@ -1,4 +1,4 @@
-"""Records as pages show them: fields in the order of the file, what is wrong marked on them."""
+"""Records as pages show them: fields in the order of the file, with errors at their fields."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ _DISCRIMINATOR = re.compile(r"(?:found using|discriminator) '([^']{1,200})'")  #
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A field of a record in a list, and whether it is wrong."""
+    """A field of a record in a list, and whether it has an error."""
 
     name: str
     value: str
@@ -25,7 +25,7 @@ class Pair:
 
 
 def in_order(record: Any, columns: tuple[str, ...] | None) -> Any:
-    """A record with its fields as the file has them; jsonb keeps no order."""
+    """A record with its fields in the order of the file, which jsonb does not keep."""
     if not isinstance(record, dict) or not columns:
         return record
     known = {name: record[name] for name in columns if name in record}
@@ -33,9 +33,9 @@ def in_order(record: Any, columns: tuple[str, ...] | None) -> Any:
 
 
 def wrong_fields(failure: Failure | None, record: Any) -> dict[str, list[str]]:
-    """What is wrong by field, as far as the record has the field.
+    """The errors of a failure, by field.
 
-    The errors of a validation name their fields; so does PostgreSQL, by a column or a key.
+    Validation errors name their fields. PostgreSQL names a column or a key.
     """
     if failure is None:
         return {}
@@ -44,15 +44,15 @@ def wrong_fields(failure: Failure | None, record: Any) -> dict[str, list[str]]:
     for name in _named(failure.column, failure.detail):
         if isinstance(record, dict) and name in record:
             wrong.setdefault(name, []).extend(text)
-            text = []  # said once for all columns of a key
+            text = []  # only once for all columns of a key
     return wrong
 
 
 def _by_field(errors: Iterable[Mapping[str, Any]], record: Any) -> dict[str, list[str]]:
     names: Collection[str] = record if isinstance(record, dict) else ()
     wrong: dict[str, list[str]] = {}
-    for one in errors:
-        place, text = str(one.get("loc", "")), str(one.get("msg", ""))
+    for error in errors:
+        place, text = str(error.get("loc", "")), str(error.get("msg", ""))
         if not place and (tagged := _DISCRIMINATOR.search(text)):
             place = tagged[1]
         name = _field_at(place, names)
@@ -66,36 +66,36 @@ def _by_field(errors: Iterable[Mapping[str, Any]], record: Any) -> dict[str, lis
 
 
 def _field_at(place: str, names: Collection[str]) -> str | None:
-    """The field of the record in which a place lies; of several, the one with the longest name."""
+    """The field that contains a place; of several, the field with the longest name."""
     ends = [len(place), *(n for n in range(len(place) - 1, -1, -1) if place[n] == ".")]
     return next((place[:end] for end in ends if place[:end] in names), None)
 
 
 def _named(column: str | None, detail: str | None) -> list[str]:
     """The columns that PostgreSQL names."""
-    found = _KEY.search((detail or "")[:2000])
-    names = [name.strip().strip('"') for name in found[1].split(",")] if found else []
+    key = _KEY.search((detail or "")[:2000])
+    names = [name.strip().strip('"') for name in key[1].split(",")] if key else []
     return [*dict.fromkeys(([column] if column else []) + names)]
 
 
-def pairs(one: ItemPreview, columns: tuple[str, ...] | None) -> tuple[list[Pair], int] | None:
-    """The first fields of a record, wrong ones first, and how many more it has; None without any.
+def pairs(item: ItemPreview, columns: tuple[str, ...] | None) -> tuple[list[Pair], int] | None:
+    """The first fields of a record, those with errors first, and the number of further fields.
 
-    A record whose text was cut short cannot be taken apart: None as well.
+    None if the record has no fields, or if its text was cut.
     """
-    record = _parsed(one.record)
+    record = _parsed(item.record)
     if not isinstance(record, dict) or not record:
         return None
-    errors = _parsed(one.error_fields) or []
-    wrong = {*_by_field(errors, record), *_named(one.error_column, one.error_detail)}
+    errors = _parsed(item.error_fields) or []
+    wrong = {*_by_field(errors, record), *_named(item.error_column, item.error_detail)}
     names = sorted(in_order(record, columns), key=lambda name: name not in wrong)
-    found = [Pair(name, value_text(record[name]), name in wrong) for name in names[:PAIRS]]
-    return found, max(0, len(names) - PAIRS)
+    shown = [Pair(name, value_text(record[name]), name in wrong) for name in names[:PAIRS]]
+    return shown, max(0, len(names) - PAIRS)
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Records as a table: its columns, and for each item the cells, None where it has no field."""
+    """Records as a table: the columns, and the cells of each item; a missing field is None."""
 
     columns: tuple[str, ...]
     more_columns: int
@@ -103,10 +103,10 @@ class Rows:
 
 
 def as_rows(items: Sequence[ItemPreview], columns: tuple[str, ...] | None) -> Rows | None:
-    """The first items of a file under its columns; None where there are no columns to speak of."""
-    records = [_parsed(one.record) for one in items]
+    """The first items of a file as a table; None if there are no columns."""
+    records = [_parsed(item.record) for item in items]
     seen = columns or tuple(
-        dict.fromkeys(name for one in records if isinstance(one, dict) for name in one)
+        dict.fromkeys(name for record in records if isinstance(record, dict) for name in record)
     )
     if not seen:
         return None
@@ -115,22 +115,18 @@ def as_rows(items: Sequence[ItemPreview], columns: tuple[str, ...] | None) -> Ro
         shown,
         len(seen) - len(shown),
         tuple(
-            (item, tuple(_cell(record, name) for name in shown) if _plain(record) else None)
+            (item, _cells(record, shown) if isinstance(record, dict) else None)
             for item, record in zip(items, records, strict=True)
         ),
     )
 
 
-def _plain(record: Any) -> bool:
-    return isinstance(record, dict)
-
-
-def _cell(record: dict[str, Any], name: str) -> str | None:
-    return value_text(record[name]) if name in record else None
+def _cells(record: dict[str, Any], names: tuple[str, ...]) -> tuple[str | None, ...]:
+    return tuple(value_text(record[name]) if name in record else None for name in names)
 
 
 def _parsed(text: str | None) -> Any:
-    """JSON text, unless it is missing or was cut short."""
+    """The value of a JSON text; None if it is missing or was cut."""
     try:
         return None if text is None else exact_json.read_unchecked(text)
     except ValueError:
@@ -138,5 +134,5 @@ def _parsed(text: str | None) -> Any:
 
 
 def wrong_in(item: ImportBatchItem[Any]) -> dict[str, list[str]]:
-    """What is wrong with an item by field."""
+    """The errors of an item, by field."""
     return wrong_fields(item.failure, item.source_data)

@@ -1,4 +1,4 @@
-"""Templates made into answers, with the headers that keep what they show harmless."""
+"""Rendering templates into responses, with headers that make the pages safe."""
 
 import http
 from functools import cache, partial
@@ -19,7 +19,7 @@ HEADERS = {
     "base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",  # without one, forms would come from the origin "null"
+    "Referrer-Policy": "same-origin",  # without a referrer, the origin of forms would be "null"
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -27,8 +27,8 @@ HEADERS = {
 
 @cache
 def environment() -> Environment:
-    """The templates: everything is escaped, and a misspelt name is an error."""
-    made = Environment(
+    """The templates. Values are escaped, and unknown names are errors."""
+    templates = Environment(
         loader=PackageLoader(__package__, "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -39,32 +39,34 @@ def environment() -> Environment:
         "shown", "brief", "plain", "json_text", "value_text", "count", "rate", "size", "span",
         "moment", "percent",
     ):  # fmt: skip
-        made.filters[name] = getattr(filters, name)
-    made.filters["counted"] = counted
-    made.globals["shares"] = charts.shares
-    made.globals["remaining"] = charts.remaining
-    made.globals["pairs"] = record_fields.pairs
-    made.globals["query"] = query
-    return made
+        templates.filters[name] = getattr(filters, name)
+    templates.filters["counted"] = counted
+    templates.globals["shares"] = charts.shares
+    templates.globals["remaining"] = charts.remaining
+    templates.globals["pairs"] = record_fields.pairs
+    templates.globals["query"] = query
+    return templates
 
 
 def query(**values: Any) -> str:
-    """The query of a link, without what is None."""
-    given = {name: str(value) for name, value in values.items() if value is not None}
-    return f"?{urlencode(given)}" if given else ""
+    """The query of a link, without the values that are None."""
+    pairs = {name: str(value) for name, value in values.items() if value is not None}
+    return f"?{urlencode(pairs)}" if pairs else ""
 
 
 async def render(visit: Visit, template: str, *, code: int = 200, **values: Any) -> Response:
-    """A page; made in a thread, as what it shows may be large.
+    """Render a page in a thread, since its values may be large.
 
-    Of a value that is a `partial` its result is shown.
+    Args:
+        code: The status of the response.
+        values: The names of the template. A `partial` is called in the thread.
     """
     return await to_thread.run_sync(lambda: rendered(visit, template, code, values))
 
 
 def rendered(visit: Visit, template: str, code: int, values: dict[str, Any]) -> Response:
-    """A page, made here and now."""
-    made = {name: one() if isinstance(one, partial) else one for name, one in values.items()}
+    """Render a page."""
+    ready = {name: each() if isinstance(each, partial) else each for name, each in values.items()}
     text = (
         environment()
         .get_template(template)
@@ -74,17 +76,17 @@ def rendered(visit: Visit, template: str, code: int, values: dict[str, Any]) -> 
             user=visit.call.user_id,
             secured=visit.signs_in,
             token=visit.token(),
-            **{"may_create": visit.may_create, **made},
+            **{"may_create": visit.may_create, **ready},
         )
     )
-    # A lone surrogate in a query or a header has no bytes.
+    # A query or a header may contain a lone surrogate, which cannot be encoded.
     return HTMLResponse(text.encode("utf-8", "backslashreplace"), code, HEADERS)
 
 
 def error_page(visit: Visit | None, status: int, text: str, hint: str = "") -> Response:
-    """A page that says what went wrong."""
+    """Render the page of an error."""
     if visit is None:
-        return HTMLResponse("Something went wrong.", status, HEADERS)
+        return HTMLResponse("The request failed.", status, HEADERS)
     title = http.HTTPStatus(status).phrase
     values = {"title": title, "text": text, "hint": hint}
     return rendered(visit, "error.html", status, values)

@@ -1,17 +1,20 @@
-"""Files that come in: new batches, and failures that were corrected.
+"""Uploaded files: new batches, and corrected failures.
 
-An uploaded file becomes a batch that is not started. So what was detected, its first rows and a dry
-run can be looked at before anything is imported, and nothing waits in the server's memory.
+An uploaded file becomes a batch that is not started. Its detected format, its first rows and a dry
+run can be checked before anything is imported, and nothing is kept in the server's memory.
 """
 
-from typing import Any, cast
+from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
-from ...errors import ConflictError, ReliableImportsError, SourceError
+from ...errors import ConflictError, SourceError
+from ...loading.create import OnSameFile
 from ...loading.sources import Source, read_file
-from .actions import before_process
+from ...models import CorrectedFile, ImportBatch
+from ..http import batch_actions
+from ..http.payloads import CreateBatch
 from .templating import render
 from .visit import Refused, Visit
 
@@ -28,14 +31,14 @@ async def upload_page(visit: Visit) -> Response:
 
 
 async def _upload_form(
-    visit: Visit, batch_type: str | None, error: ReliableImportsError | None, status: int
+    visit: Visit, batch_type: str | None, error: Exception | None, status: int
 ) -> Response:
     names = visit.manager.registry.batch_types
     return await render(
         visit,
         "upload.html",
         code=status,
-        types=[one for one in names if await visit.call.may_create(one)],
+        types=[name for name in names if await visit.call.may_create(name)],
         any_type=bool(names),
         batch_type=batch_type,
         formats=FORMATS,
@@ -46,37 +49,27 @@ async def _upload_form(
 
 
 async def upload(visit: Visit) -> Response:
-    """Store the file's records as a batch that waits to be started."""
+    """Store the records of a file in a new batch, which is not started."""
     form = await visit.form(files=1)
+    call = visit.call
     try:
         batch_type = str(form.get("batch_type", ""))
-        visit.manager.registry.get(batch_type)
-        endpoint = visit.call.endpoint(batch_type)
-        await visit.call.require(endpoint, "create")
-        data = await visit.call.about_to_upload(batch_type)
+        endpoint = await batch_actions.permitted_endpoint(call, batch_type)
+        asked = CreateBatch(batch_type=batch_type, process=False)
+        data = await batch_actions.before_create(call, asked)
+        data.allow_empty = data.allow_empty or "allow_empty" in form
+        same_file: OnSameFile = "force" if "again" in form else "refuse"
         try:
-            created = await visit.manager.create_or_find_batch(
-                data.batch_type,
-                _source(visit, form),
-                metadata=data.metadata,
-                created_by=visit.call.user_id,
-                on_same_file="force" if "again" in form else "refuse",
-                visible=await visit.call.visible(),
-                max_failures=data.max_failures,
-                max_failure_rate=data.max_failure_rate,
-                min_processed=data.min_processed,
-                expect=None if data.expect is None else data.expect.model_dump(),
-                allow_empty="allow_empty" in form or data.allow_empty,
-                after_create=visit.call.after_create(endpoint, data),
+            created = await batch_actions.create(
+                call, endpoint, data, _source(visit, form), enqueue=False, on_same_file=same_file
             )
         except (SourceError, ConflictError) as exc:
             status = 409 if isinstance(exc, ConflictError) else 422
-            shown = cast("ReliableImportsError", await visit.call.discreet(exc))
-            return await _upload_form(visit, batch_type, shown, status)
+            return await _upload_form(visit, batch_type, await call.discreet(exc), status)
     finally:
         await form.close()
-    visit.call.ctx.info("dashboard: file uploaded", actor=visit.call.user_id)
-    await visit.call.created(endpoint, created.batch_id, data)
+    call.ctx.info("dashboard: file uploaded", actor=call.user_id)
+    await batch_actions.after_create(call, endpoint, created.batch_id, data)
     return visit.to(f"/batches/{created.batch_id}")
 
 
@@ -84,32 +77,40 @@ async def corrected_page(visit: Visit) -> Response:
     """Ask for a corrected file of failures."""
     row = await visit.call.batch("reprocess")
     await visit.call.permit(row, "edit")
+    return await _corrected_form(visit, row)
+
+
+async def _corrected_form(
+    visit: Visit,
+    row: ImportBatch,
+    *,
+    result: CorrectedFile | None = None,
+    error: SourceError | None = None,
+) -> Response:
     return await render(
-        visit, "corrected.html", batch=row, error=None, result=None, encodings=ENCODINGS
+        visit,
+        "corrected.html",
+        code=200 if error is None else 422,
+        batch=row,
+        error=error,
+        result=result,
+        encodings=ENCODINGS,
     )
 
 
 async def corrected(visit: Visit) -> Response:
-    """Take the rows of a corrected file, run them, and say which were refused."""
+    """Rerun the rows of a corrected file, and show which rows were refused."""
     form = await visit.form(files=1)
     try:
         row = await visit.call.batch("reprocess")
         await visit.call.permit(row, "edit")  # the file replaces records
-        await before_process(visit, row)
+        await batch_actions.before_process(visit.call, row)
         try:
             result = await visit.manager.create_corrected_batch(
                 row.id, _source(visit, form), actor=visit.call.user_id
             )
         except SourceError as exc:
-            return await render(
-                visit,
-                "corrected.html",
-                code=422,
-                batch=row,
-                error=exc,
-                result=None,
-                encodings=ENCODINGS,
-            )
+            return await _corrected_form(visit, row, error=exc)
     finally:
         await form.close()
     visit.done(row, "corrected file uploaded")
@@ -117,9 +118,7 @@ async def corrected(visit: Visit) -> Response:
     await visit.manager.enqueue_batch(result.batch_id)
     if not result.refused_rows:
         return visit.to(f"/batches/{result.batch_id}")
-    return await render(
-        visit, "corrected.html", batch=row, error=None, result=result, encodings=ENCODINGS
-    )
+    return await _corrected_form(visit, row, result=result)
 
 
 def _source(visit: Visit, form: FormData) -> Source:

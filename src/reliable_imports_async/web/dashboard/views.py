@@ -1,7 +1,7 @@
-"""The pages that only show."""
+"""The pages that only show: batches, items, log lines and batch types."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -9,42 +9,26 @@ from uuid import UUID
 
 from starlette.responses import Response
 
-from ...errors import BatchNotFound, ItemNotFound
+from ...errors import BatchNotFound
 from ...manager import VALUES_SAMPLE
-from ...models import BatchStatus, BatchSummary, FailureGroup, GroupGlance, ImportBatch, ItemStatus
+from ...models import (
+    BatchStatus,
+    BatchSummary,
+    FailureGroup,
+    FailureGroupPreview,
+    ImportBatch,
+    ItemStatus,
+    ListedBatch,
+)
 from ...repair.reprocess import stopped_by
+from ..http.payloads import LARGEST_NUMBER
 from . import charts
+from .actions import group_of
 from .record_fields import as_rows, in_order, wrong_in
 from .templating import render
 from .visit import Refused, Visit
 
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """A batch, and how deep it stands in the tree."""
-
-    summary: BatchSummary
-    depth: int
-
-
-def lineage_tree(family: Sequence[BatchSummary]) -> tuple[Branch, ...]:
-    """The batches of a lineage, each below its parent, siblings oldest first."""
-    children: dict[UUID | None, list[BatchSummary]] = {}
-    known = {one.batch_id for one in family}
-    for one in family:
-        parent = one.parent_batch_id if one.parent_batch_id in known else None
-        children.setdefault(parent, []).append(one)
-    found: list[Branch] = []
-    waiting = [(one, 0) for one in reversed(children.get(None, []))]
-    while waiting:
-        one, depth = waiting.pop()
-        found.append(Branch(one, depth))
-        waiting += [(child, depth + 1) for child in reversed(children.get(one.batch_id, []))]
-    return tuple(found)
-
-
-BATCHES, ITEMS, LOGS, GROUPS, PARTS = 25, 50, 100, 12, 100
-LARGEST_NUMBER = 2_147_483_647
+BATCHES, ITEMS, LOGS, GROUPS, MATCHES = 25, 50, 100, 12, 100  # rows of a page or a query
 
 
 async def batches(visit: Visit) -> Response:
@@ -53,13 +37,13 @@ async def batches(visit: Visit) -> Response:
     before = visit.given("before")
     visible = await visit.call.visible()
     async with visit.call.reading():
-        found = await _page_of_batches(visit, status=status, before=before, limit=BATCHES + 1)
+        rows = await _page_of_batches(visit, status=status, before=before, limit=BATCHES + 1)
         minutes = () if before else await visit.manager.throughput(visible=visible)
     return await render(
         visit,
         "batches.html",
-        batches=found[:BATCHES],
-        next=found[BATCHES - 1].batch_id if len(found) > BATCHES else None,
+        batches=rows[:BATCHES],
+        next=rows[BATCHES - 1].batch_id if len(rows) > BATCHES else None,
         chart=charts.throughput(minutes),
         status=status,
         search=visit.given("search"),
@@ -73,36 +57,39 @@ async def batches(visit: Visit) -> Response:
 async def _page_of_batches(
     visit: Visit, *, status: BatchStatus | None, before: str | None, limit: int
 ) -> list[BatchSummary]:
-    listed = [
-        one.id
-        async for one in visit.manager.list_batches(
-            batch_type=visit.given("batch_type"),
-            status=status,
-            search=visit.given("search"),
-            before=await _found(visit, before),
-            visible=await visit.call.visible(),
-            limit=limit,
-        )
-    ]
-    known = await visit.manager.batch_progress(listed)
-    return [known[one] for one in listed if one in known]
+    listed = visit.manager.list_batches(
+        batch_type=visit.given("batch_type"),
+        status=status,
+        search=visit.given("search"),
+        before=await _batch_id(visit, before),
+        visible=await visit.call.visible(),
+        limit=limit,
+    )
+    return await _summaries(visit, listed)
 
 
-async def _found(visit: Visit, name: str | None) -> UUID | None:
-    """The batch that a link names by its id, or somebody by a part of one that they may see."""
+async def _summaries(visit: Visit, listed: AsyncIterator[ListedBatch]) -> list[BatchSummary]:
+    """The current summaries of listed batches, in the same order."""
+    ids = [each.id async for each in listed]
+    known = await visit.manager.batch_progress(ids)
+    return [known[batch_id] for batch_id in ids if batch_id in known]
+
+
+async def _batch_id(visit: Visit, text: str | None) -> UUID | None:
+    """The batch of an id, or of a part of an id that only one visible batch has."""
     try:
-        return None if name is None else UUID(name)
+        return None if text is None else UUID(text)
     except ValueError:
         visible = await visit.call.visible()
-    listed = visit.manager.list_batches(search=name, visible=visible, limit=PARTS)
-    found = [one.id async for one in listed if str(name).lower() in str(one.id)]
-    if len(found) != 1:
-        raise BatchNotFound(str(name))
-    return found[0]
+    listed = visit.manager.list_batches(search=text, visible=visible, limit=MATCHES)
+    matches = [each.id async for each in listed if str(text).lower() in str(each.id)]
+    if len(matches) != 1:
+        raise BatchNotFound(str(text))
+    return matches[0]
 
 
 async def batch(visit: Visit) -> Response:
-    """One batch: where it stands, what failed and why, what came of it."""
+    """One batch: its state, its failures by cause, its lineage."""
     async with visit.call.reading():
         row = await visit.call.batch("view")
         summary = await visit.manager.batch_overview(row.id)
@@ -117,7 +104,7 @@ async def batch(visit: Visit) -> Response:
             tree=lineage_tree(family),
             outstanding=summary.outstanding_items,
             chart=await _timeline(visit, summary),
-            groups=await _glances(visit, row.id, groups),
+            groups=await _with_previews(visit, row.id, groups),
             sampled=_sampled(groups),
             more_groups=len(summary.groups) - len(groups),
             source=await visit.manager.source_details(row.id),
@@ -133,29 +120,49 @@ async def batch(visit: Visit) -> Response:
 
 async def _family(visit: Visit, row: ImportBatch) -> list[BatchSummary]:
     """The lineage, oldest first."""
-    ids = [
-        one.id
-        async for one in visit.manager.list_batches(root_batch_id=row.root_batch_id, limit=200)
-    ]
-    known = await visit.manager.batch_progress(ids)
-    return [known[one] for one in reversed(ids) if one in known]
+    listed = visit.manager.list_batches(root_batch_id=row.root_batch_id, limit=200)
+    return list(reversed(await _summaries(visit, listed)))
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A batch in the tree of its lineage, with its depth."""
+
+    summary: BatchSummary
+    depth: int
+
+
+def lineage_tree(family: Sequence[BatchSummary]) -> tuple[Branch, ...]:
+    """The batches of a lineage, each below its parent, siblings oldest first."""
+    children: dict[UUID | None, list[BatchSummary]] = {}
+    known = {member.batch_id for member in family}
+    for member in family:
+        parent = member.parent_batch_id if member.parent_batch_id in known else None
+        children.setdefault(parent, []).append(member)
+    branches: list[Branch] = []
+    stack = [(root, 0) for root in reversed(children.get(None, []))]
+    while stack:
+        member, depth = stack.pop()
+        branches.append(Branch(member, depth))
+        stack += [(child, depth + 1) for child in reversed(children.get(member.batch_id, []))]
+    return tuple(branches)
 
 
 def _sampled(groups: Sequence[FailureGroup]) -> int:
-    """Among how many items of each cause to look for values: the causes share one budget."""
-    named = sum(one.sqlstate is not None for one in groups)
+    """How many items of each cause to search for values; all causes share one budget."""
+    named = sum(group.sqlstate is not None for group in groups)
     return VALUES_SAMPLE // max(1, named)
 
 
-async def _glances(
+async def _with_previews(
     visit: Visit, batch_id: UUID, groups: Sequence[FailureGroup]
-) -> list[tuple[FailureGroup, GroupGlance]]:
-    """Each cause with its values, where PostgreSQL has named any, and samples."""
+) -> list[tuple[FailureGroup, FailureGroupPreview]]:
+    """Each cause with sample items, and with the values that PostgreSQL named."""
     sampled = _sampled(groups)
-    glance = visit.manager.group_glance
+    preview = visit.manager.failure_group_preview
     return [
-        (one, await glance(batch_id, one.group, sampled=sampled if one.sqlstate else 0))
-        for one in groups
+        (group, await preview(batch_id, group.group, sampled=sampled if group.sqlstate else 0))
+        for group in groups
     ]
 
 
@@ -167,7 +174,7 @@ async def _timeline(visit: Visit, summary: BatchSummary) -> charts.Chart | None:
 
 
 async def _first_items(visit: Visit, row: ImportBatch) -> tuple[Any, ...]:
-    """The first rows of a batch that has not been started: what is about to be imported."""
+    """The first items of a batch that has not been started, as a preview."""
     if row.status != BatchStatus.PENDING:
         return ()
     return await visit.manager.item_previews(row.id, limit=10)
@@ -187,49 +194,47 @@ async def items(visit: Visit) -> Response:
     group = visit.given("group")
     async with visit.call.reading():
         row = await visit.call.batch("view")
-        found = await visit.manager.item_previews(
+        rows = await visit.manager.item_previews(
             row.id, status=status, group=group, after=after, limit=ITEMS + 1
         )
         summary = await visit.manager.batch_overview(row.id, causes=group is not None)
-        shown = found[:ITEMS]
-        messages = await visit.call.without_hidden([one.message for one in shown])
+        shown = rows[:ITEMS]
+        messages = await visit.call.without_hidden([each.message for each in shown])
     return await render(
         visit,
         "items.html",
         batch=row,
         may=await visit.may(row),
         summary=summary,
-        items=[replace(one, message=text) for one, text in zip(shown, messages, strict=True)],
-        next=found[ITEMS - 1].item_number if len(found) > ITEMS else None,
+        items=[replace(each, message=text) for each, text in zip(shown, messages, strict=True)],
+        next=rows[ITEMS - 1].item_number if len(rows) > ITEMS else None,
         status=status,
         group=group,
-        about=next((one for one in summary.groups if one.group == group), None),
+        about=group_of(summary, group),
         statuses=list(ItemStatus),
         first=after == 0,
     )
 
 
 async def item(visit: Visit) -> Response:
-    """One item with everything stored about it."""
-    number = visit.call.request.path_params["item_number"]
+    """One item with all stored data."""
     async with visit.call.reading():
         row = await visit.call.batch("view")
-        if not 0 < number <= LARGEST_NUMBER:
-            raise ItemNotFound(row.id, number)
-        found = await visit.manager.get_item(row.id, number)
+        number = visit.call.item_number
+        stored = await visit.manager.get_item(row.id, number)
         lines = [line async for line in visit.manager.get_logs(row.id, item_number=number)]
         history = await visit.manager.item_history(row.id, number)
-        (reason,) = await visit.call.without_hidden([found.skip_reason])
+        (reason,) = await visit.call.without_hidden([stored.skip_reason])
     return await render(
         visit,
         "item.html",
         batch=row,
         may=await visit.may(row),
         skip_reason=reason,
-        item=found,
-        record=partial(in_order, found.source_data, row.source_columns),
-        raw=partial((found.raw or b"").decode, "utf-8", "backslashreplace"),
-        wrong=partial(wrong_in, found),
+        item=stored,
+        record=partial(in_order, stored.source_data, row.source_columns),
+        raw=partial((stored.raw or b"").decode, "utf-8", "backslashreplace"),
+        wrong=partial(wrong_in, stored),
         lines=lines[:LOGS],
         history=history,
     )
@@ -240,33 +245,33 @@ async def logs(visit: Visit) -> Response:
     async with visit.call.reading():
         row = await visit.call.batch("view")
         before = visit.number("before")
-        found = await visit.manager.latest_logs(row.id, before=before, limit=LOGS + 1)
-    following = found[LOGS - 1].log_id if len(found) > LOGS else None
+        rows = await visit.manager.latest_logs(row.id, before=before, limit=LOGS + 1)
+    following = rows[LOGS - 1].log_id if len(rows) > LOGS else None
     return await render(
-        visit, "logs.html", batch=row, lines=found[:LOGS], next=following, first=before is None
+        visit, "logs.html", batch=row, lines=rows[:LOGS], next=following, first=before is None
     )
 
 
 async def batch_types(visit: Visit) -> Response:
-    """The batch types that this visitor may see or create."""
+    """The batch types of which the visitor may see or create batches."""
     types = []
     async with visit.call.reading():
         visible = await visit.call.visible()
         for name in await visit.call.known_types():
             listed = visit.manager.list_batches(batch_type=name, visible=visible, limit=1)
-            latest = [one async for one in listed]
+            latest = [each async for each in listed]
             types.append((name, _description(visit, name), _fields(visit, name), latest))
     return await render(visit, "types.html", types=types)
 
 
 def _fields(visit: Visit, name: str) -> list[str] | None:
-    """The names of the fields of a record; None where any record is taken."""
+    """The names of the fields of a record; None if any record is accepted."""
     model = visit.manager.registry.get(name).model()
     return None if model is None else list(model.json_schema().get("properties", {}))
 
 
 async def batch_type(visit: Visit) -> Response:
-    """One batch type: what its records look like, and its latest batches."""
+    """One batch type: the fields of its records, and its latest batches."""
     name = visit.call.request.path_params["name"]
     if not name:
         return visit.to("/types")
@@ -277,8 +282,7 @@ async def batch_type(visit: Visit) -> Response:
     async with visit.call.reading():
         visible = await visit.call.visible()
         listed = visit.manager.list_batches(batch_type=name, visible=visible, limit=BATCHES)
-        ids = [one.id async for one in listed]
-        known = await visit.manager.batch_progress(ids)
+        latest = await _summaries(visit, listed)
     schema = None if model is None else model.json_schema()
     required = (schema or {}).get("required", ())
     fields = [
@@ -293,7 +297,7 @@ async def batch_type(visit: Visit) -> Response:
         schema=schema,
         fields=fields,
         described=any(about for _, _, _, about in fields),
-        batches=[known[one] for one in ids if one in known],
+        batches=latest,
         may_create=await visit.call.may_create(name),
     )
 
@@ -301,7 +305,7 @@ async def batch_type(visit: Visit) -> Response:
 def _kind(about: dict[str, Any]) -> str:
     """A field's type in a few words."""
     if "anyOf" in about:
-        return " or ".join(_kind(one) for one in about["anyOf"])
+        return " or ".join(_kind(each) for each in about["anyOf"])
     if "$ref" in about:
         return str(about["$ref"]).rpartition("/")[2]
     return str(about.get("format") or about.get("type") or "anything")

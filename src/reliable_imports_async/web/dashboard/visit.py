@@ -1,28 +1,30 @@
 """A visit to a page, and what a page is."""
 
+import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Self
 
 from starlette.datastructures import FormData
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from ...manager import BatchManager
 from ...models import ImportBatch
-
-if TYPE_CHECKING:  # the API serves the dashboard, not the other way round
-    from ...manager import BatchManager
-    from ..http.call import Call
-
+from ..http.authentication import identity_of, user_of
+from ..http.call import Call
+from ..http.cookies import FORM_COOKIE, cookie_name
+from ..http.service import Service
 
 ACTIONS = ("process", "reprocess", "pause", "resume", "cancel", "edit")
 
 
 class Refused(Exception):
-    """A request that is answered with a page that says why not.
+    """A request that is answered with an error page.
 
     Attributes:
-        status: The status of the answer.
-        message: What to tell.
+        status: The status of the response.
+        message: The text of the page.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -36,47 +38,82 @@ class Visit:
     """One request for a page.
 
     Attributes:
-        call: The request, who asks, the manager.
-        browser: Tells this browser from others; forms are bound to it.
-        secured: Whether it is asked who somebody is.
-        signs_in: Whether people sign in here, with a key.
-        token: Makes the token that a form needs.
-        is_token: Whether a token was made for this session.
-        sign_in: The user of an API key, or None.
-        begin_session: Begins a session for a user with this key; the cookie's value.
-        end_session: Ends the session that the browser has.
-        new_session: A session cookie to set; an empty one is deleted.
+        call: The request, its user, and the manager.
+        browser: The value of the form cookie, which identifies the browser.
+        session: The value of the session cookie; empty without one.
+        new_session: A session cookie to set; an empty one deletes the cookie.
         may_create: Whether the visitor may create batches of any type.
     """
 
-    call: "Call"
+    call: Call
     browser: str
-    secured: bool
-    signs_in: bool
-    token: Callable[[], str]
-    is_token: Callable[[str], bool]
-    sign_in: Callable[[str], Awaitable[str | None]]
-    begin_session: Callable[[str, str], Awaitable[str]]
-    end_session: Callable[[], Awaitable[None]]
-    new_session: str | None = field(default=None)
-    may_create: bool = field(default=False)
+    session: str
+    new_session: str | None = None
+    may_create: bool = False
+
+    @classmethod
+    async def begin(cls, request: Request, service: Service) -> Self:
+        """Begin a visit: authenticate by header or by the session cookie."""
+        authenticator = service.authenticator
+        cookie = request.cookies.get(cookie_name(request), "") if authenticator.signs_in else ""
+        user = user_of(request)  # by header; for GET requests, by the cookie as well
+        if user is None and cookie:
+            user = identity_of(await authenticator.by_session(request))
+        call = Call(request, service, user)
+        browser = request.cookies.get(cookie_name(request, FORM_COOKIE))
+        return cls(call, browser or secrets.token_urlsafe(24), cookie)
 
     @property
-    def base(self) -> str:
-        """What the paths of all pages start with."""
-        return f"{self.call.base}/dashboard"
+    def service(self) -> Service:
+        """The parts of the API that outlive a request."""
+        return self.call.service
 
     @property
-    def manager(self) -> "BatchManager":
+    def manager(self) -> BatchManager:
         """The manager behind the pages."""
         return self.call.manager
 
+    @property
+    def base(self) -> str:
+        """The path prefix of all pages."""
+        return f"{self.call.base}/dashboard"
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether people sign in here, with an API key."""
+        return self.service.authenticator.signs_in
+
+    @property
+    def needs_sign_in(self) -> bool:
+        """Whether the visitor has to sign in first."""
+        return self.service.authentication is not None and self.call.user_id is None
+
+    def token(self) -> str:
+        """The token that a form of this visitor needs."""
+        return self.service.signer.form_token(self._form_session)
+
+    @property
+    def _form_session(self) -> str:
+        user = self.call.user_id
+        return f"{self.browser} {user or ''} {self.session if user else ''}"
+
+    async def form(self, *, files: int = 0) -> FormData:
+        """Return the form that was sent, if it was made for this visitor."""
+        form = await self.call.request.form(
+            max_files=files, max_fields=300, max_part_size=8 * 1_048_576
+        )
+        token = str(form.get("token", ""))
+        if not self.service.signer.is_form_token(token, self._form_session):
+            await form.close()
+            raise Refused(403, "This form has expired. Open the page again.")
+        return form
+
     def given(self, name: str) -> str | None:
-        """A value of the query; None for none and an empty one."""
+        """A parameter of the query; None if it is missing or empty."""
         return self.call.request.query_params.get(name, "").replace("\x00", "")[:1000] or None
 
     def number(self, name: str, *, default: int | None = None) -> int | None:
-        """A whole number of the query; refuses what is none."""
+        """A whole number in the query; other text is refused."""
         text = self.given(name)
         if text is None:
             return default
@@ -84,32 +121,27 @@ class Visit:
             raise Refused(422, f"{name} must be a whole number.")
         return int(text)
 
-    async def form(self, *, files: int = 0) -> FormData:
-        """The form that was sent; refuses one that was not made for this session."""
-        form = await self.call.request.form(
-            max_files=files, max_fields=300, max_part_size=8 * 1_048_576
-        )
-        if not self.is_token(str(form.get("token", ""))):
-            await form.close()
-            raise Refused(403, "This form is not from this session any more. Open it once more.")
-        return form
-
     async def may(self, batch: ImportBatch) -> frozenset[str]:
-        """What the visitor may do with a batch: pages offer nothing else."""
-        return frozenset([one for one in ACTIONS if await self.call.may(one, batch)])
+        """What the visitor may do with a batch; pages offer nothing else."""
+        return frozenset([each for each in ACTIONS if await self.call.may(each, batch)])
 
     async def look_up_rights(self) -> None:
         """Find out what every page has to know about the visitor."""
         names = self.manager.registry.batch_types
-        self.may_create = not names or any([await self.call.may_create(one) for one in names])
+        self.may_create = not names or any([await self.call.may_create(name) for name in names])
 
-    def done(self, batch: ImportBatch, verb: str) -> None:
-        """Note in the batch's log what somebody did here."""
-        self.call.ctx.info(f"dashboard: {verb}", actor=self.call.user_id, batch=batch.id)
+    def done(self, batch: ImportBatch, action: str) -> None:
+        """Note in the batch's log what the visitor did."""
+        self.call.ctx.info(f"dashboard: {action}", actor=self.call.user_id, batch=batch.id)
 
     def to(self, path: str) -> Response:
-        """Go to another page; 303, so that a reload sends nothing twice."""
+        """Redirect to another page; with 303, so that a reload does not send a form twice."""
         return RedirectResponse(f"{self.base}{path}", 303, {"Cache-Control": "no-store"})
+
+
+def reason_in(form: FormData) -> str | None:
+    """The reason that was typed into a form."""
+    return str(form.get("reason", "")).replace("\x00", "").strip()[:1000] or None
 
 
 Handler = Callable[[Visit], Awaitable[Response]]
@@ -117,15 +149,15 @@ Handler = Callable[[Visit], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page, or one form that is sent.
+    """A page, or a form that is sent.
 
     Attributes:
         method: GET or POST.
-        path: Below ``/dashboard``, as Starlette writes it.
-        handler: Answers it.
-        public: Whether nobody has to sign in for it.
-        static: Whether it is a file that is the same for everybody.
-        takes_file: Whether a file may be sent.
+        path: Below ``/dashboard``, in Starlette's notation.
+        handler: Makes the response.
+        public: Whether the page needs no sign-in.
+        static: Whether it is a file, the same for everybody.
+        takes_file: Whether the form has a file.
     """
 
     method: str

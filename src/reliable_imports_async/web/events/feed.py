@@ -1,8 +1,8 @@
-"""One poller for all who watch how batches come along, in this process and event loop.
+"""The progress feed: one poller for all clients that follow batches in this event loop.
 
-A watcher needs where its batch stands, not every step on the way. So each watched batch has one
-slot with its latest event, which its watchers share: a queue of one that drops the older. Nothing
-grows with a slow client, and an event is written out once, however many follow.
+A client needs the current state of its batch, not every step. Each followed batch has one slot with
+its latest event, shared by all its clients. Nothing grows with a slow client, and an event is
+serialised once, however many clients follow.
 """
 
 import asyncio
@@ -34,7 +34,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event, as it goes over the line."""
+    """An event as it is sent.
+
+    Attributes:
+        id: Changes with the content.
+        data: The bytes to send.
+        final: Whether it is the last event.
+    """
 
     id: str
     data: bytes
@@ -43,45 +49,45 @@ class Event:
 
 @dataclass(slots=True)
 class _Watch:
-    """A batch that is followed: its latest event, and who waits for the next."""
+    """A followed batch: its latest event, and a signal for the next."""
 
     batch_id: UUID
-    watchers: int = 0
+    clients: int = 0
     latest: Event | None = None
     error: Exception | None = None
     ended: bool = False
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def publish(self, event: Event) -> None:
-        """Make an event the latest, unless it says the same again."""
+        """Make an event the latest, unless it is equal to it."""
         if self.latest is None or self.latest.id != event.id:
             self.latest = event
             self.wake()
 
     def end(self, error: Exception | None = None) -> None:
-        """No further event comes; who has none yet gets the error."""
+        """End the watch; clients that have had no event yet get the error."""
         self.ended, self.error = True, error
         self.wake()
 
     def wake(self) -> None:
-        """Let the watchers look."""
+        """Wake the waiting clients."""
         self.changed.set()
         self.changed = anyio.Event()
 
 
 class ProgressFeed:
-    """Tells any number of clients how batches come along, with one query for all of them.
+    """Tells any number of clients about the progress of batches, with one query for all.
 
-    The poller runs while somebody watches. As an async context manager the feed ends all streams
-    when the block is left; without one, it is done when the last client has gone.
+    The poller runs while there are clients. As an async context manager, the feed ends all streams
+    when the block is left; otherwise it stops with the last client.
 
     Args:
         manager: An open manager.
-        interval: Seconds between two looks.
-        max_clients: How many may follow at once; by default as the settings say.
+        interval: Seconds between two queries.
+        max_clients: How many clients may follow at once; by default as in the settings.
 
     Attributes:
-        clients: How many follow now.
+        clients: How many clients follow now.
         closed: Whether `close` was called.
     """
 
@@ -97,13 +103,13 @@ class ProgressFeed:
         self._max_clients = max_clients or manager.settings.max_event_clients
         self._watches: dict[UUID, _Watch] = {}
         self._poller: asyncio.Task[None] | None = None
-        self._news = anyio.Event()  # somebody joined, or nobody is left
+        self._changed = anyio.Event()  # a client joined, or the last one left
         self.closed = False
         self.clients = 0
 
     @classmethod
     def shared(cls, manager: BatchManager) -> "ProgressFeed":
-        """The feed of this manager in this event loop, made when there is none in use."""
+        """Return the feed of this manager in this event loop; make it if there is none."""
         key = id(manager), id(asyncio.get_running_loop())
         feed = _SHARED.get(key)
         if feed is None or feed.closed:
@@ -121,28 +127,28 @@ class ProgressFeed:
                 await asyncio.wait([self._poller])
 
     def close(self) -> None:
-        """End every stream; clients reconnect by themselves, and resume. Takes no new ones."""
+        """End all streams and accept no new ones. Clients reconnect by themselves and resume."""
         self.closed = True
         self._end_all()
-        self._news.set()
+        self._changed.set()
 
     async def stream(
         self, batch_id: UUID, last_event_id: str | None = None
     ) -> AsyncGenerator[bytes]:
-        """The events of one batch, as bytes to send; ends after ``finished``, or at shutdown.
+        """Yield the events of one batch, as bytes, until ``finished`` or shutdown.
 
-        Nothing at all is yielded to a client that has had ``finished``. Without the failure
-        groups, ``progress`` is the batch as `BatchSummary.as_dict` gives it; ``finished`` has
-        them. It is sent once nothing more happens by itself: also for a paused batch.
+        ``progress`` is `BatchSummary.as_dict` without the failure groups; ``finished`` has them. It
+        is sent once the batch has settled, which includes a paused batch. Nothing is yielded to a
+        client that already has ``finished``.
 
         Args:
             batch_id: Any batch.
-            last_event_id: The id of the last event the client has had.
+            last_event_id: The id of the last event that the client has received.
 
         Raises:
-            BatchNotFound: There is no such batch.
-            TooManyClients: As many follow already as may.
-            Exception: The first look at the batch failed, e.g. without a database.
+            BatchNotFound: The batch does not exist.
+            TooManyClients: The limit of clients is reached.
+            Exception: The first query failed, for example because the database is down.
         """
         if self.closed:
             yield RETRY
@@ -164,7 +170,7 @@ class ProgressFeed:
                 event = following
 
     async def _first(self, watch: _Watch) -> Event | None:
-        """The first event of a batch; None at shutdown."""
+        """Return the first event of a batch; None at shutdown."""
         while watch.latest is None and not watch.ended:
             await watch.changed.wait()
         if watch.latest is None and watch.error is not None:
@@ -172,7 +178,7 @@ class ProgressFeed:
         return watch.latest
 
     async def _following(self, watch: _Watch, event: Event) -> Event | None:
-        """What comes after an event: the same again when it is time for a ping; None at the end."""
+        """Return the next event; the same one again if a ping is due, and None at the end."""
         with anyio.move_on_after(PING_SECONDS):
             while watch.latest is event and not watch.ended:
                 await watch.changed.wait()
@@ -180,30 +186,30 @@ class ProgressFeed:
 
     @contextmanager
     def _joined(self, batch_id: UUID) -> Iterator[_Watch]:
-        """A client's slot, and its share of a watch, for as long as it follows."""
+        """Count a client, and give it the watch of its batch, for this block."""
         if self.clients >= self._max_clients:
             raise TooManyClients(self._max_clients)
         watch = self._watches.setdefault(batch_id, _Watch(batch_id))
-        watch.watchers += 1
+        watch.clients += 1
         self.clients += 1
         if watch.latest is None:
-            self._news.set()
-        if self._poller is None:  # in a context of its own: it works for more than this request
+            self._changed.set()
+        if self._poller is None:  # in its own context, since it outlives this request
             self._poller = asyncio.create_task(self._poll(), context=Context())
         try:
             yield watch
         finally:
-            watch.watchers -= 1
+            watch.clients -= 1
             self.clients -= 1
-            if not watch.watchers:
+            if not watch.clients:
                 self._forget(watch)
 
     def _forget(self, watch: _Watch) -> None:
-        """Look at a batch no more. Who joins from now on gets a new watch."""
+        """Stop polling a batch. Clients that join later get a new watch."""
         if self._watches.get(watch.batch_id) is watch:
             del self._watches[watch.batch_id]
         if not self._watches:
-            self._news.set()
+            self._changed.set()
 
     def _end(self, watch: _Watch, error: Exception | None = None) -> None:
         self._forget(watch)
@@ -214,39 +220,39 @@ class ProgressFeed:
             self._end(watch, error)
 
     async def _poll(self) -> None:
-        """Look at all batches at intervals, at new ones at once, until none is left."""
+        """Query all followed batches at intervals, and new ones at once, until there are none."""
         try:
             due = 0.0
             while self._watches and not _server_is_stopping():
-                self._news = anyio.Event()
+                self._changed = anyio.Event()
                 if anyio.current_time() >= due:
-                    await self._look(list(self._watches.values()))
+                    await self._query(list(self._watches.values()))
                     due = anyio.current_time() + self._interval
                 else:
-                    await self._look([one for one in self._watches.values() if not one.latest])
+                    await self._query([each for each in self._watches.values() if not each.latest])
                 with anyio.move_on_after(due - anyio.current_time()):
-                    await self._news.wait()
+                    await self._changed.wait()
         finally:
             self._poller = None
             self._end_all()
 
-    async def _look(self, watches: Sequence[_Watch]) -> None:
-        """One query; an outage is waited out, except by those who have heard nothing yet."""
+    async def _query(self, watches: Sequence[_Watch]) -> None:
+        """Query some batches once. Clients wait out an outage, except those without any event."""
         if not watches:
             return
         try:
-            found = await self._manager.batch_progress([one.batch_id for one in watches])
+            known = await self._manager.batch_progress([watch.batch_id for watch in watches])
             for watch in watches:
-                await self._tell(watch, found.get(watch.batch_id))
+                await self._publish(watch, known.get(watch.batch_id))
         except ConfigurationError as exc:  # the manager was closed
             self._end_all(exc)
-        except Exception as exc:  # noqa: BLE001 - the poller outlives whatever a look meets
-            _log.warning("progress cannot be read; trying again", exc_info=exc)
-            for watch in [one for one in watches if one.latest is None]:
+        except Exception as exc:  # noqa: BLE001 - the poller survives any failed query
+            _log.warning("progress cannot be read and is queried again", exc_info=exc)
+            for watch in [each for each in watches if each.latest is None]:
                 self._end(watch, exc)
 
-    async def _tell(self, watch: _Watch, summary: BatchSummary | None) -> None:
-        """Publish what was found about a batch."""
+    async def _publish(self, watch: _Watch, summary: BatchSummary | None) -> None:
+        """Publish the state of a batch; None for a batch that does not exist."""
         if summary is not None and summary.status.settled:
             try:
                 summary = await self._manager.get_batch_summary(watch.batch_id)
@@ -264,7 +270,7 @@ _SHARED: WeakValueDictionary[tuple[int, int], ProgressFeed] = WeakValueDictionar
 
 
 def _event(summary: BatchSummary) -> Event:
-    """An event whose id changes whenever what it says does; rates and durations aside."""
+    """Make an event whose id changes with its content, except rates and durations."""
     counts = summary.completed_items, summary.skipped_items, summary.failed_items
     times = summary.started_at, summary.finished_at
     state = summary.status, counts, summary.outstanding_items, times, summary.pause_reason
@@ -272,16 +278,16 @@ def _event(summary: BatchSummary) -> Event:
     final = summary.status.settled
     content = summary.as_dict()
     if not final:
-        del content["groups"]  # not read, which is not the same as none
+        del content["groups"]  # not queried while the batch runs
     name, identity = "finished" if final else "progress", f"{summary.settled_items}-{digest}"
     text = f"event: {name}\nid: {identity}\ndata: {json.dumps(content)}\n\n"
     return Event(identity, text.encode(), final)
 
 
 def _server_is_stopping() -> bool:
-    """Whether the uvicorn that runs us was told to stop; it waits for the streams to end.
+    """Whether the uvicorn that serves this process is stopping and waits for the streams to end.
 
-    It tells nobody: the lifespan ends only after the last response.
+    The application is not told: its lifespan ends only after the last response.
     """
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return getattr(server, "should_exit", False) is True

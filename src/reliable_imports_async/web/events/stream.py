@@ -1,4 +1,8 @@
-"""Live progress by server-sent events, for the API and for a user's own route."""
+"""Responses with server-sent events, for the API and for a user's own route.
+
+This is not built on sse-starlette: importing that replaces a method of `uvicorn.Server` for the
+whole process, and it starts the response before the first event, which decides the status here.
+"""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +22,7 @@ from .feed import ProgressFeed
 
 __all__ = ["EventStream", "ProgressFeed", "progress_response"]
 
-LOOK_AGAIN_SECONDS = 3.0
+RECHECK_SECONDS = 3.0
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 RETRY_AFTER = {"Retry-After": "5"}
 
@@ -26,16 +30,18 @@ _log = logging.getLogger(__name__)
 
 
 class EventStream(Response):
-    """Answers with the events of one batch; 204, which ends an EventSource, when it has had all.
+    """A response with the events of one batch.
 
-    What `ProgressFeed.stream` raises is raised before the response has started.
+    It is 204, which stops an EventSource, if the client has received the last event already.
+    Errors of `ProgressFeed.stream` are raised before the response starts.
 
     Args:
-        feed: Where the events come from.
+        feed: The feed of events.
         batch_id: Any batch.
-        last_event_id: Of the last event that the client has had; by default as its header says.
-        allowed: Asked every few seconds whether the client still may follow; the stream ends when
-            it says no or raises, and goes on in an outage.
+        last_event_id: The id of the last event that the client has received; by default from its
+            Last-Event-ID header.
+        allowed: Called every few seconds. The stream ends if it returns False or raises, except in
+            an outage.
     """
 
     media_type = "text/event-stream"
@@ -57,7 +63,7 @@ class EventStream(Response):
         self._allowed = allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, until the batch, the client or the server is done."""
+        """Send events until the batch has settled, the client disconnects, or the server stops."""
         last = self._last_event_id or Headers(scope=scope).get("last-event-id")
         async with aclosing(self._feed.stream(self._batch_id, last)) as chunks:
             first = await anext(chunks, None)
@@ -81,7 +87,7 @@ class EventStream(Response):
 
 
 class _OwnRoute(Response):
-    """An `EventStream` in an application that knows nothing of this library and its errors."""
+    """An `EventStream` for an application that does not handle this library's errors."""
 
     def __init__(self, manager: BatchManager, batch_id: UUID, last_event_id: str | None) -> None:
         super().__init__(headers=HEADERS, media_type=EventStream.media_type)
@@ -90,7 +96,7 @@ class _OwnRoute(Response):
         self._last_event_id = last_event_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the feed of the loop that this runs in."""
+        """Send events from the shared feed of this event loop."""
         feed = ProgressFeed.shared(self._manager)
         stream = EventStream(feed, self._batch_id, self._last_event_id)
         try:
@@ -109,16 +115,19 @@ class _OwnRoute(Response):
 def progress_response(
     manager: BatchManager, batch_id: UUID | str, *, last_event_id: str | None = None
 ) -> Response:
-    """The progress of a batch as server-sent events, for a route of your own.
+    """Send the progress of a batch as server-sent events, from your own route.
 
-    Works in any Starlette or FastAPI application, with or without `APIManager`. All responses of
-    a manager share one query.
+    This works in any Starlette or FastAPI application, with or without `APIManager`. All responses
+    of a manager share one query.
 
     Args:
         manager: An open manager.
-        batch_id: Any batch; the response is 404 when there is no such. ValueError for a text that
-            is no id.
-        last_event_id: Of the last event the client has had; by default its Last-Event-ID header.
+        batch_id: Any batch; the response is 404 if it does not exist.
+        last_event_id: The id of the last event that the client has received; by default from its
+            Last-Event-ID header.
+
+    Raises:
+        ValueError: `batch_id` is not an id.
     """
     return _OwnRoute(manager, UUID(str(batch_id)), last_event_id)
 
@@ -133,7 +142,7 @@ async def _cancel_when_forbidden(
     allowed: Callable[[], Awaitable[bool]], scope: anyio.CancelScope
 ) -> None:
     while True:
-        await anyio.sleep(LOOK_AGAIN_SECONDS)
+        await anyio.sleep(RECHECK_SECONDS)
         try:
             if await allowed():
                 continue
@@ -151,4 +160,4 @@ async def _send_all(first: bytes, following: AsyncIterator[bytes], send: Send) -
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body"})
     except OSError:
-        _log.debug("a client left")
+        _log.debug("a client disconnected")

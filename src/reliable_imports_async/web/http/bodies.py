@@ -1,9 +1,8 @@
-"""JSON bodies: whole objects for pydantic, and the items of a new batch as they are written.
+"""JSON bodies: whole objects for pydantic, and the items of a new batch as the client wrote them.
 
-The elements of `items` reach the database as the client wrote them: 1.10 stays 1.10, and what JSON
-should not hold (NaN, a key that occurs twice) becomes one failed item, not a refused request. They
-are cut out by their ends, counted, and measured before anything is made of them, so that a body
-costs a few times its size and no more.
+The elements of `items` are stored unchanged: 1.10 stays 1.10, and invalid JSON values (NaN, a
+repeated key) become one failed item instead of a refused request. Each element is cut out of the
+body and measured before it is parsed, so the memory needed is a small multiple of the body's size.
 """
 
 import hashlib
@@ -27,10 +26,10 @@ from .problems import InvalidRequest
 
 Model = TypeVar("Model", bound=BaseModel)
 
-BLANKS = 16_384  # skipped at once
-BESIDE_BYTES = 1_048_576  # of a new batch's body, beside its items
+BLANKS = 16_384  # skipped in one step
+FIELD_BYTES = 1_048_576  # the limit for all fields of a new batch except its items
 MOST_MEMBERS = 100
-MOST_CONTAINERS = 1_000_000  # objects and arrays in items that a hook or `strict` looks at
+MOST_CONTAINERS = 1_000_000  # objects and arrays in items that a hook or `strict` reads
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _DECODER = json.JSONDecoder(parse_float=exact_json.number)
 _TOLERANT = json.JSONDecoder(parse_int=float)  # int() refuses more than 4,300 digits
@@ -41,53 +40,53 @@ class Creation:
     """A request for a new batch, and its items as they will be stored.
 
     Attributes:
-        data: What hooks see and may change; its items are None until `read_items`.
-        records: The items; None where there is no list of them.
+        data: The request as hooks see and may change it; its items are None until `read_items`.
+        records: The items.
     """
 
     data: CreateBatch
     records: list[StoredRecord]
 
     def sha256(self) -> str:
-        """A digest of the items as they came, by which a repeated request is known."""
+        """A digest of the items as sent, which identifies a repeated request."""
         digest = hashlib.sha256()
-        for one in self.records:
-            text = one.text or one.raw or b""
+        for text in map(_bytes, self.records):
             digest.update(b"%d " % len(text) + text)
         return digest.hexdigest()
 
     async def read_items(self) -> None:
-        """Make values of the items, for a hook or for `strict`.
+        """Parse the items, for a hook or for `strict`.
 
         Raises:
-            HTTPException: 413, when they hold too many objects.
+            HTTPException: 413, if they contain too many objects.
         """
-        size = sum(len(one.text or one.raw or b"") for one in self.records)
-        self.data.items = await aside(size, lambda: _values(self.records))
+        self.data.items = await aside(self._size(), lambda: _values(self.records))
 
     async def source(self, *, touched: bool) -> JsonRecords:
-        """The records to store: as they are written, but for those that a hook has changed.
+        """The records to store: as sent, except for those that a hook has changed.
 
         Args:
             touched: Whether a hook has seen the items.
         """
         if not touched:
             return JsonRecords(self.records)
-        size = sum(len(one.text or one.raw or b"") for one in self.records)
-        return JsonRecords(await aside(size, self._changed))
+        return JsonRecords(await aside(self._size(), self._with_changes))
 
-    def _changed(self) -> list[StoredRecord | Any]:
+    def _size(self) -> int:
+        return sum(len(_bytes(record)) for record in self.records)
+
+    def _with_changes(self) -> list[StoredRecord | Any]:
         known = [*self.records, *[None] * len(self.data.items or [])]
         pairs = zip(self.data.items or [], known, strict=False)
         return [record if _is_unchanged(item, record) else item for item, record in pairs]
 
 
 async def json_body(request: Request, model: type[Model]) -> Model:
-    """The body as a model; an empty one where the body is empty.
+    """Return the body as a model; an empty body counts as an empty object.
 
     Raises:
-        InvalidRequest: It is no JSON, or does not fit.
-        HTTPException: 415, when it says that it is something else than JSON.
+        InvalidRequest: The body is not JSON, or does not fit the model.
+        HTTPException: 415, if its content type is not JSON.
     """
     _require_json(request)
     body = await request.body() or b"{}"
@@ -95,17 +94,16 @@ async def json_body(request: Request, model: type[Model]) -> Model:
 
 
 async def creation_body(request: Request, limits: Limits, most_items: int) -> Creation:
-    """A new batch from a body.
+    """Return the request for a new batch in a body.
 
     Args:
-        request: The request.
-        limits: Of one record.
-        most_items: So many may be in it.
+        limits: The limits of one record.
+        most_items: The largest number of items.
 
     Raises:
-        InvalidRequest: It is no JSON, or does not fit.
-        HTTPException: 415, when it says that it is something else than JSON; 413 for too many
-            items, or too much beside them.
+        InvalidRequest: The body is not JSON, or does not fit `CreateBatch`.
+        HTTPException: 415, if its content type is not JSON; 413, for too many items or too large
+            other fields.
     """
     _require_json(request)
     body = await request.body()
@@ -119,7 +117,7 @@ def _require_json(request: Request) -> None:
     kind = (given or "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         sent = kind or "a body without a content type"
-        raise HTTPException(415, f"Send application/json, not {sent}; files go to …/upload.")
+        raise HTTPException(415, f"Send application/json, not {sent}. Send files to …/upload.")
 
 
 def _has_body(request: Request) -> bool:
@@ -131,12 +129,12 @@ def _model(body: bytes, model: type[Model]) -> Model:
     try:
         value = exact_json.read_unchecked(body.decode())
     except ValueError:
-        raise InvalidRequest("The body is no JSON.", status=400) from None
+        raise InvalidRequest("The body is not JSON.", status=400) from None
     return _validated(model, value)
 
 
 def _validated(model: type[Model], value: Any) -> Model:
-    if isinstance(value, dict) and len(value) > MOST_MEMBERS:  # each unknown one is an error
+    if isinstance(value, dict) and len(value) > MOST_MEMBERS:  # each unknown member is one error
         raise InvalidRequest(f"The body has more than {MOST_MEMBERS} members.")
     try:
         return model.model_validate(value)
@@ -145,22 +143,22 @@ def _validated(model: type[Model], value: Any) -> Model:
 
 
 class _Reader:
-    """Reads the body of a new batch from its beginning to its end."""
+    """Reads the body of a new batch from beginning to end."""
 
     def __init__(self, body: bytes, limits: Limits, most_items: int) -> None:
         self._body = body
         self._limits = limits
         self._most_items = most_items
         self._at = 0
-        self._beside = 0
+        self._field_bytes = 0
 
     def creation(self) -> Creation:
-        """The new batch."""
+        """Return the request."""
         try:
             self._require_utf8()
             fields, records = self._fields()
         except json.JSONDecodeError as exc:
-            detail = f"The body is no JSON: {exc.msg} at byte {self._at + exc.pos}."
+            detail = f"The body is not JSON: {exc.msg} at byte {self._at + exc.pos}."
             raise InvalidRequest(detail, status=400) from None
         except RecursionError:
             raise InvalidRequest("The body is nested too deeply.", status=400) from None
@@ -173,16 +171,16 @@ class _Reader:
 
     def _require_utf8(self) -> None:
         decoder = getincrementaldecoder("utf-8")()
-        for start in range(0, len(self._body), BESIDE_BYTES):
-            part = self._body[start : start + BESIDE_BYTES]
+        for start in range(0, len(self._body), FIELD_BYTES):
+            part = self._body[start : start + FIELD_BYTES]
             try:
-                decoder.decode(part, final=start + BESIDE_BYTES >= len(self._body))
+                decoder.decode(part, final=start + FIELD_BYTES >= len(self._body))
             except UnicodeDecodeError:
                 detail = f"The body is not UTF-8 between bytes {start} and {start + len(part)}."
                 raise InvalidRequest(detail, status=400) from None
 
     def _fields(self) -> tuple[dict[str, Any], list[StoredRecord] | None]:
-        """The members of the object; and the elements of `items`, where that is a list."""
+        """Return the members of the object, and the elements of `items` if it is a list."""
         fields: dict[str, Any] = {}
         records: list[StoredRecord] | None = None
         self._expect(b"{", "Expecting an object")
@@ -211,7 +209,8 @@ class _Reader:
         more = self._skip() != b"]"
         while more:
             if len(records) == self._most_items:
-                detail = f"More than {counted(self._most_items, 'item')}; upload a file instead."
+                most = counted(self._most_items, "item")
+                detail = f"The batch has more than {most}. Upload a file instead."
                 raise HTTPException(413, detail)
             self._skip()
             records.append(self._record())
@@ -222,7 +221,7 @@ class _Reader:
         return records
 
     def _record(self) -> StoredRecord:
-        """The element that starts here. What is longer than a record may be is not looked into."""
+        """Return the element that starts here. Elements over the size limit are not parsed."""
         start, end = self._at, value_end(self._body, self._at)
         raw = self._body[start:end]
         if len(raw) > self._limits.record_bytes:
@@ -235,18 +234,18 @@ class _Reader:
         return from_parsed(raw, value, limits=self._limits)
 
     def _value(self) -> Any:
-        """The value that starts here, which is not an item."""
+        """Return the value that starts here, which is not an item."""
         self._skip()
         end = value_end(self._body, self._at)
-        self._beside += end - self._at
-        if self._beside > BESIDE_BYTES:
-            raise HTTPException(413, f"More than {BESIDE_BYTES} bytes beside the items.")
+        self._field_bytes += end - self._at
+        if self._field_bytes > FIELD_BYTES:
+            raise HTTPException(413, f"The fields except items exceed {FIELD_BYTES} bytes.")
         value, _ = _decoded(self._body[self._at : end])
         self._at = end
         return value
 
     def _skip(self) -> bytes:
-        """Go to the next byte that is not white space; nothing at the end."""
+        """Skip white space and return the next byte; an empty one at the end."""
         while match := _SPACE.match(self._body, self._at, self._at + BLANKS):
             if match.end() == self._at:
                 break
@@ -263,15 +262,15 @@ class _Reader:
 
 
 def _values(records: list[StoredRecord]) -> list[Any]:
-    texts = [one.text or one.raw or b"" for one in records]
+    texts = [_bytes(record) for record in records]
     if sum(text.count(b"{") + text.count(b"[") for text in texts) > MOST_CONTAINERS:
-        detail = f"The items hold more than {MOST_CONTAINERS} objects; upload a file instead."
+        detail = f"The items contain more than {MOST_CONTAINERS} objects. Upload a file instead."
         raise HTTPException(413, detail)
     return [_lenient(text) for text in texts]
 
 
 def _lenient(text: bytes) -> Any:
-    """The value of an item; None for one that is too long, of which only the beginning is kept."""
+    """The value of an item; None for a long one, of which only the beginning is kept."""
     try:
         return _decoded(text)[0]
     except (ValueError, RecursionError):
@@ -279,7 +278,7 @@ def _lenient(text: bytes) -> Any:
 
 
 def _decoded(raw: bytes) -> tuple[Any, str]:
-    """The one value that a text holds, and the text."""
+    """Return the only value in a text, and the text."""
     text = raw.decode()
     try:
         return _DECODER.decode(text), text
@@ -290,7 +289,9 @@ def _decoded(raw: bytes) -> tuple[Any, str]:
 
 
 def _is_unchanged(item: Any, record: StoredRecord | None) -> bool:
-    """Whether a value is still what its text says; NaN, which equals nothing, included."""
-    if record is None:
-        return False
-    return bool(repr(_lenient(record.text or record.raw or b"")) == repr(item))
+    """Whether a hook has left a value as it was. By repr, since NaN is not equal to itself."""
+    return record is not None and repr(_lenient(_bytes(record))) == repr(item)
+
+
+def _bytes(record: StoredRecord) -> bytes:
+    return record.text or record.raw or b""

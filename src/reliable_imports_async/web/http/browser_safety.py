@@ -1,4 +1,4 @@
-"""What keeps other sites' pages out, and responses harmless."""
+"""Protection of browsers: safe response headers, and no requests from pages of other sites."""
 
 from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
@@ -17,11 +17,11 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-"""What every response has unless it says something else."""
+"""The headers of every response that does not set them itself."""
 
 
 class SafeHeaders:
-    """Adds `HEADERS` to each response that does not have them."""
+    """Adds `HEADERS` to each response, except those that it already has."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -44,15 +44,15 @@ class SafeHeaders:
 
 
 class RefuseOtherSites:
-    """Answers 403 to what another site's page has a browser send, if it could change something.
+    """Answers 403 to a request that changes something and was sent by a page of another site.
 
-    Browsers say where a request comes from, and pages cannot make them lie. Clients that are no
-    browsers say nothing, and pass.
+    Browsers send the origin of a request in headers that pages cannot forge. Other clients do not
+    send these headers, and are let through.
 
     Args:
         app: The application.
         origins: The sites whose pages may use the API; ``*`` for all.
-        exempt: The paths that look for themselves.
+        exempt: Whether a path checks the origin itself.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RefuseOtherSites:
         self._exempt = exempt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, if its sender may send it."""
+        """Pass a request on, unless a page of another site has sent it."""
         if (
             scope["type"] != "http"
             or scope["method"] in SAFE_METHODS
@@ -72,17 +72,19 @@ class RefuseOtherSites:
         ):
             await self.app(scope, receive, send)
             return
-        text = "This request was sent by a page of another site, which may not use this API."
+        text = (
+            "This request was sent by a page of another site, which is not allowed to use this API."
+        )
         answer = problem(Request(scope), 403, text, kind="other-site")
         await answer(scope, receive, send)
 
 
 def is_own_site(scope: Scope, origins: Collection[str] = ()) -> bool:
-    """Whether no page of another site has sent a request.
+    """Whether a request was not sent by a page of another site.
 
     Args:
         scope: The request.
-        origins: Other sites whose pages may; ``*`` for all.
+        origins: Other sites whose pages may send it; ``*`` for all.
     """
     headers = Headers(scope=scope)
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
@@ -98,6 +100,6 @@ def _is_here(origin: str, scheme: str, host: str) -> bool:
         parts = urlsplit(origin)
     except ValueError:
         return False
-    # Behind a proxy that ends https the scheme is http here; never the other way round.
+    # Behind a proxy that terminates https, the scheme is http here; the reverse does not happen.
     schemes = ("https",) if scheme == "https" else ("http", "https")
     return parts.scheme in schemes and parts.netloc.lower() == host.lower()

@@ -1,7 +1,7 @@
-"""Sessions of browsers: what a cookie or a ticket holds, and what the database keeps of it.
+"""Sessions of browsers: the value of a cookie or a ticket, and its counterpart in the database.
 
-A session keeps the key that it was begun with, so that it ends when the key is withdrawn. The key
-is split: the browser and the database have a share each, and a share alone says nothing about it.
+A session keeps the API key that began it, so that it ends when the key is removed. The key is split
+into two shares, one in the browser and one in the database; neither share reveals the key.
 """
 
 import base64
@@ -14,7 +14,7 @@ from ...database.pool import Database
 from ...store import browser_sessions
 
 TOKEN_BYTES = 32
-LONGEST_KEY = 2_500  # bytes; browsers keep cookies of 4096 bytes
+LONGEST_KEY = 2_500  # bytes; browsers accept cookies of up to 4096 bytes
 LONGEST_VALUE = 4_096
 
 
@@ -23,8 +23,8 @@ class Session:
     """A session that has not ended.
 
     Attributes:
-        user_id: Whose it is.
-        key: What it was begun with; None without a key.
+        user_id: Its user.
+        key: The API key that began it; None without a key.
     """
 
     user_id: str
@@ -32,10 +32,10 @@ class Session:
 
 
 class BrowserSessions:
-    """The sessions that a database knows, whichever process began them.
+    """The sessions in a database, whichever process began them.
 
     Args:
-        database: Where they are kept.
+        database: Where the sessions are stored.
     """
 
     def __init__(self, database: Database) -> None:
@@ -44,12 +44,12 @@ class BrowserSessions:
     async def begin(
         self, user_id: str, key: bytes | None, *, seconds: float, path: str | None = None
     ) -> str:
-        """Begin a session; what its browser has to send.
+        """Begin a session, and return the value that its browser sends.
 
         Args:
-            user_id: Whose it is.
-            key: What the user came in with, at most `LONGEST_KEY` bytes.
-            seconds: How long it lasts.
+            user_id: Its user.
+            key: The API key of the user, at most `LONGEST_KEY` bytes.
+            seconds: How long the session lasts.
             path: Makes it a ticket for this path.
 
         Raises:
@@ -59,26 +59,26 @@ class BrowserSessions:
             raise ValueError("The key is too long to be kept in a cookie.")
         token = secrets.token_bytes(TOKEN_BYTES)
         kept = None if key is None else secrets.token_bytes(len(key))
-        given = b"" if key is None or kept is None else _combined(key, kept)
+        given = b"" if key is None or kept is None else _xor(key, kept)
         async with self._database.connection() as conn, conn.transaction():
             await browser_sessions.insert(conn, _hash(token), user_id, kept, path, seconds)
         return base64.urlsafe_b64encode(token + given).decode()
 
     async def find(self, value: str, path: str | None = None) -> Session | None:
-        """The session whose value a browser sent; None for a forged one and one that has ended."""
+        """Return the session of a value; None for a forged value and for an ended session."""
         parts = _parts(value)
         if parts is None:
             return None
         token, given = parts
         async with self._database.connection() as conn:
-            found = await browser_sessions.find(conn, _hash(token), path)
-        if found is None or len(given) != len(found.key_share or b""):
+            stored = await browser_sessions.find(conn, _hash(token), path)
+        if stored is None or len(given) != len(stored.key_share or b""):
             return None
-        kept = found.key_share
-        return Session(found.user_id, None if kept is None else _combined(given, kept))
+        kept = stored.key_share
+        return Session(stored.user_id, None if kept is None else _xor(given, kept))
 
     async def end(self, value: str) -> None:
-        """End a session, wherever its cookie has got to."""
+        """End a session; copies of its cookie are then worthless."""
         parts = _parts(value)
         if parts is not None:
             async with self._database.connection() as conn:
@@ -86,7 +86,7 @@ class BrowserSessions:
 
 
 def _parts(value: str) -> tuple[bytes, bytes] | None:
-    """The token and the share of the key that a value holds."""
+    """Split a value into the token and the share of the key."""
     if not value.isascii() or len(value) > LONGEST_VALUE:
         return None
     try:
@@ -96,8 +96,8 @@ def _parts(value: str) -> tuple[bytes, bytes] | None:
     return (data[:TOKEN_BYTES], data[TOKEN_BYTES:]) if len(data) >= TOKEN_BYTES else None
 
 
-def _combined(one: bytes, other: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+def _xor(first: bytes, second: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(first, second, strict=True))
 
 
 def _hash(token: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""One call of the API: the request, who asks, and the batch it is about."""
+"""One call of the API or the dashboard: the request, its user, and what the user may do and see."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import anyio
@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ... import exact_json
-from ...errors import BatchNotFound, ReliableImportsError
+from ...errors import BatchNotFound, ItemNotFound, ReliableImportsError
 from ...failures import MESSAGE_BYTES
 from ...log_buffer import LogBuffer
 from ...manager import BatchManager
@@ -26,12 +26,11 @@ from ...models import ImportBatch
 from ...sanitize import redacted
 from ...store.visibility import Visibility, Visible
 from ..endpoints import BaseEndpoint, EndpointContext, answer, endpoint_of, endpoints_of
-from .authentication import base_of, user_of
-from .payloads import CreateBatch
+from .authentication import user_of
+from .cookies import base_of
+from .payloads import LARGEST_NUMBER
 from .problems import InvalidRequest
-
-if TYPE_CHECKING:
-    from .service import Service
+from .service import Service
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -42,18 +41,19 @@ MOST_PARAMETERS = 100
 
 
 class Call:
-    """What a handler is handed.
+    """What a handler gets.
 
     Attributes:
         request: The request.
         service: The parts of the API that outlive a request.
-        manager: The manager behind it.
-        user_id: Who asks; None is anonymous.
+        manager: The manager behind the API.
+        user_id: The authenticated user; None is anonymous.
+        ctx: What the application's hooks get.
     """
 
     __slots__ = ("_known_root", "_visibility", "ctx", "manager", "request", "service", "user_id")
 
-    def __init__(self, request: Request, service: "Service", user_id: str | None = None) -> None:
+    def __init__(self, request: Request, service: Service, user_id: str | None = None) -> None:
         self.request = request
         self.service = service
         self.manager: BatchManager = service.manager
@@ -70,34 +70,42 @@ class Call:
 
     @property
     def batch_id(self) -> UUID:
-        """The batch that the path names."""
+        """The id of the batch in the path."""
         value: UUID = self.request.path_params["batch_id"]
         return value
 
     @property
+    def item_number(self) -> int:
+        """The number of the item in the path; raises `ItemNotFound` for an impossible one."""
+        number: int = self.request.path_params["item_number"]
+        if not 0 < number <= LARGEST_NUMBER:
+            raise ItemNotFound(self.batch_id, number)
+        return number
+
+    @property
     def base(self) -> str:
-        """What the API's paths start with: where it is mounted."""
+        """The path prefix below which the API is mounted."""
         return base_of(self.request)
 
     def query(self, model: type[Model]) -> Model:
-        """The query as a model.
+        """Return the query as a model.
 
         Raises:
-            InvalidRequest: It does not fit, or names a thing twice.
+            InvalidRequest: The query does not fit the model, or repeats a parameter.
         """
         pairs = self.request.query_params.multi_items()
         if len(pairs) > MOST_PARAMETERS:
-            raise InvalidRequest(f"More than {MOST_PARAMETERS} parameters.")
+            raise InvalidRequest(f"The query has more than {MOST_PARAMETERS} parameters.")
         counts = Counter(name for name, _ in pairs)
-        if twice := sorted(name for name, count in counts.items() if count > 1):
-            raise InvalidRequest(f"Given more than once: {', '.join(twice)}.")
+        if repeated := sorted(name for name, count in counts.items() if count > 1):
+            raise InvalidRequest(f"Parameters given more than once: {', '.join(repeated)}.")
         try:
             return model.model_validate(dict(pairs))
         except ValidationError as exc:
             raise InvalidRequest.of(exc, "query") from None
 
     def page(self, limit: int) -> int:
-        """How many rows a page has."""
+        """How many rows a page has when a client asks for `limit`."""
         return min(limit, self.service.settings.max_page_size)
 
     def endpoint(self, batch_type: str) -> BaseEndpoint:
@@ -105,30 +113,30 @@ class Call:
         return endpoint_of(self.manager.registry, batch_type)
 
     async def batch(self, action: str) -> ImportBatch:
-        """The batch that the path names, once the caller may do this with it.
+        """Return the batch in the path if the caller may see it and perform this action on it.
 
         Raises:
-            BatchNotFound: There is none, or the caller may not see it.
-            HTTPException: 403.
+            BatchNotFound: The batch does not exist, or the caller may not see it.
+            HTTPException: 403, if the caller may not perform the action.
         """
         batch = await self.manager.get_batch(self.batch_id)
         await self.permit(batch, action)
         return batch
 
     async def permit(self, batch: ImportBatch, action: str) -> None:
-        """Ask the application whether the caller may see a batch, and do this with it.
+        """Check that the caller may see a batch and perform this action on it.
 
         Raises:
-            BatchNotFound: The caller may not see it.
-            HTTPException: 403.
+            BatchNotFound: The caller may not see the batch.
+            HTTPException: 403, if the caller may not perform the action.
         """
         rule = await self._rule(batch.batch_type)
         if not rule.shows(await self._root(batch)):
             raise BatchNotFound(batch.id)
-        await self.require(self.endpoint(batch.batch_type), action, batch)
+        await self.require(batch.batch_type, action, batch)
 
     async def may(self, action: str, batch: ImportBatch) -> bool:
-        """Whether the caller, who sees a batch, may do this with it."""
+        """Whether the caller may perform this action on a batch that they can see."""
         return await self._allowed(batch.batch_type, action, batch)
 
     async def may_create(self, batch_type: str) -> bool:
@@ -136,18 +144,20 @@ class Call:
         return await self._allowed(batch_type, "create", None)
 
     async def _allowed(self, batch_type: str, action: str, batch: ImportBatch | None) -> bool:
-        ctx = replace(self.ctx, log=LogBuffer(self.service.settings.log_level))  # nobody asked yet
+        ctx = replace(
+            self.ctx, log=LogBuffer(self.service.settings.log_level)
+        )  # a question logs nothing
         try:
             async with self.hook():
                 return bool(await answer(self.endpoint(batch_type).authorize(ctx, action, batch)))
         except (HTTPException, InvalidRequest):
             return False
         except Exception:
-            logger.warning("authorize failed for %r of %s", action, batch_type, exc_info=True)
+            logger.warning("authorize failed for %r on %s", action, batch_type, exc_info=True)
             return False
 
     async def visible(self) -> Visibility:
-        """What the application lets this caller see."""
+        """Which batches of which types the caller may see."""
         if self._visibility is None:
             registry = self.manager.registry
             names = registry.hooked_types
@@ -156,7 +166,7 @@ class Call:
         return self._visibility
 
     async def known_types(self) -> tuple[str, ...]:
-        """The registered batch types of which the caller may see or create anything."""
+        """The registered batch types of which the caller may see or create batches."""
         visible = await self.visible()
         return tuple(
             [
@@ -175,10 +185,10 @@ class Call:
             return Visible.of(await answer(endpoint.visible_batches(self.ctx)))
 
     async def _otherwise(self, *, known: bool) -> Visible:
-        """The rule of a type whose endpoint says nothing, or is not here.
+        """The default rule, for a type without an endpoint that defines `visible_batches`.
 
-        A type of which this process knows nothing may have an endpoint elsewhere that hides its
-        batches. So only their creators see them, if anybody is asked who they are.
+        A type that this process does not know may have an endpoint in another process that hides
+        its batches. With authentication, only their creators see them here.
         """
         rule = self.service.visible_batches
         if rule is not None:
@@ -201,17 +211,17 @@ class Call:
         return self._known_root
 
     async def discreet(self, exc: Exception) -> Exception:
-        """An error that names no batch which the caller may not see."""
-        named = getattr(exc, "other_batch_id", None)
-        if not isinstance(exc, ReliableImportsError) or named is None:
+        """Return the error, without the id of another batch that the caller may not see."""
+        other = getattr(exc, "other_batch_id", None)
+        if not isinstance(exc, ReliableImportsError) or other is None:
             return exc
         visible = await self.visible()
-        if visible.as_json() is None or await self.manager.visible_among([named], visible):
+        if visible.as_json() is None or await self.manager.visible_among([other], visible):
             return exc
         return exc.unnamed()
 
     async def without_hidden(self, texts: Sequence[str | None]) -> list[str | None]:
-        """Texts in which other batches are named, those the caller may not see left out."""
+        """Return texts with the ids of batches that the caller may not see replaced."""
         visible = await self.visible()
         if visible.as_json() is None:
             return list(texts)
@@ -219,78 +229,56 @@ class Call:
         hidden = named - await self.manager.visible_among(sorted(named), visible) if named else ()
         return [text and _ID.sub(partial(_hide, hidden=hidden), text) for text in texts]
 
-    async def require(
-        self, endpoint: BaseEndpoint, action: str, batch: ImportBatch | None = None
-    ) -> None:
-        """Ask the application whether the caller may do this; 403 when not."""
+    async def require(self, batch_type: str, action: str, batch: ImportBatch | None = None) -> None:
+        """Ask the application whether the caller may perform this action.
+
+        Raises:
+            HTTPException: 403, if not.
+        """
         async with self.hook():
-            allowed = await answer(endpoint.authorize(self.ctx, action, batch))
+            allowed = await answer(self.endpoint(batch_type).authorize(self.ctx, action, batch))
         if not allowed:
-            raise HTTPException(403, f"You may not {action} this.")
+            what = f'batches of type "{batch_type}"' if batch is None else "this batch"
+            raise HTTPException(403, f"You are not allowed to {action} {what}.")
 
     @asynccontextmanager
     async def hook(self) -> AsyncIterator[None]:
-        """Around a hook: the ValueError it raises is a refusal."""
+        """Run a hook in this block: a ValueError that it raises refuses the request with 422."""
         try:
             yield
         except (HTTPException, InvalidRequest):
             raise
         except ValueError as exc:
             detail = redacted(str(exc), self.ctx.log.redact, MESSAGE_BYTES)
-            raise InvalidRequest(detail or "It was refused.") from exc
-
-    async def about_to_create(self, data: CreateBatch) -> CreateBatch:
-        """A batch as the application's hook wants it created; the hook may refuse it."""
-        endpoint = self.endpoint(data.batch_type)
-        async with self.hook():
-            changed = await answer(endpoint.before_create_batch(data, self.ctx))
-        return data if changed is None else changed
-
-    async def about_to_upload(self, batch_type: str) -> CreateBatch:
-        """The same for a file that is only stored for now."""
-        return await self.about_to_create(CreateBatch(batch_type=batch_type, process=False))
-
-    def after_create(self, endpoint: BaseEndpoint, data: CreateBatch) -> dict[str, Any] | None:
-        """What after_create_batch is told if this process dies before it; None: there is none."""
-        if not endpoint.overrides("after_create_batch"):
-            return None
-        names = [name for name in CreateBatch.model_fields if name != "items"]
-        return {name: getattr(data, name, None) for name in names}
-
-    async def created(self, endpoint: BaseEndpoint, batch_id: UUID, data: CreateBatch) -> None:
-        """Run after_create_batch, unless the batch is an earlier one; and store what was logged."""
-
-        async def hook() -> None:
-            await answer(endpoint.after_create_batch(batch_id, data, self.ctx))
-
-        async with self.hook():
-            if endpoint.overrides("after_create_batch"):
-                await self.manager.run_after_create(batch_id, hook)
-        await self.store_log(batch_id)
+            raise InvalidRequest(detail or "The application refused the request.") from exc
 
     async def store_log(self, batch_id: UUID) -> None:
-        """Store what hooks have logged."""
+        """Store the lines that hooks have logged."""
         if self.ctx.log.lines:
             await self.manager.add_logs(batch_id, self.ctx.log)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
-        """Give a slow query up; asyncpg then cancels it on the server too."""
+        """Cancel the queries of this block after `read_timeout` seconds."""
         with anyio.fail_after(self.service.settings.read_timeout):
             yield
 
 
-def _hide(found: re.Match[str], hidden: Collection[UUID]) -> str:
-    return "(hidden)" if UUID(found[0]) in hidden else found[0]
-
-
-async def large_reply(body: Any, status: int = 200) -> Response:
-    """The same for what may be large: in a thread, so that everybody else is answered meanwhile."""
-    return await to_thread.run_sync(reply, body, status)
+def _hide(match: re.Match[str], hidden: Collection[UUID]) -> str:
+    return "(hidden)" if UUID(match[0]) in hidden else match[0]
 
 
 def reply(body: Any, status: int = 200, **headers: str) -> Response:
-    """An answer in JSON; the underscores of header names stand for hyphens."""
+    """Make a response in JSON.
+
+    Args:
+        headers: Further headers, with underscores instead of hyphens in their names.
+    """
     content = exact_json.write(body, inf_nan_mode="strings", fallback=str)
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(content, status, given, media_type="application/json")
+
+
+async def large_reply(body: Any, status: int = 200) -> Response:
+    """Make a large response in JSON in a thread, so that other requests do not wait for it."""
+    return await to_thread.run_sync(reply, body, status)

@@ -1,4 +1,4 @@
-"""What every request passes first: a request id, and an end to bodies that come too slowly."""
+"""Middleware for every request: request ids, access logs without tickets, and slow bodies."""
 
 import json
 import logging
@@ -15,17 +15,17 @@ from ...settings import Settings
 
 REQUEST_ID_HEADER = "X-Request-ID"
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
-"""The id of the request that is being answered; ``-`` outside of one."""
+"""The id of the current request; ``-`` outside of a request."""
 
 _log = logging.getLogger(__name__)
-_SANE = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
 class RequestIds:
-    """Gives each request an id: the client's, when it is sane, or a new one.
+    """Gives each request an id: the client's if it is well-formed, or a new one.
 
-    It is echoed in the response, is in ``request.state.request_id`` and in the context variable
-    `request_id`, which `RequestIdFilter` writes into log records.
+    The id is sent back in the response. It is also in ``request.state.request_id`` and in the
+    context variable `request_id`, which `RequestIdFilter` copies to log records.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -36,8 +36,8 @@ class RequestIds:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        identity = given if _SANE.fullmatch(given) else secrets.token_hex(16)
+        sent = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        identity = sent if _VALID_ID.fullmatch(sent) else secrets.token_hex(16)
         scope.setdefault("state", {})["request_id"] = identity
 
         async def send_with_id(message: Message) -> None:
@@ -54,7 +54,7 @@ class RequestIds:
 
 
 class RequestIdFilter(logging.Filter):
-    """Adds ``request_id`` to log records, for a format that names it."""
+    """Adds ``request_id`` to log records, for use in a log format."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass."""
@@ -63,13 +63,13 @@ class RequestIdFilter(logging.Filter):
 
 
 class TicketFilter(logging.Filter):
-    """Masks tickets in the lines of uvicorn's access log."""
+    """Masks tickets in uvicorn's access log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, without its ticket."""
         if isinstance(record.args, tuple):
             record.args = tuple(
-                without_ticket(one) if isinstance(one, str) else one for one in record.args
+                without_ticket(arg) if isinstance(arg, str) else arg for arg in record.args
             )
         return True
 
@@ -88,17 +88,17 @@ def without_ticket(target: str) -> str:
 
 
 def keep_tickets_out_of_access_logs() -> None:
-    """Mask tickets in the access log of whichever uvicorn serves this process."""
+    """Mask tickets in uvicorn's access log, also if the application runs uvicorn itself."""
     log = logging.getLogger("uvicorn.access")
-    if not any(isinstance(one, TicketFilter) for one in log.filters):
+    if not any(isinstance(each, TicketFilter) for each in log.filters):
         log.addFilter(TicketFilter())
 
 
 class BodyPace:
     """Answers 408 to a client that sends its body too slowly, and closes the connection.
 
-    Only the time that is spent waiting for the client counts, not what the application takes. The
-    application sees a client that has left, so it keeps nothing of a body that came in part.
+    Only the time spent waiting for the client counts, not the application's own time. The
+    application sees a disconnect, so it keeps nothing of a partial body.
 
     Args:
         app: The application.
@@ -110,7 +110,7 @@ class BodyPace:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; one without a body as it is."""
+        """Pass a request on, and measure its body if it has one."""
         if scope["type"] != "http" or not _has_body(scope):
             await self.app(scope, receive, send)
             return
@@ -120,7 +120,7 @@ class BodyPace:
         except Exception:
             if not exchange.refusing:
                 raise
-            _log.debug("the application met a body that ended early", exc_info=True)
+            _log.debug("the application failed on a body that was cut off", exc_info=True)
         if exchange.refusing:
             await _refuse(send, exchange.too_slow)
 
@@ -129,7 +129,7 @@ class _Exchange:
     """One request and its response.
 
     Attributes:
-        too_slow: Why the body was given up, or nothing.
+        too_slow: Why receiving the body was stopped; empty while it was not.
     """
 
     def __init__(self, receive: Receive, send: Send, settings: Settings) -> None:
@@ -144,11 +144,11 @@ class _Exchange:
 
     @property
     def refusing(self) -> bool:
-        """Whether the response is ours, because the application's has not started."""
+        """Whether to answer 408, because the application's response has not started."""
         return bool(self.too_slow) and not self._started
 
     async def receive(self) -> Message:
-        """The next part of the body, or a disconnect when the client is too slow."""
+        """Return the next part of the body, or a disconnect if the client is too slow."""
         if self._complete:
             return await self._receive()
         if not self.too_slow:
@@ -158,21 +158,21 @@ class _Exchange:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Pass the response on, unless it will be ours."""
+        """Pass the response on, unless the answer is 408."""
         if self.refusing:
             return
         self._started = True
         await self._send(message)
 
     async def _next(self) -> Message | None:
-        left = self._settings.receive_total - self._waited
+        remaining = self._settings.receive_total - self._waited
         began = anyio.current_time()
         message: Message | None = None
-        with anyio.move_on_after(min(self._settings.receive_timeout, left)):
+        with anyio.move_on_after(min(self._settings.receive_timeout, remaining)):
             message = await self._receive()
         self._waited += anyio.current_time() - began
         if message is None:
-            self.too_slow = "No part of the body came in time."
+            self.too_slow = "The next part of the body did not arrive in time."
             return None
         self._received += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
@@ -180,12 +180,12 @@ class _Exchange:
         return None if self.too_slow else message
 
     def _complaint(self) -> str:
-        """What is too slow; a slow start is forgiven, then the average counts."""
+        """What is too slow. After the first `receive_timeout` seconds, the average rate counts."""
         rate = self._settings.min_receive_rate
         if self._waited > self._settings.receive_total:
-            return f"The body took more than {self._settings.receive_total:g} s."
+            return f"The body took longer than {self._settings.receive_total:g} s."
         if self._waited > self._settings.receive_timeout and self._received < rate * self._waited:
-            return f"The body came at less than {rate:g} B/s."
+            return f"The body arrived at less than {rate:g} B/s."
         return ""
 
 

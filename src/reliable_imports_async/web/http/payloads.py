@@ -1,4 +1,8 @@
-"""What requests and answers look like: the bodies and queries that the API document describes."""
+"""The bodies, queries and responses that the OpenAPI document describes.
+
+Requests come first, each validated by its model; then responses, whose models only describe what
+the dataclasses of `models` give as JSON.
+"""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -26,17 +30,17 @@ Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=1_000)
 """PostgreSQL stores no NUL."""
 
 
-def _as_it_is(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """A value once it is known to be JSON; pydantic's copy would be without its digits."""
+def _unchanged(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Check that a value is JSON, and keep it; pydantic's copy would lose digits."""
     check(value)
     return value
 
 
-Json = Annotated[JsonValue, WrapValidator(_as_it_is)]
+Json = Annotated[JsonValue, WrapValidator(_unchanged)]
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """The same moment in UTC, where each year is one that PostgreSQL and Python share."""
+    """The same moment in UTC, limited to the years that PostgreSQL and Python share."""
     try:
         return moment.astimezone(UTC)
     except OverflowError:
@@ -47,106 +51,116 @@ Moment = Annotated[datetime, AfterValidator(_in_utc)]
 
 LARGEST_NUMBER = 2_147_483_647  # item numbers are PostgreSQL integers
 OUTSTANDING = (
-    "Records of the whole lineage that failed, or were left pending by a cancelled batch, and that "
-    "no batch has completed since."
+    "Records of the whole lineage that failed or were left pending by a cancelled batch, and have "
+    "not been completed by a later batch."
 )
-LARGEST_LOG_ID = 2**53 - 1  # larger numbers are rounded by many readers of JSON, also in our schema
+LARGEST_LOG_ID = 2**53 - 1  # many JSON parsers round larger numbers
 
 
 class Payload(BaseModel):
-    """What a client sends: unknown names are refused, so that a typing error is noticed."""
+    """A request. Unknown names are refused, so that spelling mistakes are noticed."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Thresholds(Payload):
-    """When failures pause a batch; kept with it."""
+    """When failures pause a batch; stored with the batch."""
 
     max_failures: int | None = Field(
-        default=None, ge=0, le=LARGEST_NUMBER, description="Pause when more items fail."
+        default=None, ge=0, le=LARGEST_NUMBER, description="Pause when more items than this fail."
     )
     max_failure_rate: float | None = Field(
-        default=None, ge=0, le=1, description="Pause when a larger share fails."
+        default=None, ge=0, le=1, description="Pause when a larger share than this fails."
     )
     min_processed: int | None = Field(
-        default=None, ge=1, le=LARGEST_NUMBER, description="Items before the share counts."
+        default=None,
+        ge=1,
+        le=LARGEST_NUMBER,
+        description="Check the failure rate only after this many items.",
     )
 
 
 def _digits(value: Any) -> Any:
-    """A sum as it is written, of which a float would keep only the beginning."""
+    """A sum with all its digits, which a float would not keep."""
     return value.digits if isinstance(value, ExactFloat) else value
 
 
 class Expected(Payload):
-    """Control totals: a batch whose records do not add up to them is refused."""
+    """Control totals: a batch whose records do not match them is refused."""
 
     count: int | None = Field(default=None, ge=0, le=LARGEST_NUMBER)
     sum: dict[Text, Annotated[str | int | float, BeforeValidator(_digits)]] = Field(
-        default_factory=dict, description="Exact sums by column.", examples=[{"amount": "12.50"}]
+        default_factory=dict,
+        description="The exact sum of each column.",
+        examples=[{"amount": "12.50"}],
     )
 
 
 class CreateBatch(Thresholds):
     """A new batch."""
 
-    batch_type: Text = Field(description="Names the processor.", examples=["customer_data"])
-    items: list[Any] | None = Field(default=None, description="The records, in their order.")
+    batch_type: Text = Field(
+        description="The batch type, which selects the processor.", examples=["customer_data"]
+    )
+    items: list[Any] | None = Field(default=None, description="The records, in order.")
     metadata: dict[str, Json] = Field(
-        default_factory=dict, description="Your own; processors read it."
+        default_factory=dict, description="Your own data; processors can read it."
     )
     process: Process = Field(
         default="background",
-        description="`background`: answer at once. `wait`: up to 30 seconds for the end. "
-        "`false`: only create.",
+        description="`background`: respond at once. `wait`: respond when the batch ends, after 30 "
+        "seconds at most. `false`: only create the batch.",
     )
     strict: bool = Field(
         default=False,
-        description="Refuse the batch when an item is invalid, instead of storing a failed item.",
+        description="Refuse the batch if an item is invalid, instead of storing a failed item.",
     )
     skip_unchanged: Literal[False] | None = Field(
-        default=None, description="`false` processes unchanged items as well."
+        default=None, description="`false`: also process unchanged items."
     )
     expect: Expected | None = None
     allow_empty: bool = Field(
-        default=False, description="Create a batch even where there are no records."
+        default=False, description="Create a batch even if there are no records."
     )
 
 
 class ProcessBatch(Thresholds):
-    """How to process."""
+    """How to process a batch."""
 
     process: Literal["background", "wait"] = "background"
     dry_run: bool = Field(
         default=False,
-        description="Only try, here and now: everything is rolled back. `prepare_item` runs all "
-        "the same, sequences advance, and each item is tried alone.",
+        description="Try every item and roll everything back. Note that `prepare_item` runs, "
+        "sequences advance, and each item is tried on its own.",
     )
 
 
 class ReprocessBatch(Payload):
-    """Which failures to run again; by default all."""
+    """Which failures to rerun; by default all."""
 
     process: Literal["background", "wait"] = "background"
     canary: int | None = Field(
         default=None,
         ge=1,
         le=LARGEST_NUMBER,
-        description="First only so many, in a batch of their own; the rest if enough succeed.",
+        description="Rerun this many items first, in a batch of their own. The rest follow if "
+        "enough of them succeed.",
     )
-    min_success: float = Field(default=0.9, ge=0, le=1, description="The share that is enough.")
+    min_success: float = Field(
+        default=0.9, ge=0, le=1, description="The share of the canary that must succeed."
+    )
 
     failed_items_only: bool = Field(
-        default=True, description="`false` runs every item again, also what succeeded."
+        default=True, description="`false`: rerun every item, also the successful ones."
     )
-    group: Text | None = Field(default=None, description="Only failures of this group.")
+    group: Text | None = Field(default=None, description="Only failures in this group.")
     item_numbers: list[int] | None = Field(
         default=None, description="Only these items.", min_length=1, max_length=10_000
     )
 
 
 class Reason(Payload):
-    """Why."""
+    """The reason for an action."""
 
     reason: Text | None = None
 
@@ -157,9 +171,13 @@ class BatchQuery(Payload):
     batch_type: Text | None = None
     status: BatchStatus | None = None
     root: UUID | None = Field(default=None, description="Only batches of this lineage.")
-    created_since: Moment | None = Field(default=None, description="Created then or later.")
-    created_before: Moment | None = Field(default=None, description="Created earlier.")
-    cursor: UUID | None = Field(default=None, description="`next` of the page before.")
+    created_since: Moment | None = Field(
+        default=None, description="Only batches created at this time or later."
+    )
+    created_before: Moment | None = Field(
+        default=None, description="Only batches created before this time."
+    )
+    cursor: UUID | None = Field(default=None, description="`next` of the previous page.")
     limit: int = Field(default=50, ge=1)
 
 
@@ -167,9 +185,9 @@ class ItemQuery(Payload):
     """Which items to list."""
 
     status: ItemStatus | None = None
-    group: Text | None = Field(default=None, description="Only failures of this group.")
+    group: Text | None = Field(default=None, description="Only failures in this group.")
     cursor: int = Field(
-        default=0, ge=0, le=LARGEST_NUMBER, description="`next` of the page before."
+        default=0, ge=0, le=LARGEST_NUMBER, description="`next` of the previous page."
     )
     limit: int = Field(default=100, ge=1)
 
@@ -178,17 +196,17 @@ class LogQuery(Payload):
     """Which log lines to list."""
 
     item_number: int | None = Field(default=None, ge=1, le=LARGEST_NUMBER)
-    level: LogLevel | None = Field(default=None, description="Only lines of this level.")
+    level: LogLevel | None = Field(default=None, description="Only lines with this level.")
     cursor: int = Field(
-        default=0, ge=0, le=LARGEST_LOG_ID, description="`next` of the page before."
+        default=0, ge=0, le=LARGEST_LOG_ID, description="`next` of the previous page."
     )
     limit: int = Field(default=100, ge=1)
 
 
 class UploadQuery(Payload):
-    """What an uploaded file holds."""
+    """How to read an uploaded file, and what to do with it."""
 
-    batch_type: Text = Field(description="Names the processor.")
+    batch_type: Text = Field(description="The batch type, which selects the processor.")
     name: Text | None = Field(default=None, max_length=255, description="The file's name.")
     format: Literal["csv", "tsv", "jsonl", "json"] | None = None
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
@@ -196,33 +214,62 @@ class UploadQuery(Payload):
     on_same_file: Literal["refuse", "skip", "force"] = "refuse"
     process: Literal["background", "wait", "false"] = "background"
     expect_count: int | None = Field(
-        default=None, ge=0, le=LARGEST_NUMBER, description="How many records it must hold."
+        default=None, ge=0, le=LARGEST_NUMBER, description="How many records the file must contain."
     )
     allow_empty: bool = Field(
-        default=False, description="Create a batch even from a file without records."
+        default=False, description="Create a batch even if the file has no records."
     )
     max_failures: int | None = Field(default=None, ge=0, le=LARGEST_NUMBER)
     max_failure_rate: float | None = Field(default=None, ge=0, le=1)
     min_processed: int | None = Field(default=None, ge=1, le=LARGEST_NUMBER)
     skip_unchanged: Literal["false"] | None = Field(
-        default=None, description="`false` processes unchanged items as well."
+        default=None, description="`false`: also process unchanged items."
     )
 
 
 class ExportQuery(Payload):
     """Which failures to download."""
 
-    group: Text | None = Field(default=None, description="Only failures of this group.")
+    group: Text | None = Field(default=None, description="Only failures in this group.")
 
 
 class EventQuery(Payload):
-    """How a client that cannot send headers proves who it is."""
+    """Authentication for clients that cannot send headers."""
 
     ticket: str | None = Field(default=None, max_length=2_000, description="See `…/events/ticket`.")
 
 
+class CorrectionQuery(Payload):
+    """How to read a corrected file, and what to do with it."""
+
+    name: Text | None = Field(default=None, max_length=255, description="The file's name.")
+    format: Literal["csv", "tsv", "jsonl"] | None = None
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    encoding: str | None = Field(default=None, max_length=40)
+    process: Literal["background", "wait"] = "background"
+
+
+class FailuresQuery(Payload):
+    """Which failures to list, and with how many details."""
+
+    group: Text | None = Field(default=None, description="Only this failure group.")
+    values: int = Field(default=10, ge=1, le=100, description="Values and items per group.")
+
+
+class EditItem(Payload):
+    """A new record for a failed item."""
+
+    source_data: dict[str, Json] = Field(description="The whole new record.")
+    reason: Text | None = Field(default=None, description="Kept in the item's history.")
+    force: bool = Field(
+        default=False,
+        description="Save the record even if it has an unknown field or a value that the model "
+        "refuses; otherwise 422.",
+    )
+
+
 class Links(BaseModel):
-    """Where the rest of a batch is."""
+    """The paths of everything else about a batch."""
 
     self: str
     items: str
@@ -233,7 +280,7 @@ class Links(BaseModel):
 
 
 class GroupAnswer(BaseModel):
-    """Failed items with one cause."""
+    """Failed items with the same cause."""
 
     group: str
     count: int
@@ -246,12 +293,12 @@ class GroupAnswer(BaseModel):
     column: str | None = None
     hint: str | None = None
     batch_id: UUID | None = Field(
-        default=None, description="The batch its items stand in, where a lineage was asked about."
+        default=None, description="The batch of the items, in lists about a whole lineage."
     )
 
 
-class BatchAnswer(BaseModel):
-    """Where a batch stands."""
+class BatchRow(BaseModel):
+    """What a batch is, and its counts."""
 
     batch_id: UUID
     batch_type: str
@@ -260,45 +307,64 @@ class BatchAnswer(BaseModel):
     root_batch_id: UUID
     total_items: int
     pending_items: int
-    deferred_items: int = Field(description="Pending, and waiting for other items.")
     completed_items: int
     skipped_items: int
     failed_items: int
     outstanding_items: int = Field(description=OUTSTANDING)
-    success_rate: float = Field(description="Percent of the items with an outcome.")
-    items_per_second: float | None
-    duration: float | None = Field(description="Seconds.")
-    ok: bool
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     created_by: str | None
     source_name: str | None
-    source_encoding: str | None
-    notes: list[str] = Field(description="About how the records were read: encoding, columns.")
     pause_reason: str | None
     error: str | None
-    groups: list[GroupAnswer] = Field(description="Failed items by cause, largest first.")
     links: Links
+
+
+class ListedBatch(BatchRow):
+    """A batch in a list."""
+
+    source_columns: list[str] | None
+    metadata: dict[str, JsonValue]
+
+
+class BatchPage(BaseModel):
+    """A page of batches, newest first."""
+
+    batches: list[ListedBatch]
+    next: UUID | None = Field(description="The cursor of the next page.")
+
+
+class BatchAnswer(BatchRow):
+    """The state of a batch."""
+
+    deferred_items: int = Field(description="Pending items that wait for other items.")
+    success_rate: float = Field(description="Percent of the items with an outcome.")
+    items_per_second: float | None
+    duration: float | None = Field(description="Seconds.")
+    ok: bool
+    source_encoding: str | None
+    notes: list[str] = Field(description="How the records were read: encoding, columns.")
+    groups: list[GroupAnswer] = Field(description="Failed items by cause, largest first.")
     replayed: bool = Field(
         default=False,
         description="Whether an earlier request with this `Idempotency-Key` created the batch; "
-        "only where a batch is created.",
+        "only in responses that create a batch.",
     )
 
 
 class SkipReasonAnswer(BaseModel):
-    """Why items were skipped, and how many."""
+    """A reason why items were skipped, and how many."""
 
     reason: str
     count: int
 
 
 class DetailedBatchAnswer(BatchAnswer):
-    """A batch with its lineage."""
+    """The state of a batch, with its lineage."""
 
     skip_reasons: list[SkipReasonAnswer] = Field(
-        description="Most frequent first, without numbers and ids; once the batch has settled."
+        description="Most frequent first, numbers and ids removed; empty until the batch settles."
     )
     metadata: dict[str, JsonValue]
     lineage: list["LineageAnswer"] = Field(description="Oldest first.")
@@ -318,39 +384,6 @@ class LineageAnswer(BaseModel):
     created_at: datetime
 
 
-class ListedBatch(BaseModel):
-    """A batch in a list."""
-
-    batch_id: UUID
-    batch_type: str
-    status: BatchStatus
-    parent_batch_id: UUID | None
-    root_batch_id: UUID
-    total_items: int
-    pending_items: int
-    completed_items: int
-    skipped_items: int
-    failed_items: int
-    outstanding_items: int = Field(description=OUTSTANDING)
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    created_by: str | None
-    source_name: str | None
-    source_columns: list[str] | None
-    pause_reason: str | None
-    error: str | None
-    metadata: dict[str, JsonValue]
-    links: Links
-
-
-class BatchPage(BaseModel):
-    """A page of batches, newest first."""
-
-    batches: list[ListedBatch]
-    next: UUID | None = Field(description="The cursor of the next page.")
-
-
 class FailureAnswer(BaseModel):
     """Why an item failed."""
 
@@ -363,14 +396,14 @@ class FailureAnswer(BaseModel):
 
 
 class ItemAnswer(BaseModel):
-    """An item with everything stored about it."""
+    """An item with all stored data."""
 
     batch_id: UUID
     item_number: int
     status: ItemStatus
     attempts: int
     source_data: dict[str, JsonValue] | None
-    raw_base64: str | None = Field(description="A record that JSON cannot hold, as it came.")
+    raw_base64: str | None = Field(description="A record that is not valid JSON, as received.")
     source_line: int | None
     item_key: str | None
     root_batch_id: UUID | None
@@ -395,7 +428,7 @@ class ItemPage(BaseModel):
 
 
 class LogAnswer(BaseModel):
-    """A log line; `item_number` is null for a line about the batch."""
+    """A log line; `item_number` is null for lines about the batch."""
 
     log_id: int
     batch_id: UUID
@@ -418,24 +451,24 @@ class BatchTypeAnswer(BaseModel):
 
     batch_type: str
     description: str | None
-    json_schema: dict[str, JsonValue] | None = Field(description="Null: any object is taken.")
+    json_schema: dict[str, JsonValue] | None = Field(description="Null: any object is accepted.")
 
 
 class BatchTypes(BaseModel):
-    """The batch types this server knows."""
+    """The batch types that this server knows."""
 
     batch_types: list[BatchTypeAnswer]
 
 
 class Ticket(BaseModel):
-    """Lets a browser's EventSource in, for a short time."""
+    """Authenticates a browser's EventSource for a short time."""
 
     ticket: str
     expires_in: int = Field(description="Seconds.")
 
 
 class HealthAnswer(BaseModel):
-    """Whether this server can work."""
+    """The health of this server."""
 
     status: Literal["ok", "unavailable"]
     database: str
@@ -444,7 +477,7 @@ class HealthAnswer(BaseModel):
 
 
 class Problem(BaseModel):
-    """What went wrong, as RFC 9457 describes it."""
+    """Problem details (RFC 9457)."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -458,87 +491,63 @@ class Problem(BaseModel):
     errors: list[dict[str, JsonValue]] | None = None
 
 
-class CorrectionQuery(Payload):
-    """How to read a corrected file, and what to do with it."""
-
-    name: Text | None = Field(default=None, max_length=255, description="The file's name.")
-    format: Literal["csv", "tsv", "jsonl"] | None = None
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
-    encoding: str | None = Field(default=None, max_length=40)
-    process: Literal["background", "wait"] = "background"
-
-
-class FailuresQuery(Payload):
-    """Which failures, and how much about them."""
-
-    group: Text | None = Field(default=None, description="Only this group.")
-    values: int = Field(default=10, ge=1, le=100, description="Values and items a group.")
-
-
-class EditItem(Payload):
-    """A failed item's new record."""
-
-    source_data: dict[str, Json] = Field(description="The whole new record.")
-    reason: Text | None = Field(default=None, description="For the history.")
-    force: bool = Field(
-        default=False,
-        description="Save also an unknown field, or a value that the model refuses; else 422.",
-    )
-
-
 class CauseAnswer(GroupAnswer):
-    """Failed items that share a cause."""
+    """Failed items with the same cause, with values and samples."""
 
-    values: list[tuple[str, int]] = Field(description="What PostgreSQL named, and how often.")
+    values: list[tuple[str, int]] = Field(
+        description="The values that PostgreSQL named, with counts."
+    )
     sample_items: list[int]
     first_seen: datetime | None
     last_seen: datetime | None
-    seen_before: int | None = Field(description="Earlier batches with the same cause.")
+    seen_before: int | None = Field(description="How many earlier batches failed with this cause.")
 
 
 class FailuresAnswer(BaseModel):
-    """What failed, by cause; the largest first."""
+    """Failures by cause, largest first."""
 
-    groups: list[CauseAnswer] = Field(description="Of this batch, also those fixed since.")
+    groups: list[CauseAnswer] = Field(
+        description="All failures of this batch, including those fixed since."
+    )
     root_batch_id: UUID
     outstanding_items: int = Field(description=OUTSTANDING)
     outstanding: list[CauseAnswer] = Field(
-        description="The outstanding failures of the whole lineage, by the batch they stand in."
+        description="The outstanding failures of the whole lineage, by batch."
     )
     unreadable_items: int = Field(
-        description="Outstanding records that could not be read: to be corrected before they run."
+        description="Outstanding records that could not be read. They must be corrected first."
     )
 
 
 class ReprocessAnswer(BatchAnswer):
-    """The batch that reprocesses; or the lineage's latest batch, where nothing was left."""
+    """The reprocessing batch; or the latest batch of the lineage if nothing was left to rerun."""
 
     created: bool = Field(description="Whether a batch was created.")
-    message: str | None = Field(description="Why none was.")
+    message: str | None = Field(description="Why no batch was created.")
 
 
 class EditAnswer(BaseModel):
-    """One change of an item's record."""
+    """One edit of an item's record."""
 
     edit_id: int
     batch_id: UUID
     item_number: int
     before: dict[str, JsonValue] | None
     after: dict[str, JsonValue]
-    raw_base64: str | None = Field(description="What could not be read, as it came.")
+    raw_base64: str | None = Field(description="The unreadable record, as received.")
     actor: str | None
     reason: str | None
     edited_at: datetime
 
 
 class EditsAnswer(BaseModel):
-    """The changes of an item's record, oldest first."""
+    """The edits of an item's record, oldest first."""
 
     edits: list[EditAnswer]
 
 
 class RefusedRowAnswer(BaseModel):
-    """A row of a corrected file that was not taken."""
+    """A refused row of a corrected file."""
 
     line: int | None
     item_number: int | None
@@ -546,7 +555,7 @@ class RefusedRowAnswer(BaseModel):
 
 
 class CorrectedAnswer(BatchAnswer):
-    """The batch that runs a corrected file, and what became of its rows."""
+    """The batch that runs a corrected file, and how many rows were accepted and refused."""
 
     accepted: int
     unchanged: int
@@ -555,7 +564,7 @@ class CorrectedAnswer(BatchAnswer):
 
 
 class TableAnswer(BaseModel):
-    """Rows of one table that a batch would change."""
+    """How many rows of a table a batch would change."""
 
     table: str
     inserted: int
@@ -564,7 +573,7 @@ class TableAnswer(BaseModel):
 
 
 class DryRunAnswer(BaseModel):
-    """What processing a batch would come to; nothing of it has happened."""
+    """The result of a dry run. Nothing was changed."""
 
     batch_id: UUID
     batch_type: str
@@ -581,4 +590,4 @@ class DryRunAnswer(BaseModel):
 
 
 class ProcessedAnswer(RootModel[BatchAnswer | DryRunAnswer]):
-    """Where the batch stands; or, for a dry run, what it would come to."""
+    """The state of the batch, or the result of a dry run."""

@@ -1,4 +1,4 @@
-"""Where errors meet HTTP: one table, and answers as application/problem+json (RFC 9457)."""
+"""How errors become responses: one table of statuses, and problem details as in RFC 9457."""
 
 import http
 import logging
@@ -34,6 +34,8 @@ logger = logging.getLogger("reliable_imports_async")
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 100
 RETRY_AFTER_SECONDS = "5"
+NO_ANSWER = "The database did not answer in time."
+UNEXPECTED = "An unexpected error occurred. The server's log has the details."
 
 STATUSES: Mapping[type[Exception], int] = {
     NotFound: 404,
@@ -49,17 +51,18 @@ STATUSES: Mapping[type[Exception], int] = {
     SchemaError: 503,
     TimeoutError: 503,
 }
-"""The status of each error; the nearest class wins. All others are 500, or 503 in an outage."""
+"""The status of each error; the nearest base class counts. Others are 500, or 503 in an outage."""
 
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class InvalidRequest(Exception):
-    """The request does not fit its description.
+    """The request does not match its description in the OpenAPI document.
 
     Attributes:
-        errors: What is wrong where: location, message and type of each error.
-        status: 422, or 400 for a body that is no JSON at all.
+        detail: The message.
+        errors: The location, message and type of each error.
+        status: 422, or 400 for a body that is not JSON.
     """
 
     def __init__(
@@ -72,55 +75,61 @@ class InvalidRequest(Exception):
 
     @classmethod
     def of(cls, error: pydantic.ValidationError, *where: str | int) -> "InvalidRequest":
-        """What pydantic found, with `where` in front of each location."""
-        found = error.errors(include_url=False, include_context=False, include_input=False)
+        """Turn pydantic's errors into a refusal, with `where` in front of each location."""
+        details = error.errors(include_url=False, include_context=False, include_input=False)
         errors = [
-            {"location": [*where, *one["loc"]], "message": one["msg"], "type": one["type"]}
-            for one in found[:MOST_ERRORS]
+            {"location": [*where, *each["loc"]], "message": each["msg"], "type": each["type"]}
+            for each in details[:MOST_ERRORS]
         ]
-        places = ", ".join(".".join(map(str, one["location"])) for one in errors[:3])
-        return cls(f"The request is invalid at {places}.", errors)
+        return cls(f"The request is invalid at {places_of(errors)}.", errors)
 
 
-async def on_http_exception(request: Request, exc: Exception) -> Response:
-    """Answer what Starlette or a hook refused."""
-    assert isinstance(exc, HTTPException)  # noqa: S101 - registered for nothing else
-    if exc.status_code == 405:
-        exc.headers = {**(exc.headers or {}), "Allow": ", ".join(_methods(request))}
-    return problem(request, exc.status_code, str(exc.detail), headers=exc.headers)
-
-
-def _methods(request: Request) -> list[str]:
-    """All methods of a path; each of them has a route of its own, and knows only itself."""
-    routes = [one for one in request.app.routes if isinstance(one, Route)]
-    found = [one.methods or () for one in routes if one.matches(request.scope)[0] != Match.NONE]
-    return sorted({method for methods in found for method in methods})
-
-
-async def on_invalid_request(request: Request, exc: Exception) -> Response:
-    """Answer a request that does not fit its description."""
-    assert isinstance(exc, InvalidRequest)  # noqa: S101 - registered for nothing else
-    extra = {"errors": exc.errors} if exc.errors else {}
-    return problem(request, exc.status, exc.detail, kind="invalid-request", extra=extra)
+def places_of(errors: Sequence[Mapping[str, Any]]) -> str:
+    """The first three locations, to read."""
+    return ", ".join(".".join(map(str, each["location"])) for each in errors[:3])
 
 
 async def on_error(request: Request, exc: Exception) -> Response:
-    """Answer anything else; what is unexpected is logged and not told."""
-    status = status_of(exc)
-    if isinstance(exc, ReliableImportsError):
-        extra = {"hint": exc.web_hint} if exc.web_hint else {}
-        if batch_id := getattr(exc, "batch_id", None):
-            extra["batch_id"] = str(batch_id)
-        return problem(request, status, exc.message, kind=_kind(exc), extra=extra)
-    if status == 503:
+    """Answer any error; unexpected ones are logged, and their text is not sent."""
+    match exc:
+        case HTTPException():
+            return _http_error(request, exc)
+        case InvalidRequest():
+            extra = {"errors": exc.errors} if exc.errors else {}
+            return problem(request, exc.status, exc.detail, kind="invalid-request", extra=extra)
+        case ReliableImportsError():
+            return _known_error(request, exc)
+    if status_of(exc) == 503:
         logger.warning("%s %s: %s", request.method, request.url.path, type(exc).__name__)
-        return problem(request, 503, "The database did not answer in time.", kind="unavailable")
+        return problem(request, 503, NO_ANSWER, kind="unavailable")
     logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
-    return problem(request, 500, "Something unexpected happened; the server's log has the details.")
+    return problem(request, 500, UNEXPECTED)
+
+
+def _http_error(request: Request, exc: HTTPException) -> Response:
+    headers = dict(exc.headers or {})
+    if exc.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+    return problem(request, exc.status_code, str(exc.detail), headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of a path. Each method has its own route, which only knows itself."""
+    routes = [each for each in request.app.routes if isinstance(each, Route)]
+    matching = [each for each in routes if each.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for each in matching for method in each.methods or ()})
+
+
+def _known_error(request: Request, exc: ReliableImportsError) -> Response:
+    extra = {"hint": exc.web_hint} if exc.web_hint else {}
+    if batch_id := getattr(exc, "batch_id", None):
+        extra["batch_id"] = str(batch_id)
+    kind = _WORD_STARTS.sub("-", type(exc).__name__).lower()
+    return problem(request, status_of(exc), exc.message, kind=kind, extra=extra)
 
 
 def status_of(exc: Exception) -> int:
-    """The status that an error is answered with."""
+    """The status of the response to an error."""
     status = next((STATUSES[cls] for cls in type(exc).__mro__ if cls in STATUSES), 500)
     return 503 if status == 500 and is_outage(exc) else status
 
@@ -134,11 +143,11 @@ def problem(
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Response:
-    """An answer as RFC 9457 describes it.
+    """Make a response with problem details (RFC 9457).
 
     Args:
-        kind: Names the problem; without it the status says everything.
-        extra: Further members.
+        kind: The name of the problem in its `type`; without it the type is about:blank.
+        extra: Further members of the body.
     """
     body = {
         "type": f"urn:reliable-imports:problem:{kind}" if kind else "about:blank",
@@ -154,7 +163,3 @@ def problem(
         given.setdefault("Retry-After", RETRY_AFTER_SECONDS)
     content = to_json(body, inf_nan_mode="strings", fallback=repr)
     return Response(content, status, given, media_type=MEDIA_TYPE)
-
-
-def _kind(exc: Exception) -> str:
-    return _WORD_STARTS.sub("-", type(exc).__name__).lower()

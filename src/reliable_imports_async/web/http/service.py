@@ -12,49 +12,43 @@ from ...store.visibility import Visible
 from ..background import Background
 from ..endpoints import EndpointContext
 from ..events.feed import ProgressFeed
-from .authentication import Browsers, OuterUser, Signer
+from .authentication import Authenticator, Signer
 
-Describe = Callable[[str], dict[str, Any]]
-VisibleByDefault = Callable[[EndpointContext], Any] | Visible | bool
+DefaultVisibility = Callable[[EndpointContext], Any] | Visible | bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Service:
     """What handlers share.
 
     Attributes:
         manager: The manager behind the API.
-        authentication: Finds out who asks; None lets everybody in.
+        authenticator: Authenticates requests and keeps the sessions of browsers.
         signer: Signs forms.
-        background: Processes batches after the answer.
-        feed: Tells clients how batches get on.
-        document: Makes the API document, given where the API is mounted.
+        background: Processes batches after the response.
+        feed: Tells clients about the progress of batches.
+        document: Makes the OpenAPI document, given the path prefix of the API.
         dashboard: Whether the dashboard is served.
-        visible_batches: What callers see of batch types whose endpoint does not say.
-        asked_for: Whether somebody has said who may come in.
+        visible_batches: Which batches callers see of types whose endpoint does not define it.
+        access_defined: Whether the application has defined who may use the API.
         running: Whether the lifespan has been entered.
     """
 
     manager: BatchManager
-    authentication: AuthenticationBackend | None
+    authenticator: Authenticator
     signer: Signer
     background: Background
     feed: ProgressFeed
-    document: Describe = field(default=lambda _base: {})
-    dashboard: bool = field(default=True)
-    visible_batches: VisibleByDefault | None = field(default=None)
-    asked_for: bool = field(default=True)
-    running: bool = field(default=False)
+    dashboard: bool
+    visible_batches: DefaultVisibility | None = None
+    document: Callable[[str], dict[str, Any]] = field(default=lambda _base: {})
+    access_defined: bool = True
+    running: bool = False
 
     @property
-    def browsers(self) -> Browsers:
-        """Finds out who asks, browsers included."""
-        return Browsers(self)
-
-    @property
-    def signs_in(self) -> bool:
-        """Whether people sign in here, and not to an application around the API."""
-        return self.authentication is not None and not isinstance(self.authentication, OuterUser)
+    def authentication(self) -> AuthenticationBackend | None:
+        """The configured backend; None lets everybody in."""
+        return self.authenticator.backend
 
     @property
     def settings(self) -> Settings:

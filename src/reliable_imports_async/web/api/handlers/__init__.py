@@ -1,1 +1,1 @@
-"""One module for each thing that clients do; each handler is `async def name(call)`."""
+"""The handlers of the API, one `async def name(call)` for each operation."""

@@ -1,24 +1,26 @@
-"""Progress as it happens, and the files of what failed."""
+"""Live progress, tickets and sessions for browsers, and the files of failures."""
 
 from starlette.exceptions import HTTPException
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from ....repair.export import ExportFormat
 from ...events.stream import EventStream
-from ...http.authentication import COOKIE_SECONDS, TICKET_SECONDS, cookie_name, key_of, ticketed
+from ...http.authentication import TICKET_SECONDS, key_of, ticketed
 from ...http.call import Call, reply
+from ...http.cookies import SESSION_SECONDS, cookie_name, set_cookie
+from ...http.downloads import failures_file
 from ...http.payloads import EventQuery, ExportQuery
 
 ANONYMOUS = ""
 
 
 async def stream_events(call: Call) -> Response:
-    """Follow a batch by server-sent events: `progress`, and `finished` at its end."""
+    """Follow a batch by server-sent events: `progress`, and `finished` when it ends."""
     call.query(EventQuery)
     batch = await call.batch("view")
 
     async def allowed() -> bool:
-        if await call.service.browsers.user_again(call.request) != call.user_id:
+        if await call.service.authenticator.user_again(call.request) != call.user_id:
             return False
         await call.permit(batch, "view")
         return True
@@ -27,9 +29,9 @@ async def stream_events(call: Call) -> Response:
 
 
 async def create_ticket(call: Call) -> Response:
-    """Get a ticket for `…/events?ticket=…`, for a browser, whose EventSource sends no headers."""
+    """Create a ticket for `…/events?ticket=…`, since a browser's EventSource sends no headers."""
     batch = await call.batch("view")
-    key = key_of(call.request) if call.service.signs_in else None
+    key = key_of(call.request) if call.service.authenticator.signs_in else None
     ticket = await _begin(
         call, key, seconds=TICKET_SECONDS, path=ticketed(f"/api/batches/{batch.id}/events")
     )
@@ -37,40 +39,31 @@ async def create_ticket(call: Call) -> Response:
 
 
 async def create_session(call: Call) -> Response:
-    """Turn an API key into a cookie, with which a browser may read."""
+    """Exchange an API key for a session cookie, with which a browser may read."""
     if call.user_id is None:
-        raise HTTPException(409, "Everybody may come in here; there is nothing to sign in to.")
-    if not call.service.signs_in:
-        raise HTTPException(409, "The application around the API knows you; no cookie is needed.")
-    answer = Response(status_code=204)
-    answer.set_cookie(
-        cookie_name(call.request),
-        await _begin(call, key_of(call.request), seconds=COOKIE_SECONDS),
-        max_age=COOKIE_SECONDS,
-        httponly=True,
-        samesite="strict",
-        secure=call.request.url.scheme == "https",
-        path=f"{call.base}/",
-    )
-    return answer
+        raise HTTPException(409, "This API has no authentication, so there are no sessions.")
+    if not call.service.authenticator.signs_in:
+        raise HTTPException(
+            409, "The application around this API authenticates you. You need no session here."
+        )
+    value = await _begin(call, key_of(call.request), seconds=SESSION_SECONDS)
+    response = Response(status_code=204)
+    set_cookie(call.request, response, value, seconds=SESSION_SECONDS)
+    return response
 
 
 async def delete_session(call: Call) -> Response:
-    """End the session; its cookie is worth nothing from now on."""
-    name = cookie_name(call.request)
-    if value := call.request.cookies.get(name):
-        await call.manager.sessions.end(value)
-    answer = Response(status_code=204)
-    secure = call.request.url.scheme == "https"
-    answer.delete_cookie(
-        name, path=f"{call.base}/", httponly=True, samesite="strict", secure=secure
-    )
-    return answer
+    """End the session; its cookie is then worthless."""
+    if value := call.request.cookies.get(cookie_name(call.request)):
+        await call.service.authenticator.sessions.end(value)
+    response = Response(status_code=204)
+    set_cookie(call.request, response, "")
+    return response
 
 
 async def _begin(call: Call, key: bytes | None, *, seconds: float, path: str | None = None) -> str:
     try:
-        return await call.manager.sessions.begin(
+        return await call.service.authenticator.sessions.begin(
             call.user_id or ANONYMOUS, key, seconds=seconds, path=path
         )
     except ValueError as exc:
@@ -78,25 +71,19 @@ async def _begin(call: Call, key: bytes | None, *, seconds: float, path: str | N
 
 
 async def export_csv(call: Call) -> Response:
-    """Download the outstanding failures in their original columns, with number and error.
+    """Download the outstanding failures in their original columns, with item number and error.
 
-    Cells that a spreadsheet would run as a formula are made harmless; importing the corrected file
-    undoes that.
+    Cells that a spreadsheet would run as a formula are escaped; uploading the corrected file
+    reverses that.
     """
-    return await _export(call, "csv", "text/csv; charset=utf-8")
+    return await _export(call, "csv")
 
 
 async def export_jsonl(call: Call) -> Response:
-    """Download the outstanding failures without loss, one JSON object per line."""
-    return await _export(call, "jsonl", "application/x-ndjson")
+    """Download the outstanding failures without any loss, one JSON object per line."""
+    return await _export(call, "jsonl")
 
 
-async def _export(call: Call, format: ExportFormat, media_type: str) -> Response:  # noqa: A002
+async def _export(call: Call, format: ExportFormat) -> Response:  # noqa: A002 - as elsewhere
     query = call.query(ExportQuery)
-    batch = await call.batch("view")
-    chunks = call.manager.export_failures(
-        batch.id, format=format, group=query.group, byte_order_mark=True
-    )
-    name = f"failures-{batch.batch_type}-{str(batch.id)[-8:]}.{format}"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(chunks, headers=headers, media_type=media_type)
+    return failures_file(call, await call.batch("view"), format, query.group)

@@ -1,14 +1,16 @@
-"""Lists and single things."""
+"""Reading: lists of batches, items, log lines and batch types, and single ones."""
 
 import inspect
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 
-from ....errors import ItemNotFound
 from ...http.call import Call, large_reply, reply
-from ...http.payloads import LARGEST_NUMBER, BatchQuery, ItemQuery, LogQuery
+from ...http.payloads import BatchQuery, ItemQuery, LogQuery
 from ..answers import detailed, listed
+
+Row = TypeVar("Row")
 
 
 async def list_batches(call: Call) -> Response:
@@ -16,73 +18,70 @@ async def list_batches(call: Call) -> Response:
     query = call.query(BatchQuery)
     size = call.page(query.limit)
     async with call.reading():
-        found = [
-            batch
-            async for batch in call.manager.list_batches(
-                batch_type=query.batch_type,
-                status=query.status,
-                root_batch_id=query.root,
-                created_since=query.created_since,
-                created_before=query.created_before,
-                before=query.cursor,
-                visible=await call.visible(),
-                limit=size + 1,
-            )
-        ]
-    more = len(found) > size
-    page = [listed(call, batch) for batch in found[:size]]
+        batches = call.manager.list_batches(
+            batch_type=query.batch_type,
+            status=query.status,
+            root_batch_id=query.root,
+            created_since=query.created_since,
+            created_before=query.created_before,
+            before=query.cursor,
+            visible=await call.visible(),
+            limit=size + 1,
+        )
+        rows, more = await _page(batches, size)
+    page = [listed(call, batch) for batch in rows]
     return reply({"batches": page, "next": page[-1]["batch_id"] if more else None})
 
 
+async def _page(rows: AsyncIterator[Row], size: int) -> tuple[list[Row], bool]:
+    """The rows of a page, of which one more was queried, and whether there is a next page."""
+    queried = [row async for row in rows]
+    return queried[:size], len(queried) > size
+
+
 async def get_batch(call: Call) -> Response:
-    """Show where a batch stands: counts, failure groups, lineage."""
+    """Show the state of a batch: counts, failure groups, lineage."""
     async with call.reading():
         batch, lineage = await call.manager.get_batch_with_lineage(call.batch_id)
         await call.permit(batch, "view")
-        settled = batch.status.settled  # while it runs, clients look every second
+        settled = batch.status.settled  # running batches are polled, and this query is slow
         reasons = await call.manager.skip_reasons(batch.id) if settled else ()
         return reply(detailed(call, batch, lineage, reasons))
 
 
 async def list_items(call: Call) -> Response:
-    """List the items of a batch, in the order of their numbers."""
+    """List the items of a batch, ordered by number."""
     query = call.query(ItemQuery)
     size = call.page(query.limit)
     async with call.reading():
         await call.batch("view")
-        found = [
-            item
-            async for item in call.manager.list_items(
-                call.batch_id,
-                status=query.status,
-                group=query.group,
-                after=query.cursor,
-                limit=size + 1,
-            )
-        ]
-    more = len(found) > size
-    page = [item.as_dict() for item in found[:size]]
-    await _hide_others(call, page)
+        items = call.manager.list_items(
+            call.batch_id,
+            status=query.status,
+            group=query.group,
+            after=query.cursor,
+            limit=size + 1,
+        )
+        rows, more = await _page(items, size)
+    page = [item.as_dict() for item in rows]
+    await _hide_other_batches(call, page)
     return await large_reply({"items": page, "next": page[-1]["item_number"] if more else None})
 
 
 async def get_item(call: Call) -> Response:
-    """Show one item with everything stored about it."""
-    number = call.request.path_params["item_number"]
+    """Show one item with all stored data."""
     async with call.reading():
         await call.batch("view")
-        if not 0 < number <= LARGEST_NUMBER:
-            raise ItemNotFound(call.batch_id, number)
-        page = [(await call.manager.get_item(call.batch_id, number)).as_dict()]
-        await _hide_others(call, page)
-        return await large_reply(page[0])
+        item = (await call.manager.get_item(call.batch_id, call.item_number)).as_dict()
+        await _hide_other_batches(call, [item])
+        return await large_reply(item)
 
 
-async def _hide_others(call: Call, page: list[dict[str, Any]]) -> None:
-    """Leave batches out that the caller may not see: a skipped item names who came before it."""
-    reasons = await call.without_hidden([one["skip_reason"] for one in page])
-    for one, reason in zip(page, reasons, strict=True):
-        one["skip_reason"] = reason
+async def _hide_other_batches(call: Call, page: list[dict[str, Any]]) -> None:
+    """Hide batches that the caller may not see; a skip reason may name an earlier batch."""
+    reasons = await call.without_hidden([item["skip_reason"] for item in page])
+    for item, reason in zip(page, reasons, strict=True):
+        item["skip_reason"] = reason
 
 
 async def list_logs(call: Call) -> Response:
@@ -91,32 +90,28 @@ async def list_logs(call: Call) -> Response:
     size = call.page(query.limit)
     async with call.reading():
         await call.batch("view")
-        found = [
-            line
-            async for line in call.manager.get_logs(
-                call.batch_id,
-                item_number=query.item_number,
-                levels=None if query.level is None else [query.level],
-                after=query.cursor,
-                limit=size + 1,
-            )
-        ]
-    more = len(found) > size
-    page = [line.as_dict() for line in found[:size]]
+        lines = call.manager.get_logs(
+            call.batch_id,
+            item_number=query.item_number,
+            levels=None if query.level is None else [query.level],
+            after=query.cursor,
+            limit=size + 1,
+        )
+        rows, more = await _page(lines, size)
+    page = [line.as_dict() for line in rows]
     return await large_reply({"logs": page, "next": page[-1]["log_id"] if more else None})
 
 
 async def list_batch_types(call: Call) -> Response:
     """List the batch types that you may see or create, with the schema of their records."""
     registry = call.manager.registry
-    known = await call.known_types()
     types = [
         {
             "batch_type": name,
             "description": inspect.cleandoc(type(registry.get(name)).__doc__ or "") or None,
             "json_schema": _schema(registry.get(name)),
         }
-        for name in known
+        for name in await call.known_types()
     ]
     return reply({"batch_types": types})
 

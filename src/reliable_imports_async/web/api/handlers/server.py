@@ -1,4 +1,4 @@
-"""What is about the server itself: health, metrics, the API document and its page."""
+"""The server itself: health, metrics, the OpenAPI document and its page."""
 
 import html
 import json
@@ -47,13 +47,13 @@ FILES = {
 
 
 async def get_start(call: Call) -> Response:
-    """Lead to the dashboard; to the page of this API where there is none."""
+    """Redirect to the dashboard, or to the documentation page if there is no dashboard."""
     place = "dashboard" if call.service.dashboard else "docs"
     return RedirectResponse(f"{call.base}/{place}", 307, {"Cache-Control": "no-store"})
 
 
 async def get_health(call: Call) -> Response:
-    """Say whether this server can work; 503 when not."""
+    """Show whether this server can work; 503 if not."""
     answer = {
         "status": "ok",
         "database": "ok",
@@ -74,25 +74,25 @@ async def get_health(call: Call) -> Response:
 
 
 async def get_metrics(call: Call) -> Response:
-    """Show the metrics of the batches that the caller may see, as Prometheus reads them."""
+    """Show metrics of the batches that the caller may see, in Prometheus' text format."""
     async with call.reading():
         content = await metrics.render(call.manager, await call.visible())
         return Response(content, media_type=metrics.CONTENT_TYPE)
 
 
 async def get_document(call: Call) -> Response:
-    """Describe this API, as an OpenAPI 3.1 document."""
+    """Describe this API in an OpenAPI 3.1 document."""
     return reply(call.service.document(call.base))
 
 
 async def get_docs(call: Call) -> Response:
-    """Show the API document as a page, in which requests can be tried."""
+    """Show the OpenAPI document as a page on which requests can be tried."""
     page = PAGE.format(base=html.escape(call.base, quote=True))
     return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
 
 async def get_docs_file(call: Call) -> Response:
-    """Send a file of that page."""
+    """Send a file of the documentation page."""
     name = call.request.path_params["name"]
     if name == "start.js":
         return Response(START, media_type="text/javascript")

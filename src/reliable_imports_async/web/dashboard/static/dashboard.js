@@ -1,10 +1,10 @@
-// What pages do beyond showing themselves: follow running batches, and ask in a dialog. Without
-// this file every page can be read, and every question is a page of its own.
+// Follows running batches, and opens confirmation pages in a dialog. Pages also work without this
+// script: they do not update by themselves, and confirmations are separate pages.
 "use strict";
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const MOST_STREAMS = 4; // browsers allow six connections to a server
-const REFRESH = 3000; // milliseconds between two looks at what no event tells
+const REFRESH = 3000; // milliseconds between two refreshes of the parts that events do not contain
 
 function span(seconds) {
   if (seconds < 60) return `${Math.round(seconds)} s`;
@@ -24,8 +24,8 @@ function show(root, name, text) {
 
 function paint(root, batch) {
   const settled = batch.total_items - batch.pending_items;
-  const pace = batch.items_per_second;
-  const left = pace && batch.pending_items ? span(batch.pending_items / pace) : "";
+  const rate = batch.items_per_second;
+  const remaining = rate && batch.pending_items ? span(batch.pending_items / rate) : "";
   let x = 0;
   for (const kind of ["completed", "skipped", "failed"]) {
     const width = (100 * batch[`${kind}_items`]) / Math.max(1, batch.total_items);
@@ -38,9 +38,9 @@ function paint(root, batch) {
   show(root, "pending_items", whole.format(batch.pending_items));
   show(root, "deferred_items", whole.format(batch.deferred_items));
   show(root, "percent", percent(settled, batch.total_items));
-  show(root, "rate", pace === null ? "–" : `${whole.format(pace)}/s`);
-  show(root, "left", left || "–");
-  show(root, "eta", left ? ` · ${left} left` : "");
+  show(root, "rate", rate === null ? "–" : `${whole.format(rate)}/s`);
+  show(root, "left", remaining || "–");
+  show(root, "eta", remaining ? ` · ${remaining} left` : "");
   show(root, "outstanding", `${whole.format(batch.outstanding_items)} outstanding`);
   root.querySelector(".bar").setAttribute("aria-label", `${whole.format(settled)} of ${whole.format(batch.total_items)} ${batch.total_items === 1 ? "item" : "items"} finished, ${whole.format(batch.failed_items)} failed`);
   for (const badge of document.querySelectorAll("h1 .badge")) relabel(badge, root, batch.status);
@@ -56,7 +56,7 @@ function relabel(badge, root, status) {
   badge.textContent = status;
 }
 
-// Failures, timeline and log of the batch on this page: taken from the page as it is now.
+// Replaces the failures, timeline and log on this page with those of the current page.
 async function refresh() {
   const answer = await fetch(location.href, { credentials: "same-origin" });
   if (!answer.ok || answer.redirected) return;
@@ -119,6 +119,6 @@ function listen(place) {
 }
 
 const watched = [...document.querySelectorAll("[data-events]")];
-watched.sort((one, other) => (one.dataset.status === "pending") - (other.dataset.status === "pending"));
+watched.sort((a, b) => (a.dataset.status === "pending") - (b.dataset.status === "pending"));
 watched.slice(0, MOST_STREAMS).forEach(follow);
 listen(document);
