@@ -15,7 +15,7 @@ from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, Def
 from reliable_imports_async.errors import NotAProcessor
 
 from ..store.reach import ranges
-from ..support.trying import LEDGER, MODES, insert, processor, run, written
+from ..support.trying import LEDGER, MODES, PATIENCE, insert, processor, run, written
 from ..workers.test_worker import finished, worker
 
 NODES = "CREATE TABLE nodes (id integer PRIMARY KEY, parent integer REFERENCES nodes)"
@@ -287,7 +287,7 @@ async def test_only_one_of_two_begins_the_next_pass(manager, conn, dsn):
         async with conn.transaction():
             first = await ranges.reopen(conn, batch_id, 1)
             second = asyncio.ensure_future(ranges.reopen(other, batch_id, 1))
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE):
                 while not await conn.fetchval(WAITING):
                     await anyio.lowlevel.checkpoint()
         assert (first.number, first.deferred, first.final) == (2, 1, True)
@@ -350,7 +350,7 @@ async def test_kill_9_in_a_later_pass(manager, conn, dsn):
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             while await conn.fetchval(PASS, batch_id) < 3:
                 await anyio.lowlevel.checkpoint()
     finally:
