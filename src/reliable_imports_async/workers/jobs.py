@@ -207,7 +207,9 @@ class BatchJobs:
             if await self._job_waits(conn):
                 return None
             seconds = self._settings.lease_seconds
-            return await batches.helpable(conn, self._batch_types, list(self._slices), seconds)
+            return await batches.with_free_range(
+                conn, self._batch_types, list(self._slices), seconds
+            )
 
         return await self._ask(find)
 
