@@ -165,9 +165,9 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: as many as there are processors, and two anyway, for tests wait a lot."""
+    """For `-n auto`: one more than there are processors, for tests wait a lot."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(2, min(usable or 2, MANY))
+    return min((usable or 1) + 1, MANY)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

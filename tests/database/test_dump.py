@@ -17,6 +17,7 @@ import pytest
 from reliable_imports_async import BatchManager, BatchStatus, BatchSummary, read_file
 from reliable_imports_async.errors import SameFile
 
+from ..support.trying import PATIENCE
 from .data import make_dump, shop
 
 DUMPS = sorted((Path(__file__).parent / "data").glob("schema-*.sql"))
@@ -40,7 +41,6 @@ SELECT table_name, column_name, data_type, is_nullable FROM information_schema.c
  WHERE table_schema = 'reliable_imports' ORDER BY 1, 2
 """
 MIGRATIONS = "SELECT name, sha256 FROM reliable_imports.schema_migrations ORDER BY 1"
-PATIENCE = 60.0
 
 
 @dataclass

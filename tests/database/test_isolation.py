@@ -12,7 +12,7 @@ from reliable_imports_async import BaseProcessor, BatchManager, Settings, read_f
 from reliable_imports_async.errors import SameFile
 
 from ..execution.reach import conflict_retries, repeats
-from ..support.trying import LEDGER, insert, only_item, processor, records, run, written
+from ..support.trying import LEDGER, PATIENCE, insert, only_item, processor, records, run, written
 from .reach import database_of, instead_of_opening
 
 DEFAULTS = {
@@ -100,7 +100,7 @@ async def test_a_batch_is_processed_as_ever(dsn, conn, default, opened, interval
     async def on_batch_complete(summary, ctx):
         await ctx.execute("INSERT INTO hooks VALUES ('complete')")
 
-    async with opened(dsn) as one, own(dsn) as two, asyncio.timeout(60):
+    async with opened(dsn) as one, own(dsn) as two, asyncio.timeout(PATIENCE):
         for manager in (one, two):
             manager.registry.register(
                 processor(
@@ -196,7 +196,7 @@ async def test_counters_that_everybody_updates_are_right_under_serializable(dsn,
             n = await ctx.fetchval("SELECT n FROM counters WHERE id = $1", which)
             await ctx.execute("UPDATE counters SET n = $2 WHERE id = $1", which, n + 1)
 
-    async with BatchManager(dsn, concurrency=6) as manager, asyncio.timeout(60):
+    async with BatchManager(dsn, concurrency=6) as manager, asyncio.timeout(PATIENCE):
         manager.registry.register(Counter)
         summary = await manager.process_batch(await manager.create_batch("counter", [{}] * 90))
     assert summary.ok, summary.groups
@@ -215,7 +215,7 @@ async def sessions(conn: Any) -> int:
 
 
 async def no_sessions(conn: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while await sessions(conn):
             await asyncio.sleep(0.01)
 
@@ -270,7 +270,7 @@ async def test_jobs_and_clocks_do_not_depend_on_the_search_path(dsn, conn, path,
         manager.registry.register(processor(process_item))
         batch_id = await manager.create_batch("tried", records(5), enqueue=True)
         worker = asyncio.ensure_future(manager.run_worker())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while (await manager.get_batch(batch_id)).finished_at is None:
                 await asyncio.sleep(0.02)
         worker.cancel()
@@ -300,7 +300,7 @@ async def test_a_commit_that_is_never_answered_in_time_is_a_lost_connection(dsn,
     )
     settings = Settings(commit_timeout=0.2)
     async with BatchManager(dsn, settings=settings, concurrency=2) as manager:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             item = await only_item(manager, await run(manager, insert))
     assert item.failure.kind == "connection_lost"
     assert await written(conn) == []

@@ -19,7 +19,7 @@ import pytest_asyncio
 from reliable_imports_async import BatchManager, Settings
 from reliable_imports_async.errors import PoolerUnsupported
 
-from ..support.trying import LEDGER, insert, processor, records, written
+from ..support.trying import LEDGER, PATIENCE, insert, processor, records, written
 from ..workers.test_worker import finished, worker
 from .reach import database_of
 
@@ -76,7 +76,7 @@ async def pooled_dsn(dsn: str, tmp_path: Path) -> AsyncIterator[str]:
     process = subprocess.Popen(command)  # noqa: ASYNC220 - it returns at once
     url = f"postgresql://{parts.username}@127.0.0.1:{listen}{parts.path}?sslmode=disable"
     try:
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE):
             while not await _answers(url):
                 await anyio.sleep(0.05)
         yield url
@@ -171,7 +171,7 @@ async def test_other_defaults_through_a_pooler(pooled_dsn, conn, isolation):
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not await _answers(pooled_dsn):
             await asyncio.sleep(0.01)
     seen = set()

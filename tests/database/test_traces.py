@@ -13,7 +13,7 @@ import pytest
 from reliable_imports_async import BaseProcessor, BatchManager
 from reliable_imports_async.errors import ContextClosed
 
-from ..support.trying import LEDGER, run, some_long, written
+from ..support.trying import LEDGER, PATIENCE, run, some_long, written
 from .reach import pool_of
 
 # What is left, and what tells that it is still there.
@@ -121,7 +121,7 @@ class Failing(Leaving):
             raise ValueError("after it")
 
 
-class ChunkExecutor(Item):
+class Chunk(Item):
     commit_interval = 3
 
 
@@ -207,7 +207,7 @@ PLACES = (
     Item,
     Prepared,
     Failing,
-    ChunkExecutor,
+    Chunk,
     Set,
     Start,
     Complete,
@@ -219,6 +219,7 @@ PLACES = (
     After,
     OnConnection,
 )
+QUICK = {Item, Prepared, Failing, Chunk, Set, Start, Complete, PrepareItem, OnConnection}
 WRITING = {"temporary table", "into", "view"}  # refused where the database can only be read
 READING = (Validate, PrepareItem, Resources, After)
 
@@ -241,10 +242,10 @@ async def in_all_sessions(pool: Any, question: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("pool", some_long(POOLS, {"own", "no-op reset"}))
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+@pytest.mark.parametrize("place", some_long(PLACES, QUICK), ids=lambda place: place.__name__)
 async def test_nothing_that_user_code_leaves_is_met_by_anybody(dsn, role, place, pool):
     met = []
-    async with POOLS[pool](dsn) as (manager, connections), asyncio.timeout(60):
+    async with POOLS[pool](dsn) as (manager, connections), asyncio.timeout(PATIENCE):
         for name, (statement, present) in TRACES.items():
             if place in READING and name in WRITING:
                 continue

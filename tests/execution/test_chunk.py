@@ -167,7 +167,7 @@ async def test_an_item_that_is_too_slow_fails_and_no_other(manager, conn):
             slow.append(item.item_number)
             await ctx.execute("SELECT pg_sleep(60)")
 
-    summary = await run(manager, process_item, 20, commit_interval=20, item_timeout=0.3)
+    summary = await run(manager, process_item, 20, commit_interval=20, item_timeout=1.0)
 
     assert (await outcomes(manager, summary))[7] is FailureKind.TIMEOUT
     assert slow == [7], "its verdict is known although the transaction is lost"

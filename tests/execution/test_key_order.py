@@ -23,7 +23,7 @@ from reliable_imports_async import (
     Settings,
 )
 
-from ..support.trying import appears, some_long
+from ..support.trying import PATIENCE, appears, some_long
 from .reach import Ordering, coarse
 
 TABLES = """
@@ -263,7 +263,7 @@ async def process(dsn: str, processor: type[BaseProcessor[Any]], records, manage
         for manager in opened:
             manager.registry.register(processor)
         batch_id = await opened[0].create_batch("row", records)
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as group:
                 for manager in opened:
                     group.start_soon(manager.process_batch, batch_id)
@@ -275,7 +275,7 @@ async def process(dsn: str, processor: type[BaseProcessor[Any]], records, manage
 async def test_the_effects_are_those_of_one_after_the_other(dsn, conn, mode, managers):
     """Whatever fails, conflicts or is tried again, in ranges of twenty items."""
     await conn.execute(TABLES)
-    records = made(managers, 300, declared=mode == "declared")
+    records = made(managers, 200, declared=mode == "declared")
     right = expected(records)
     summary = await process(dsn, MODES[mode], records, managers)
     assert summary.completed_items == sum(map(len, right.values()))
@@ -291,7 +291,7 @@ async def test_a_key_waits_for_a_stored_retry_over_processes(dsn, conn):
         for manager in (one, other):
             manager.registry.register(LateProcessor)
         batch_id = await one.create_batch("row", records)
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as group:
                 for manager in (one, other):
                     group.start_soon(manager.process_batch, batch_id)
@@ -329,7 +329,7 @@ async def test_a_range_of_a_dead_worker_keeps_its_place(dsn, conn):
             " worker_id = gen_random_uuid(), lease_until = now() + interval '1 s'"
             " WHERE first_item IN (1, 41)"
         )
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             assert (await manager.process_batch(batch_id)).completed_items == 100
     assert await effects(conn) == expected(records)
 
@@ -357,7 +357,7 @@ async def test_a_key_that_only_the_processor_can_tell_keeps_its_order(dsn, conn,
     assert summary.completed_items == 200
     latest = {row["key"]: row["n"] for row in await conn.fetch("SELECT key, n FROM latest")}
     assert latest == {1_000 + key: numbers[-1] for key, numbers in expected(records).items()}
-    assert "Declare lock_key(record)" in caplog.text
+    assert "Define lock_key(record)" in caplog.text
 
 
 async def test_a_key_under_another_name_is_recognised(dsn, conn, caplog):
@@ -375,7 +375,7 @@ async def test_items_of_different_keys_do_not_wait_for_each_other(manager, conn)
     processor = MeetingProcessor()
     manager.registry.register(processor)
     records = [{"key": n, "n": n, "does": ""} for n in range(4)]
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         await manager.process_batch(await manager.create_batch("row", records))
 
 

@@ -16,7 +16,17 @@ from reliable_imports_async.settings import Settings
 from ..database.reach import past_the_guard
 from ..runner.reach import heartbeat_every
 from ..support import trying
-from ..support.trying import INSERT, LEDGER, insert, only_item, processor, records, run, written
+from ..support.trying import (
+    INSERT,
+    LEDGER,
+    PATIENCE,
+    insert,
+    only_item,
+    processor,
+    records,
+    run,
+    written,
+)
 from .reach import conflict_retries
 
 CONNECTIONS = """
@@ -147,7 +157,7 @@ async def test_what_user_code_raises_on_a_healthy_connection_fails_its_item(mana
         if item.item_number <= len(RAISED):
             raise RAISED[item.item_number - 1]
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         summary = await run(manager, process_item, len(RAISED) + 1)
 
     assert [item.failure.type async for item in manager.list_items(summary.batch_id, limit=3)] == [
@@ -184,7 +194,7 @@ async def test_an_error_of_the_users_own_pool_fails_the_item(manager, dsn, conn)
             async with pool.acquire() as own:
                 await own.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             summary = await run(manager, process_item, 3)
 
     assert summary.failed_items == 3
@@ -372,7 +382,7 @@ async def test_item_timeout_fails_the_item_and_nothing_else(manager, conn, wait)
         if item.item_number == 1:
             await wait(ctx)
 
-    summary = await run(manager, process_item, 3, item_timeout=0.1)
+    summary = await run(manager, process_item, 3, item_timeout=0.5)
 
     item = await manager.get_item(summary.batch_id, 1)
     assert item.status is ItemStatus.FAILED
@@ -427,7 +437,7 @@ async def test_an_item_that_outlives_the_servers_idle_timeout_fails(manager, con
         await ctx.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
         await ended.wait()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         item = await only_item(manager, await run(manager, process_item))
 
     assert (item.status, item.failure.kind) == (ItemStatus.FAILED, FailureKind.CONNECTION_LOST)

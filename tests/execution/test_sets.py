@@ -154,7 +154,7 @@ async def test_a_set_that_is_too_slow_is_taken_apart(manager, conn):
             await ctx.execute("SELECT pg_sleep(60)")
         await insert(items, ctx)
 
-    summary = await run(manager, process_items, flights(set(), 10), item_timeout=0.3)
+    summary = await run(manager, process_items, flights(set(), 10), item_timeout=1.0)
 
     seen = await outcomes(manager, summary)
     assert {n: outcome for n, outcome in seen.items() if outcome != "completed"} == {

@@ -22,7 +22,7 @@ from ..runner.reach import (
     Outages,
     longest_pause_of_slots,
 )
-from ..support.trying import LEDGER, MODES, insert, only_item, run, written
+from ..support.trying import LEDGER, MODES, PATIENCE, insert, only_item, run, written
 from .reach import Outage
 
 
@@ -244,7 +244,7 @@ async def test_a_retry_in_the_far_future_is_stored(manager, conn, after) -> None
     task = asyncio.create_task(run(manager, process_item))
     await stored.wait()
     due = "SELECT due_at > clock_timestamp() + interval '300 days' FROM "
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not await conn.fetchval(due + "reliable_imports.import_batch_items"):
             await asyncio.sleep(0)
     task.cancel()
@@ -371,7 +371,7 @@ async def test_an_error_that_only_one_item_meets_again_and_again_fails_it(
             await ctx.execute(MISSING_FILE)
         await insert(item, ctx)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         summary = await run(manager, process_item, 5, **MODES[mode])
     assert (summary.completed_items, summary.failed_items) == (4, 1)
     assert (summary.groups[0].kind, summary.groups[0].sqlstate) == (FailureKind.EXCEPTION, "58P01")
@@ -434,7 +434,7 @@ async def test_an_error_of_what_items_share_ends_the_call(manager, ledger, hook,
         raise cause
 
     attributes = {hook: {"on_connection": on_connection, "resources": resources}[hook]}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(type(cause), match=str(cause)):
             await run(manager, insert, 3, **attributes)
     states = "SELECT DISTINCT status FROM reliable_imports.import_batch_items"

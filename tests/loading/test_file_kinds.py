@@ -194,7 +194,7 @@ async def test_an_encoding_that_contradicts_the_mark_is_told():
 
 
 async def test_umlauts_far_behind_the_beginning_are_found():
-    data = b"id,name\n" + b"1,x\n" * 600_000 + "2,Müller\n".encode("cp1252")
+    data = b"id,name\n" + b"1,x\n" * 200_000 + "2,Müller\n".encode("cp1252")
     info, records = await opened(data)
     assert json.loads(records[-1].text) == {"id": "2", "name": "Müller"}
     assert "cp1252" in info.notes[0]

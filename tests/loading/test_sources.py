@@ -434,7 +434,7 @@ async def test_json_in_another_encoding():
         (b'[{"a":1}},{"a":3}]', [b'{"a":1}}', {"a": 3}], "it is not JSON: Extra data"),
         (b'[{"a":1} {"a":2},{}]', [b'{"a":1} {"a":2}', {}], "it is not JSON: Extra data"),
         (b'[{"a":1}\n,,{}]', [{"a": 1}, b"", {}], "an element is missing before this comma"),
-        (b'[{"a":1},1,"x,]",[],{}]', [{"a": 1}, b"1", b'"x,]"', b"[]", {}], "not a JSON object"),
+        (b'[{"a":1},1,"x,]",[],{}]', [{"a": 1}, b"1", b'"x,]"', b"[]", {}], "it is a number, not"),
         (b'[{"a":1},{"a":{},{"a":3}]', [{"a": 1}, b'{"a":{},{"a":3}]'], "the file ends inside"),
         (b'[{"a":1},{"a', [{"a": 1}, b'{"a'], "the file ends inside this element"),
         (b'[{"a":1},{"a\\', [{"a": 1}, b'{"a\\'], "the file ends inside this element"),
@@ -758,12 +758,12 @@ async def test_reading_happens_outside_of_the_event_loop():
 
 
 class Generated(io.RawIOBase):
-    """A seekable file of 50 MB that is made while it is read."""
+    """A seekable file of 25 MB that is made while it is read."""
 
     def __init__(self, head, part, tail=b""):
         self.head, self.tail = head, tail
         self.part = part * (65_536 // len(part) + 1)
-        self.parts = 50_000_000 // len(self.part)
+        self.parts = 25_000_000 // len(self.part)
         self.seek(0)
 
     def seekable(self):
@@ -810,7 +810,7 @@ async def test_memory_is_constant(file, expected):
             count += len(chunk)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert count == expected or (expected is None and count > 40_000)
+    assert count == expected or (expected is None and count > 20_000)
     assert peak < 12_000_000
 
 

@@ -21,7 +21,17 @@ from reliable_imports_async import (
 from ..database.reach import database_of, pool_of
 from ..execution.reach import longest_backoff
 from ..runner.reach import watch_for_blocks
-from ..support.trying import INSERT, LEDGER, insert, only_item, processor, records, run, written
+from ..support.trying import (
+    INSERT,
+    LEDGER,
+    PATIENCE,
+    insert,
+    only_item,
+    processor,
+    records,
+    run,
+    written,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +147,7 @@ async def test_reading_before_the_transaction_needs_no_item_connection(dsn, conn
         await ctx.fetchval("SELECT pg_sleep(0.001)")
 
     async with asyncpg.create_pool(dsn, min_size=0, max_size=slots + 3) as pool:
-        async with BatchManager(pool=pool) as manager, asyncio.timeout(20):
+        async with BatchManager(pool=pool) as manager, asyncio.timeout(PATIENCE):
             hooks = {"validate_item": hook, "prepare_item": hook}
             assert (await run(manager, process_item, 100, **hooks)).ok
     assert sorted(busy) == list(range(1, 101))
@@ -152,7 +162,7 @@ async def test_all_items_failing_needs_no_further_connection(dsn, conn):
         raise ValueError(item.item_number)
 
     async with asyncpg.create_pool(dsn, min_size=0, max_size=4 + 3) as pool:
-        async with BatchManager(pool=pool) as manager, asyncio.timeout(20):
+        async with BatchManager(pool=pool) as manager, asyncio.timeout(PATIENCE):
             summary = await run(manager, process_item, 100, pause_after=None)
 
     assert summary.failed_items == 100
@@ -231,7 +241,7 @@ async def test_retry_on_means_retry_at_every_stage(manager, monkeypatch, stage):
         return await flaky(item, ctx) if stage == "process_item" else await insert(item, ctx)
 
     hooks = {} if stage == "process_item" else {stage: flaky}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         summary = await run(manager, process_item, retry_on=(ConnectionError,), **hooks)
 
     assert summary.ok

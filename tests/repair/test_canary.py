@@ -9,6 +9,7 @@ import pytest_asyncio
 from reliable_imports_async import APIManager, BaseProcessor, BatchManager
 from reliable_imports_async.errors import BatchPaused
 
+from ..support.trying import PATIENCE
 from .reach import after_a_canary, look_for_canaries
 
 
@@ -67,7 +68,7 @@ async def outstanding(manager, root):
 async def work(manager, root, until=0):
     """Be a worker until so many items are outstanding."""
     worker = asyncio.create_task(manager.run_worker())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while await outstanding(manager, root) > until:
             await asyncio.sleep(0.02)
     worker.cancel()

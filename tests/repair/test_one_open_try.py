@@ -18,7 +18,7 @@ from reliable_imports_async.errors import (
 )
 
 from ..store.reach import items, reprocessing
-from ..support.trying import some_long
+from ..support.trying import PATIENCE, some_long
 from .reach import wait_for_the_root
 
 LEDGER = "CREATE TABLE ledger (n integer NOT NULL, batch_id uuid NOT NULL)"
@@ -351,10 +351,10 @@ async def test_no_sequence_of_verbs_opens_two_tries_or_repeats_a_success(dsn, co
         root = await one.create_batch(name, [{"n": n} for n in range(30)])
         storm = Storm((one, two), root, rng)
         for _ in range(25):
-            await asyncio.wait_for(asyncio.gather(storm.step(), storm.step()), 60)
+            await asyncio.wait_for(asyncio.gather(storm.step(), storm.step()), PATIENCE)
             assert await conn.fetch(OPEN_TWICE) == []
         processor.fails = lambda _: False
-        await asyncio.wait_for(storm.settle(), 60)
+        await asyncio.wait_for(storm.settle(), PATIENCE)
     assert await conn.fetch(OPEN_TWICE) == []
     assert await conn.fetch(REPEATED, root) == []
     assert await conn.fetch(TORN) == []

@@ -5,6 +5,7 @@ import anyio
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, FailureKind
 
 from ..store.reach import batches, ranges
+from ..support.trying import PATIENCE
 from .reach import lifecycle_of
 
 
@@ -17,7 +18,7 @@ class NastyProcessor(BaseProcessor):
 async def test_an_error_that_cannot_be_stored_as_it_is_is_stored_all_the_same(manager):
     manager.registry.register(NastyProcessor)
     batch_id = await manager.create_batch("nasty", [{"n": 1}])
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         summary = await manager.process_batch(batch_id)
     assert summary.failed_items == 1
     failure = (await manager.get_item(batch_id, 1)).failure
@@ -57,7 +58,7 @@ async def test_a_batch_ends_although_its_last_two_ranges_close_together(dsn, mon
             return state
 
         monkeypatch.setattr(ranges, "release", together)
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as group:
                 group.start_soon(one.process_batch, batch_id)
                 group.start_soon(other.process_batch, batch_id)

@@ -23,7 +23,7 @@ from reliable_imports_async.errors import (
     WrongBatchStatus,
 )
 
-from ..support.trying import appears
+from ..support.trying import PATIENCE, appears
 
 
 class HookProcessor(BaseProcessor):
@@ -255,7 +255,7 @@ class ManyWaiting(BaseProcessor):
 async def test_many_items_prepare_while_few_connections_exist(manager):
     manager.registry.register(ManyWaiting(60))
     batch_id = await manager.create_batch("many_waiting", [{"n": n} for n in range(60)])
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         assert (await manager.process_batch(batch_id)).ok
 
 
@@ -285,7 +285,7 @@ async def test_pages_summaries_and_views(manager, conn, processor):
     assert last == [1099, 1100]
     summaries = [summary async for summary in manager.watch(batch_id)]
     assert [summary.status for summary in summaries] == [BatchStatus.COMPLETED]
-    assert (await manager.wait_for_batch(batch_id, timeout=5)).success_rate == 100.0
+    assert (await manager.wait_for_batch(batch_id, timeout=PATIENCE)).success_rate == 100.0
     plain = json.loads(json.dumps(summaries[0].as_dict()))
     assert (plain["completed_items"], plain["ok"]) == (1100, True)
     row = await conn.fetchrow("SELECT * FROM reliable_imports.import_batch_summary")

@@ -12,6 +12,7 @@ import pytest
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, LogLevel
 
 from ..store.reach import batches, summaries
+from ..support.trying import PATIENCE
 from .reach import lock_for, try_hooks, when_a_change_waited_in_vain
 
 # Status, started, finished, and whether ranges are left.
@@ -148,7 +149,7 @@ async def test_a_late_failure_mark_does_not_stop_who_has_started_meanwhile(dsn, 
 
         monkeypatch.setattr(batches, "mark_started", noted)
         second = asyncio.create_task(two.process_batch(batch_id))
-        summaries_ = await asyncio.wait_for(asyncio.gather(first, second), 30)
+        summaries_ = await asyncio.wait_for(asyncio.gather(first, second), PATIENCE)
         assert {one.status for one in summaries_} == {BatchStatus.COMPLETED}
         errors = [one.details async for one in two.get_logs(batch_id, levels=[LogLevel.ERROR])]
     assert [one["kept"] for one in errors] == [True]
@@ -184,15 +185,15 @@ async def test_a_timeout_of_our_own_statement_is_not_the_hooks_failure(dsn, conn
                 "SELECT FROM reliable_imports.import_batches WHERE id = $1 FOR UPDATE", batch_id
             )
             processing = asyncio.create_task(manager.process_batch(batch_id))
-            await asyncio.wait_for(waited.wait(), 30)
-        summary = await asyncio.wait_for(processing, 30)
+            await asyncio.wait_for(waited.wait(), PATIENCE)
+        summary = await asyncio.wait_for(processing, PATIENCE)
         assert (summary.status, summary.error) == (BatchStatus.COMPLETED, None)
         errors = [one async for one in manager.get_logs(batch_id, levels=[LogLevel.ERROR])]
     assert errors == []
 
 
 class SlowHookProcessor(BaseProcessor):
-    hook_timeout = 0.1
+    hook_timeout = 1.0
 
     def __init__(self, slow: str) -> None:
         self.slow = slow
@@ -221,9 +222,9 @@ async def test_a_hook_that_takes_too_long_fails_the_batch_and_runs_again(manager
     processor = SlowHookProcessor(slow)
     manager.registry.register(processor)
     batch_id = await manager.create_batch("slow_hook", [{"n": 1}])
-    summary = await asyncio.wait_for(manager.process_batch(batch_id), 30)
+    summary = await asyncio.wait_for(manager.process_batch(batch_id), PATIENCE)
     assert summary.status is BatchStatus.FAILED
-    assert f"{slow} took longer than hook_timeout (0.1 s)" in summary.error
+    assert f"{slow} took longer than hook_timeout (1.0 s)" in summary.error
     processor.slow = ""
     assert (await manager.process_batch(batch_id)).ok
     noted = [row["what"] for row in await conn.fetch("SELECT what FROM notes")]
@@ -246,7 +247,7 @@ async def test_a_hook_that_always_raises_an_outage_fails_in_the_end(manager, mon
     try_hooks(monkeypatch, 2)
     manager.registry.register(OutageProcessor)
     batch_id = await manager.create_batch("outage", [{"n": 1}])
-    summary = await asyncio.wait_for(manager.process_batch(batch_id), 30)
+    summary = await asyncio.wait_for(manager.process_batch(batch_id), PATIENCE)
     assert (summary.status, "no such file" in summary.error) == (BatchStatus.FAILED, True)
 
 
@@ -300,10 +301,10 @@ async def test_a_process_that_freezes_in_a_hook_does_not_block_its_batch(manager
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        assert await asyncio.wait_for(process.stdout.readline(), 30) == b"frozen\n"
-        summary = await asyncio.wait_for(manager.process_batch(batch_id), 30)
+        assert await asyncio.wait_for(process.stdout.readline(), PATIENCE) == b"frozen\n"
+        summary = await asyncio.wait_for(manager.process_batch(batch_id), PATIENCE)
         os.kill(process.pid, signal.SIGCONT)
-        await asyncio.wait_for(process.wait(), 30)
+        await asyncio.wait_for(process.wait(), PATIENCE)
     finally:
         if process.returncode is None:
             process.kill()

@@ -19,6 +19,7 @@ from reliable_imports_async import (
 
 from ..database.reach import migrations, with_migrations
 from ..store.reach import outbox
+from ..support.trying import PATIENCE
 from .reach import claim_hooks_for, outbox_of, sweep_every
 
 HOOKS = ("processor.after_batch_complete", "endpoint.after_batch_complete")
@@ -48,7 +49,7 @@ class Heard:
     async def until(self, count: int) -> None:
         while len(self.hooks) < count:
             self.changed.clear()
-            await asyncio.wait_for(self.changed.wait(), 30)
+            await asyncio.wait_for(self.changed.wait(), PATIENCE)
 
 
 def register(manager: BatchManager, heard: Heard, *, only: str | None = None, timeout=None):
@@ -164,7 +165,7 @@ async def test_a_hook_that_is_running_elsewhere_is_waited_for_and_not_repeated(
         done, _ = await asyncio.wait([second], timeout=0.2)
         assert not done
         heard.gate.set()
-        await asyncio.wait_for(asyncio.gather(first, second), 30)
+        await asyncio.wait_for(asyncio.gather(first, second), PATIENCE)
     assert heard.hooks == [hook]
     assert await conn.fetch(LEFT) == []
 
@@ -204,7 +205,7 @@ async def test_a_stopped_hook_is_anybodys_at_once(manager, dsn, conn):
 
 
 async def test_the_claim_is_renewed_while_the_hook_runs(manager, dsn, conn, monkeypatch):
-    claim_hooks_for(monkeypatch, 0.4, renewed_every=0.05)
+    claim_hooks_for(monkeypatch, 2.0, renewed_every=0.2)
     renewed, renew = asyncio.Event(), outbox.renew
     count = 0
 
@@ -221,7 +222,7 @@ async def test_the_claim_is_renewed_while_the_hook_runs(manager, dsn, conn, monk
     register(manager, heard, only=HOOKS[0])
     batch_id = await manager.create_batch("told", [])
     processing = asyncio.create_task(manager.process_batch(batch_id))
-    await asyncio.wait_for(renewed.wait(), 30)
+    await asyncio.wait_for(renewed.wait(), PATIENCE)
     async with BatchManager(dsn) as other:
         register(other, heard, only=HOOKS[0])
         assert await other.announce_finished() == 0
@@ -235,7 +236,7 @@ async def test_a_hook_that_hangs_is_given_up_and_logged(manager, conn):
     heard.gate = asyncio.Event()
     register(manager, heard, timeout=0.05)
     batch_id = await manager.create_batch("told", [])
-    assert (await asyncio.wait_for(manager.process_batch(batch_id), 30)).ok
+    assert (await asyncio.wait_for(manager.process_batch(batch_id), PATIENCE)).ok
     errors = [one.message async for one in manager.get_logs(batch_id, levels=[LogLevel.ERROR])]
     assert errors == ["after_batch_complete failed: it took longer than hook_timeout (0.05 s)"] * 2
     assert await conn.fetch(LEFT) == []
@@ -253,7 +254,7 @@ async def test_a_hook_may_process_its_own_batch_again(manager):
     hooks = {"process_item": process_item, "after_batch_complete": after_batch_complete}
     manager.registry.register(type("ToldProcessor", (BaseProcessor,), hooks))
     batch_id = await manager.create_batch("told", [])
-    await asyncio.wait_for(manager.process_batch(batch_id), 30)
+    await asyncio.wait_for(manager.process_batch(batch_id), PATIENCE)
     assert called == [batch_id]
 
 
@@ -318,7 +319,7 @@ asyncio.run(main())
 async def killed(dsn, batch_id, hook) -> None:
     arguments = (sys.executable, "-c", KILLED, dsn, str(batch_id or ""), hook)
     process = await asyncio.create_subprocess_exec(*arguments)
-    assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+    assert await asyncio.wait_for(process.wait(), PATIENCE) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -327,7 +328,7 @@ async def test_a_real_kill_in_the_hook(manager, dsn, hook):
     register(manager, heard, only=hook)
     batch_id = await manager.create_batch("told", [])
     await killed(dsn, batch_id, hook)
-    await asyncio.wait_for(manager.process_batch(batch_id), 30)
+    await asyncio.wait_for(manager.process_batch(batch_id), PATIENCE)
     assert heard.hooks == [hook]
 
 
@@ -358,7 +359,7 @@ async def test_no_item_runs_before_after_create_batch(manager, dsn, conn, monkey
 
         assert await manager.run_after_create(batch_id, hook)
         assert not await manager.run_after_create(batch_id, hook), "it has run"
-        await asyncio.wait_for(processing, 30)
+        await asyncio.wait_for(processing, PATIENCE)
         working.cancel()
         await asyncio.wait([working])
     assert heard.hooks == [CREATE, "item"]
@@ -385,7 +386,7 @@ async def test_it_may_process_the_batch_itself(manager):
     async def hook():
         assert (await manager.process_batch(batch_id)).ok
 
-    await asyncio.wait_for(manager.run_after_create(batch_id, hook), 30)
+    await asyncio.wait_for(manager.run_after_create(batch_id, hook), PATIENCE)
 
 
 @pytest.mark.parametrize("how", ["process_batch", "worker"])
@@ -399,11 +400,11 @@ async def test_a_kill_in_after_create_batch_delays_the_batch_by_the_claim(
     batch_id = await conn.fetchval("SELECT id FROM reliable_imports.import_batches")
     if how == "worker":
         working = asyncio.create_task(manager.run_worker())
-        await asyncio.wait_for(manager.wait_for_batch(batch_id), 30)
+        await asyncio.wait_for(manager.wait_for_batch(batch_id), PATIENCE)
         working.cancel()
         await asyncio.wait([working])
     else:
-        await asyncio.wait_for(manager.process_batch(batch_id), 30)
+        await asyncio.wait_for(manager.process_batch(batch_id), PATIENCE)
     assert heard.hooks == [CREATE, "item"]
     (request,) = heard.requests
     assert (request.metadata, request.items, request.process) == ({"a": 1}, None, "background")

@@ -11,7 +11,7 @@ import pytest
 from reliable_imports_async import BatchManager, FailureKind
 
 from ..store.reach import ranges
-from ..support.trying import LEDGER, insert, processor, records, written
+from ..support.trying import LEDGER, PATIENCE, insert, processor, records, written
 from .reach import dead_after, lease_for, quarantine
 
 # A worker that an item kills: without a word, as the kernel does when there is no memory left.
@@ -153,7 +153,7 @@ async def test_a_process_whose_queue_is_full_takes_over_too(manager, conn):
         " WHERE first_item = 381 RETURNING worker_id"
     )
     assert dead is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while dead == await conn.fetchval(
             "SELECT worker_id FROM reliable_imports.import_batch_ranges WHERE first_item = 381"
         ):

@@ -22,6 +22,8 @@ from examples.flights import check, demo, triage
 
 from reliable_imports_async import BatchManager
 
+from ..support.trying import PATIENCE
+
 CUSTOMERS = """\
 3 completed, 2 failed
 2 failed: validate_item returned False. - items 3 5
@@ -230,7 +232,7 @@ async def test_the_api_has_a_quota_and_tells_of_the_end(dsn: str) -> None:
         body = {"batch_type": "contact", "items": [contact], "process": "wait"}
         assert (await client.post("/api/batches", json=body)).json()["ok"]
         endpoint = api.manager.registry.endpoint("contact")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not endpoint.notifications:
                 await asyncio.sleep(0.01)
         assert endpoint.notifications == ["1 of 1 contacts are imported"]

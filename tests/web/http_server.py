@@ -8,9 +8,8 @@ import uvicorn
 
 from reliable_imports_async import Settings
 
+from ..support.trying import PATIENCE
 from .reach import Server, configuration
-
-PATIENCE = 60  # seconds; how long a test waits for what has to come
 
 
 class Running:

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, Visible
 
+from ..support.trying import PATIENCE
 from .reach import ACTIONS, OPERATIONS, PAGES, ApiKeys, forget, hash_of, new_api_key
 
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
@@ -140,7 +141,7 @@ async def batch_id(api, manager):
 
 def browser(api):
     transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60)
+    return httpx.AsyncClient(transport=transport, base_url="http://test", timeout=PATIENCE)
 
 
 async def signed_in(client, name):

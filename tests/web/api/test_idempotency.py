@@ -8,6 +8,8 @@ import pytest_asyncio
 
 from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, BatchManager
 
+from ...support.trying import PATIENCE
+
 KEY = {"idempotency-key": "k"}
 
 
@@ -42,7 +44,7 @@ async def served(request, manager: BatchManager):
     transport = httpx.ASGITransport(api.app)
     async with (
         api.running(allow_anonymous=True),
-        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client,
+        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=PATIENCE) as client,
     ):
         yield client, endpoint
 

@@ -13,6 +13,7 @@ import pytest
 
 from reliable_imports_async import BaseEndpoint
 
+from ...support.trying import PATIENCE
 from ..reach import OPERATIONS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "REST_API.md").read_text(encoding="utf-8")
@@ -67,7 +68,7 @@ async def test_every_command_runs(dsn, tmp_path):
 
 
 async def _until_it_answers(url):
-    async with asyncio.timeout(60), httpx.AsyncClient() as client:
+    async with asyncio.timeout(PATIENCE), httpx.AsyncClient() as client:
         while True:
             try:
                 if (await client.get(url)).status_code == 200:

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from reliable_imports_async import APIManager, BaseEndpoint, BaseProcessor, Settings, Visible
 from reliable_imports_async.models import ItemStatus, Tick
 
+from ...support.trying import PATIENCE
 from ..reach import PAGES, hash_of, new_api_key, percent, shown, size, span, timeline
 
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
@@ -40,7 +41,7 @@ class ThingProcessor(BaseProcessor):
 
 def browser(app, prefix=""):
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url=f"http://test{prefix}", timeout=60)
+    return httpx.AsyncClient(transport=transport, base_url=f"http://test{prefix}", timeout=PATIENCE)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -226,7 +227,7 @@ async def test_start_and_resume_have_workers_process(client, manager, api):
     batch_id = await manager.create_batch("thing", [{}] * 3)
     path = f"/dashboard/batches/{batch_id}"
     await send(client, f"{path}/start")
-    assert (await manager.wait_for_batch(batch_id, timeout=60)).ok
+    assert (await manager.wait_for_batch(batch_id, timeout=PATIENCE)).ok
 
 
 async def test_a_group_is_reprocessed(client, manager, batch_id):
@@ -234,7 +235,7 @@ async def test_a_group_is_reprocessed(client, manager, batch_id):
     path = f"/dashboard/batches/{batch_id}/reprocess"
     answer = await send(client, path, f"{path}?group={group}", group=group)
     child = answer.headers["location"].rpartition("/")[2]
-    summary = await manager.wait_for_batch(child, timeout=60)
+    summary = await manager.wait_for_batch(child, timeout=PATIENCE)
     assert (summary.total_items, summary.failed_items) == (2, 2)
     tree = (await client.get(f"/dashboard/batches/{child}")).text
     assert "Lineage" in tree
@@ -245,7 +246,7 @@ async def test_a_canary_is_a_few_items(client, manager, batch_id):
     path = f"/dashboard/batches/{batch_id}/reprocess"
     answer = await send(client, path, f"{path}?canary=1", canary="1")
     child = answer.headers["location"].rpartition("/")[2]
-    summary = await manager.wait_for_batch(child, timeout=60)
+    summary = await manager.wait_for_batch(child, timeout=PATIENCE)
     assert summary.total_items == 1
     assert "The other items were not run" in (await client.get(f"/dashboard/batches/{child}")).text
     assert (await send(client, path, f"{path}?canary=1", canary="0")).status_code == 422
@@ -255,7 +256,7 @@ async def test_an_item_is_edited_and_tried_again(client, manager, batch_id):
     path = f"/dashboard/batches/{batch_id}/items/2/edit"
     answer = await send(client, path, **{"field-0": "31", "retry": "1", "reason": "typo"})
     child = answer.headers["location"].rpartition("/")[2]
-    assert (await manager.wait_for_batch(child, timeout=60)).ok
+    assert (await manager.wait_for_batch(child, timeout=PATIENCE)).ok
     item = await manager.get_item(batch_id, 2)
     assert item.source_data == {"name": "Bob", "age": "31"}
     shown = (await client.get(f"/dashboard/batches/{batch_id}/items/2")).text
@@ -304,7 +305,7 @@ async def test_an_upload_is_looked_at_tried_and_started(client, manager, api):
     assert 'Would fail</dt><dd class="bad">2' in tried.text
     assert (await manager.get_batch(batch_id)).status == "pending"
     await send(client, f"{path}/start")
-    assert (await manager.wait_for_batch(batch_id, timeout=60)).completed_items == 1
+    assert (await manager.wait_for_batch(batch_id, timeout=PATIENCE)).completed_items == 1
     same = await send(
         client, "/dashboard/upload", files={"file": ("people.csv", CSV)}, batch_type="person"
     )
@@ -319,7 +320,7 @@ async def test_a_corrected_file_comes_back(client, manager, batch_id):
     answer = await send(client, path, files={"file": ("failures.csv", better)})
     assert answer.status_code == 303, answer.text
     child = answer.headers["location"].rpartition("/")[2]
-    assert (await manager.wait_for_batch(child, timeout=60)).ok
+    assert (await manager.wait_for_batch(child, timeout=PATIENCE)).ok
     page = (await client.get(f"/dashboard/batches/{batch_id}")).text
     assert "Nothing is outstanding" in page
     wrong = await send(client, path, files={"file": ("failures.csv", b"a,b\n1,2\n")})
