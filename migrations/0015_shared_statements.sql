@@ -1,6 +1,6 @@
--- What several statements share stands here once: the columns of an item, the counts of a range, the ranges in which items
--- of a status can be, and the settling of a single item. Bodies in BEGIN ATOMIC and views are bound to the schema's own
--- objects and to PostgreSQL's functions when they are created, whatever the search_path of the caller is.
+-- SQL that several statements share: the columns of an item, the counts of a range, the ranges that can have items of a
+-- status, and settling one item. Views and BEGIN ATOMIC bodies are bound to the tables and to PostgreSQL's functions when
+-- they are created, so the search_path of the caller does not matter.
 
 CREATE VIEW reliable_imports.import_item_details AS
 SELECT i.batch_id, i.item_number, i.status, i.attempts, i.source_data::text AS source_data, i.raw, i.source_line,
@@ -15,7 +15,21 @@ SELECT i.batch_id, i.item_number, i.status, i.attempts, i.source_data::text AS s
 COMMENT ON VIEW reliable_imports.import_item_details IS
     'An item with everything that is stored about it. JSON is text here: drivers may decode jsonb in their own ways.';
 
--- Without STRICT, SET or a volatile function, so that the planner puts the query in place of the call.
+-- These functions are neither STRICT nor VOLATILE, and set nothing, so that the planner replaces calls by their queries.
+CREATE FUNCTION reliable_imports.count_failures(batch uuid, first integer, last integer)
+RETURNS TABLE (failed integer, groups jsonb)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT coalesce(sum(g.items), 0)::integer, coalesce(jsonb_object_agg(g.error_group, g.items), '{}')
+      FROM (SELECT f.error_group, count(*) AS items
+              FROM reliable_imports.import_batch_items f
+             WHERE f.batch_id = batch AND f.error_group IS NOT NULL AND f.item_number BETWEEN first AND last
+             GROUP BY f.error_group) g;
+END;
+
+COMMENT ON FUNCTION reliable_imports.count_failures IS
+    'How many items of a run of numbers have failed, and how many of them each failure group has.';
+
 CREATE FUNCTION reliable_imports.count_items(batch uuid, first integer, last integer)
 RETURNS TABLE (completed integer, skipped integer, failed integer, pending integer, groups jsonb)
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -24,17 +38,13 @@ BEGIN ATOMIC
            (count(*) FILTER (WHERE i.status = 'skipped'))::integer,
            (count(*) FILTER (WHERE i.status = 'failed'))::integer,
            (count(*) FILTER (WHERE i.status = 'pending'))::integer,
-           (SELECT coalesce(jsonb_object_agg(g.error_group, g.items), '{}')
-              FROM (SELECT f.error_group, count(*) AS items
-                      FROM reliable_imports.import_batch_items f
-                     WHERE f.batch_id = batch AND f.error_group IS NOT NULL AND f.item_number BETWEEN first AND last
-                     GROUP BY f.error_group) g)
+           (SELECT f.groups FROM reliable_imports.count_failures(batch, first, last) f)
       FROM reliable_imports.import_batch_items i
      WHERE i.batch_id = batch AND i.item_number BETWEEN first AND last;
 END;
 
 COMMENT ON FUNCTION reliable_imports.count_items IS
-    'How many items of a run of numbers have each status, and how many of the failed ones each failure group.';
+    'How many items of a run of numbers have each status, and how many of the failed ones each failure group has.';
 
 CREATE FUNCTION reliable_imports.ranges_with_status(batch uuid, status text, after integer)
 RETURNS TABLE (first_item integer, last_item integer)
@@ -56,8 +66,8 @@ END;
 COMMENT ON FUNCTION reliable_imports.ranges_with_status IS
     'The ranges that end behind an item number and have items of a status, or whose counts may be out of date.';
 
--- A range that is leased when its batch is cancelled may never be released, if its holder is killed: its counts come from
--- its items.
+-- The holder of a range may be killed before it releases the range of a cancelled batch: the counts of a range that is
+-- leased then come from its items.
 CREATE OR REPLACE VIEW reliable_imports.import_range_counts AS
 SELECT r.batch_id, r.first_item, r.last_item, r.state, r.deferred,
        coalesce(k.completed, r.completed) AS completed, coalesce(k.skipped, r.skipped) AS skipped,
@@ -68,16 +78,17 @@ SELECT r.batch_id, r.first_item, r.last_item, r.state, r.deferred,
          FROM reliable_imports.import_batches b
         CROSS JOIN LATERAL reliable_imports.count_items(r.batch_id, r.first_item, r.last_item) n
         WHERE b.id = r.batch_id AND b.status = 'cancelled' AND r.state = 'leased'
-          AND n.completed + n.skipped + n.failed + n.pending > 0) k ON true;
+          AND n.completed + n.skipped + n.failed + n.pending > 0
+        OFFSET 0) k ON true;  -- or the batch would be looked up for each range
 
 COMMENT ON VIEW reliable_imports.import_range_counts IS
     'What has been settled in each range: from the range itself, or from its items where nobody may update the range.';
 
--- Settles one item, alone or in the same message as the COMMIT of its transaction. If the fence does not hold it raises RI001,
--- so that a COMMIT behind it in the message is not reached. `outcome` is null for an item that completed with nothing else to
--- store; otherwise it has what is stored, by name. `after` are the seconds until a retry is due, `lines` log lines; with
--- `batch_type` and `version` the item's content is remembered under its key. Clocks are qualified: this runs with the
--- search_path of the processor.
+-- Settles one item, alone or in the same message as the COMMIT of its transaction. If the fence does not hold, it raises
+-- RI001, so that the server does not reach a COMMIT behind it in the message. `outcome` is null if the item completed with
+-- nothing else to store; otherwise it has the values to store by name. `after` is the time until a retry is due in seconds,
+-- `lines` are log lines; with `batch_type` and `version` the item's content is remembered under its key. Clocks are
+-- qualified, because this runs with the search_path of the processor.
 CREATE OR REPLACE FUNCTION reliable_imports.settle_item(batch uuid, number integer, tries integer, outcome jsonb)
 RETURNS void
 LANGUAGE plpgsql

@@ -1,4 +1,4 @@
-"""A time limit for one item after the other: one cancel scope and one timer serve them all."""
+"""Time limits for user code, and what to do about cancellation that comes from outside."""
 
 import asyncio
 import math
@@ -19,7 +19,7 @@ class ItemTimeout(Exception):
     """The item took longer than its item_timeout.
 
     Args:
-        seconds: How long that is.
+        seconds: The item_timeout.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -27,21 +27,21 @@ class ItemTimeout(Exception):
 
 
 def hook_seconds(processor: Any, usual: float) -> float:
-    """How long each hook of a processor may take.
+    """Seconds that each hook of a processor may take.
 
     Args:
-        usual: The setting `item_timeout`.
+        usual: The setting `item_timeout`, in seconds.
     """
     own: float | None = processor.hook_timeout
     return max(usual, processor.item_timeout or 0.0) if own is None else own
 
 
 class TimeLimit:
-    """Bounds what is awaited through `run`, each time anew.
+    """Bounds the time of everything awaited through `run`, one thing after the other.
 
-    Entering a scope with a deadline for every item costs more than the rest of what is done for
-    one in Python; so the scope stays, and its timer looks how long the current item has been
-    running. Used in one task, as ``with TimeLimit() as limit``.
+    Entering a cancel scope with a deadline for every item would take longer than all other Python
+    code for it. So one scope stays entered, and its timer checks how long the current item has
+    been running. Use it in a single task, as ``with TimeLimit() as limit``.
     """
 
     __slots__ = ("_loop", "_running", "_scope", "_timer", "_until")
@@ -68,10 +68,14 @@ class TimeLimit:
         return bool(self._scope.__exit__(exc_type, exc, traceback))
 
     async def run(self, work: Awaitable[R], seconds: float) -> R:
-        """The result of `work`, if it comes within so many seconds.
+        """Await something for a limited time.
+
+        Args:
+            work: What to await.
+            seconds: How long it may take.
 
         Raises:
-            ItemTimeout: It did not; it was cancelled.
+            ItemTimeout: It took longer, and was cancelled.
         """
         self._until = self._loop.time() + seconds
         if self._timer is None:
@@ -86,7 +90,7 @@ class TimeLimit:
             self._running = False
             if self._scope.cancel_called:
                 caught = self._renew(exc)
-                if caught or isinstance(exc, Exception):  # what its clean-up raised on the way out
+                if caught or isinstance(exc, Exception):  # which its clean-up has raised
                     raise ItemTimeout(seconds) from exc
             raise
         self._running = False
@@ -95,7 +99,7 @@ class TimeLimit:
         return result
 
     async def shielded(self, work: Awaitable[R]) -> R:
-        """The result of `work`, which no cancellation from outside interrupts."""
+        """Await something without being interrupted by cancellation from outside."""
         self._scope.shield = True
         try:
             return await work
@@ -103,7 +107,7 @@ class TimeLimit:
             self._scope.shield = False
 
     def _look(self) -> None:
-        """Cancel what has run for too long, and look again later if something else runs by now."""
+        """Cancel an item that has run for too long, or check the current one again later."""
         self._timer = None
         if not self._running:
             return
@@ -113,7 +117,7 @@ class TimeLimit:
             self._scope.cancel()
 
     def _renew(self, exc: BaseException | None) -> bool:
-        """Leave the scope that has cancelled, for a new one; whether `exc` was its doing."""
+        """Replace the scope after it was cancelled; return whether it has caused `exc`."""
         traceback = None if exc is None else exc.__traceback__
         caught = self._scope.__exit__(None if exc is None else type(exc), exc, traceback)
         self._scope = anyio.CancelScope()
@@ -122,26 +126,30 @@ class TimeLimit:
 
 
 def cancelled_from_outside() -> bool:
-    """Whether the current task was really cancelled, and not handed a CancelledError of its own."""
+    """Whether the current task was cancelled, and its code did not just raise CancelledError."""
     task = asyncio.current_task()
     native = task is not None and task.cancelling() > 0
     return native or anyio.current_effective_deadline() == -math.inf
 
 
 def must_propagate(exc: BaseException) -> bool:
-    """Whether the exception ends the drain or the process, and is no verdict on the item."""
+    """Whether the exception ends the drain or the process, and is not a failure of the item."""
     if ends_process(exc):
         return True
-    cancelled = any(isinstance(one, asyncio.CancelledError) for one in unfold(exc))
+    cancelled = any(isinstance(cause, asyncio.CancelledError) for cause in unfold(exc))
     return cancelled and cancelled_from_outside()
 
 
-# After these nobody knows what a connection is in the middle of.
+# After these, the state of the connection is unknown.
 _DISTURBING = (OSError, asyncpg.InternalClientError, TransactionEnded, ItemTimeout)
 
 
 def undisturbed(seen: tuple[BaseException, ...]) -> bool:
-    """Whether the connection is known to be in order: it only ever answered, or was not asked."""
+    """Whether a connection that raised these is known to be in order: it has always answered.
+
+    Args:
+        seen: The errors of the connection, and the exception that ended the attempt.
+    """
     return all(
         isinstance(exc, Exception)
         and not isinstance(exc, _DISTURBING)
@@ -151,10 +159,10 @@ def undisturbed(seen: tuple[BaseException, ...]) -> bool:
 
 
 async def in_child_task(function: Callable[[], Awaitable[Any]]) -> Any:
-    """Run something in a child task of its own, and return what it returns.
+    """Run a function in a child task, and return its result.
 
-    A native cancellation of the caller, such as asyncio.wait_for's, pierces shielded scopes in
-    the caller's own task; a child only ever meets the cancellation of its scope.
+    If asyncio cancels the caller, for example by asyncio.wait_for, that reaches into shielded
+    scopes of the caller's own task. A child task only meets the cancellation of its scope.
     """
     results: list[Any] = []
     errors: list[Exception] = []
@@ -162,7 +170,7 @@ async def in_child_task(function: Callable[[], Awaitable[Any]]) -> Any:
     async def child() -> None:
         try:
             results.append(await function())
-        except Exception as exc:  # noqa: BLE001 - raised again below, outside of the group
+        except Exception as exc:  # noqa: BLE001 - raised below, outside of the group
             errors.append(exc)
 
     async with anyio.create_task_group() as group:
@@ -173,7 +181,7 @@ async def in_child_task(function: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _only(exc: Exception) -> Exception:
-    """The exception inside groups; the first where all tasks met the same."""
-    while isinstance(exc, ExceptionGroup) and len({type(one) for one in exc.exceptions}) == 1:
+    """The first exception inside a group, if all in it are of the same type."""
+    while isinstance(exc, ExceptionGroup) and len({type(each) for each in exc.exceptions}) == 1:
         exc = exc.exceptions[0]
     return exc

@@ -143,7 +143,7 @@ class PoolTooSmall(ConfigurationError):
         super().__init__(
             f"The pool holds at most {counted(size, 'connection')}; at least {needed} are needed.",
             hint=f"create it with max_size={needed} or more: three connections are kept for "
-            "control statements, read-only validation and queries, the rest run items.",
+            "control statements, read-only validation and queries, and all others run items.",
             cli_hint="increase the size of the pool.",
             web_hint="increase the size of the server's connection pool.",
         )

@@ -76,9 +76,9 @@ def write_readable(value: object, *, indent: int | None = None) -> str:
     return _unmarked(json.dumps(_marked(value), ensure_ascii=False, indent=indent))
 
 
-def same(one: object, other: object) -> bool:
+def same(first: object, second: object) -> bool:
     """Whether two values are the same JSON, apart from the order of names."""
-    return json.dumps(_marked(one), sort_keys=True) == json.dumps(_marked(other), sort_keys=True)
+    return json.dumps(_marked(first), sort_keys=True) == json.dumps(_marked(second), sort_keys=True)
 
 
 def with_digits_of(new: Any, old: Any) -> Any:

@@ -1,4 +1,7 @@
-"""One table decides what an exception means for its item: fail it, repeat it, or wait."""
+"""Classifies exceptions by a single table, and describes them for storage.
+
+An exception means that its item fails, that the item is repeated, or that the server failed.
+"""
 
 import dis
 import hashlib
@@ -36,15 +39,17 @@ DETAIL_BYTES = 2_048
 TRACEBACK_BYTES = 16_384
 NAME_BYTES = 200
 FIELDS_SHOWN = 50
-INPUT_CHARACTERS = NAME_BYTES + 2 * LONGEST_SECRET  # more than is kept, so that it is cut there
+INPUT_CHARACTERS = (
+    NAME_BYTES + 2 * LONGEST_SECRET
+)  # more than is stored, so that secrets are masked before the cut
 FRAMES = 50
 GROUP_FRAMES = 3
 
 
 Meaning = type[Failed] | type[Conflict] | type[Outage]
 
-# The longest matching prefix of the SQLSTATE decides. Conflict and Outage hold only for errors of
-# the item's own connection; from elsewhere they are the processor's business.
+# The longest matching prefix of the SQLSTATE decides. Conflict and Outage only apply to errors of
+# the item's own connection. Errors of other connections are failures of the processor.
 SQLSTATES: dict[str, tuple[Meaning, FailureKind]] = {
     "08": (Outage, FailureKind.CONNECTION_LOST),  # connection exception
     "09": (Failed, FailureKind.DATA),  # triggered action exception
@@ -70,8 +75,8 @@ SQLSTATES: dict[str, tuple[Meaning, FailureKind]] = {
     "P0": (Failed, FailureKind.DATA),  # RAISE, ASSERT, STRICT: code in the database refused
 }
 
-# Of the rows with Outage: states of the whole server. Any other is most likely about one statement,
-# such as a file that is missing or a limit on temporary files.
+# Of the rows with Outage, the states of the whole server. The others are most likely about a single
+# statement, such as a missing file or a limit on temporary files.
 SERVER_STATES = ("25006", "53100", "53200", "53300", "57P0", "58030")
 
 _FRESH_CONNECTION = (  # the connection's caches or its state machine are at odds with the server
@@ -98,17 +103,17 @@ def classify(
     """Decide what an exception means for its item.
 
     Args:
-        exc: What the processor, or a statement around it, raised.
-        own: The exceptions that the item's own connection raised during this try.
+        exc: The exception that the processor, or a statement around it, raised.
+        own: The exceptions that the item's own connection raised during this attempt.
         broken: Whether the item's own connection is unusable now.
-        default: The kind of a failure that no SQLSTATE decides.
+        default: The kind of a failure that no SQLSTATE and no type of exception decides.
         redact: Masks secrets in texts that will be stored.
 
     Returns:
-        The item fails; or it runs again at once; or the server is to be waited for, and the outage
-        to be raised.
+        The item fails, it runs again at once, or the server failed. An outage is for the caller to
+        raise.
     """
-    origin = next((one for one in unfold(exc) if any(one is mine for mine in own)), None)
+    origin = next((cause for cause in unfold(exc) if any(cause is error for error in own)), None)
     meaning: Meaning
     if broken:
         meaning, kind = Outage, FailureKind.CONNECTION_LOST
@@ -125,7 +130,7 @@ def classify(
 
 
 def is_outage(exc: BaseException) -> bool:
-    """Whether one of our own statements failed because the server or the way to it did."""
+    """Whether a statement of the library failed because the server or the connection failed."""
     if isinstance(exc, ReliableImportsError):
         return isinstance(exc, ConnectionError)
     if isinstance(exc, asyncpg.PostgresError):
@@ -136,10 +141,11 @@ def is_outage(exc: BaseException) -> bool:
 
 
 def outage(exc: Exception, *, lost: bool, redact: Redact) -> Outage:
-    """The outage by which one of our own statements failed.
+    """The outage during which a statement of the library failed.
 
     Args:
         lost: Whether its connection broke, or did not answer in time.
+        redact: Masks secrets in texts that will be stored.
     """
     return Outage(describe(exc, kind=FailureKind.CONNECTION_LOST, redact=redact), lost=lost)
 
@@ -159,39 +165,39 @@ _KINDS: dict[type[BaseException], FailureKind] = {
     ValidationError: FailureKind.VALIDATION,
     KeyIsNull: FailureKind.VALIDATION,
     asyncpg.DataError: FailureKind.DATA,  # asyncpg could not encode an argument
-    ItemRefused: FailureKind.DATA,  # nor could we, or nothing was written
+    ItemRefused: FailureKind.DATA,  # the library could not encode a value, or wrote no row
     TransactionEnded: FailureKind.TRANSACTION,
     Defer: FailureKind.DATA,
 }
 
 
 def _holds(exc: BaseException, cls: type[BaseException]) -> bool:
-    """Whether it is one of a class; a signal may also stand in an exception group."""
-    held = members(exc) if cls is Defer else (exc,)
-    return any(isinstance(one, cls) for one in held)
+    """Whether an exception is of a class; a signal may also be inside an exception group."""
+    candidates = members(exc) if cls is Defer else (exc,)
+    return any(isinstance(candidate, cls) for candidate in candidates)
 
 
 def is_server_state(failure: Failure) -> bool:
-    """Whether a failure tells of the server as a whole, and not of the statement that met it."""
+    """Whether a failure is about the server as a whole, and not about a statement."""
     return failure.sqlstate is not None and failure.sqlstate.startswith(SERVER_STATES)
 
 
 def _violates_policy(exc: BaseException) -> bool:
     """Whether row-level security refused a row; missing rights have the same SQLSTATE.
 
-    The function in the server says which, in whatever language its messages are.
+    The name of the server's function distinguishes them, whatever the language of the messages.
     """
     return _sqlstate(exc) == "42501" and _source(exc) == "ExecWithCheckOptions"
 
 
 def ends_process(exc: BaseException) -> bool:
-    """Whether an exception comes from outside the code that it interrupted, to end the process.
+    """Whether an exception was raised to end the process, and not by the code it interrupted.
 
-    SystemExit, KeyboardInterrupt and GeneratorExit that code raises by itself, such as by
-    ``sys.exit()``, are failures like any other. The real ones come from a signal's handler, or are
-    thrown into a coroutine that is being closed.
+    SystemExit, KeyboardInterrupt and GeneratorExit are ordinary failures if code raises them, such
+    as by ``sys.exit()``. Those that end the process come from a signal's handler, or are thrown
+    into a coroutine that is being closed.
     """
-    return any(_comes_from_outside(one) for one in members(exc))
+    return any(_comes_from_outside(member) for member in members(exc))
 
 
 def _comes_from_outside(exc: BaseException) -> bool:
@@ -204,7 +210,7 @@ def _comes_from_outside(exc: BaseException) -> bool:
 
 
 def _is_raised_by_code(exc: BaseException) -> bool:
-    """Whether a raise statement raised it, and not the interpreter at any other instruction."""
+    """Whether a raise statement raised it, and not the interpreter at another instruction."""
     last = exc.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
@@ -226,12 +232,12 @@ def _code(handler: object) -> CodeType | None:
 
 
 def sound(exc: BaseException) -> BaseException:
-    """The exception, or one in its place if its own code raises as soon as it is examined."""
+    """The exception, or a replacement if its own code raises when it is examined."""
     try:
-        for one in unfold(exc):
-            isinstance(one, ReliableImportsError)  # asks for __class__
-            _sqlstate(one)
-    except BaseException:  # noqa: BLE001 - it is the code of the exception that is examined
+        for cause in unfold(exc):
+            isinstance(cause, ReliableImportsError)  # reads __class__
+            _sqlstate(cause)
+    except BaseException:  # noqa: BLE001 - raised by the code of the exception
         name = storable(type(exc).__name__, NAME_BYTES)
         odd = ProcessorResultError(f"{name} was raised, and reading its attributes raises.")
         return odd.with_traceback(BaseException.__getattribute__(exc, "__traceback__"))
@@ -239,26 +245,27 @@ def sound(exc: BaseException) -> BaseException:
 
 
 def unfold(exc: BaseException) -> Iterator[BaseException]:
-    """The exception, the members of groups, and what each was explicitly raised from."""
+    """The exception, the members of groups, and the causes and contexts of each."""
     todo = [exc]
     seen: set[int] = set()
     while todo:
-        one = todo.pop(0)
-        if id(one) in seen:
+        current = todo.pop(0)
+        if id(current) in seen:
             continue
-        seen.add(id(one))
-        yield one
-        if isinstance(one, BaseExceptionGroup):
-            todo.extend(one.exceptions)
-        todo.extend(inner for inner in (one.__cause__, one.__context__) if inner is not None)
+        seen.add(id(current))
+        yield current
+        if isinstance(current, BaseExceptionGroup):
+            todo.extend(current.exceptions)
+        inner = (current.__cause__, current.__context__)
+        todo.extend(cause for cause in inner if cause is not None)
 
 
 def members(exc: BaseException) -> Iterator[BaseException]:
-    """The exception, and what an exception group holds."""
+    """The exception and, if it is a group, its members."""
     yield exc
     if isinstance(exc, BaseExceptionGroup):
-        for one in exc.exceptions:
-            yield from members(one)
+        for member in exc.exceptions:
+            yield from members(member)
 
 
 def describe(
@@ -267,17 +274,22 @@ def describe(
     kind: FailureKind,
     redact: Redact = redact_patterns,
 ) -> Failure:
-    """The storable description of an exception. It cannot itself fail."""
+    """The description of an exception, safe to store. This never raises.
+
+    Args:
+        kind: Why the item failed.
+        redact: Masks secrets.
+    """
     try:
         return _describe(exc, kind, redact)
-    except Exception:  # noqa: BLE001 - an exception whose own methods raise still gets a record
+    except Exception:  # noqa: BLE001 - raised by methods of the exception
         name = storable(type(exc).__name__, NAME_BYTES)
         message = "the exception could not be described"
         return Failure(kind=kind, type=name, message=message, group=_digest(kind, name))
 
 
 def _describe(exc: BaseException, kind: FailureKind, redact: Redact) -> Failure:
-    postgres = next((one for one in unfold(exc) if _sqlstate(one) is not None), None)
+    postgres = next((cause for cause in unfold(exc) if _sqlstate(cause) is not None), None)
     main = _only_member(exc)
     fields = _field_errors(main, redact) if isinstance(main, ValidationError) else ()
     message = visible(redacted(_message(main, fields), redact, MESSAGE_BYTES))
@@ -308,13 +320,13 @@ def _describe(exc: BaseException, kind: FailureKind, redact: Redact) -> Failure:
 
 
 def _sqlstate(exc: BaseException | None) -> str | None:
-    """The SQLSTATE of an error of asyncpg, or of another driver that names it the same way."""
+    """The SQLSTATE of an error of asyncpg, or of another driver with the same attribute."""
     sqlstate = getattr(exc, "sqlstate", None)
     return sqlstate if isinstance(sqlstate, str) and len(sqlstate) == 5 else None
 
 
 def _only_member(exc: BaseException) -> BaseException:
-    """The first leaf of an exception group: what a reader wants to see first."""
+    """The first exception inside a group, which readers want to see first."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     return exc
@@ -322,7 +334,7 @@ def _only_member(exc: BaseException) -> BaseException:
 
 def _message(exc: BaseException, fields: tuple[dict[str, Any], ...]) -> str:
     if fields:
-        return "; ".join(f"{one['loc']}: {one['msg']}" for one in fields[:5])
+        return "; ".join(f"{field['loc']}: {field['msg']}" for field in fields[:5])
     if isinstance(exc, ReliableImportsError):
         return exc.message
     alone = getattr(exc, "message", None) if _sqlstate(exc) is not None else None  # no DETAIL
@@ -333,20 +345,20 @@ def _field_errors(exc: ValidationError, redact: Redact) -> tuple[dict[str, Any],
     errors = exc.errors(include_url=False, include_context=False)[:FIELDS_SHOWN]
     return tuple(
         {
-            "loc": storable(".".join(str(part) for part in one["loc"]), NAME_BYTES),
-            "type": one["type"],
-            "msg": redacted(one["msg"], redact, MESSAGE_BYTES),
-            "input": redacted(glimpse(one.get("input"), INPUT_CHARACTERS), redact, NAME_BYTES),
+            "loc": storable(".".join(str(part) for part in error["loc"]), NAME_BYTES),
+            "type": error["type"],
+            "msg": redacted(error["msg"], redact, MESSAGE_BYTES),
+            "input": redacted(glimpse(error.get("input"), INPUT_CHARACTERS), redact, NAME_BYTES),
         }
-        for one in errors
+        for error in errors
     )
 
 
 def _cause(postgres: BaseException | None, message: str, places: "Places") -> str:
-    """What failures of one cause have in common, where no constraint and no field names it.
+    """The part that failures of the same cause share, if no constraint and no field names it.
 
-    Not their messages, which hold values in every form; only where there is nothing else, and in
-    an error of class 42, whose message names what is missing.
+    Messages hold values in many forms. They are only used for errors of class 42, whose messages
+    name what is missing, and if there is nothing else.
     """
     if postgres is None:
         argument = re.search(r"query argument \$\d+", message)
@@ -363,31 +375,31 @@ def _cause(postgres: BaseException | None, message: str, places: "Places") -> st
     return " ".join([*known, _raising_lines(places[-GROUP_FRAMES:])])
 
 
-# A line of PostgreSQL's context for RAISE and its like, in any language: function, and line in it.
+# A line of PostgreSQL's context for RAISE and ASSERT, in any language: function and line number.
 _RAISED_AT = re.compile(
     r"(?P<function>[\w.\"$]{1,200}\([^()\n]{0,2000}\))[^\d\n]{1,80}(?P<line>\d+)"
 )
 
 
 def _raised_at(exc: BaseException) -> str:
-    """The function and the line at which code in the database raised; empty where it did not.
+    """The function and the line at which code in the database raised; empty if it did not.
 
-    PL/pgSQL's own raise is told by the server's source: `exec_stmt_raise` and `exec_stmt_assert`.
+    PL/pgSQL raises in the server's functions `exec_stmt_raise` and `exec_stmt_assert`.
     """
     if _source(exc) not in ("exec_stmt_raise", "exec_stmt_assert"):
         return ""
-    found = _RAISED_AT.search(str(getattr(exc, "context", None) or "")[:4_000])
-    return f"{found['function']} {found['line']}" if found else _source(exc)
+    place = _RAISED_AT.search(str(getattr(exc, "context", None) or "")[:4_000])
+    return f"{place['function']} {place['line']}" if place else _source(exc)
 
 
 def _source(exc: BaseException) -> str:
-    """The function in the server's own source that reported an error."""
+    """The function in the server's source that reported an error."""
     return str(getattr(exc, "server_source_function", None) or "")
 
 
 def _locations(fields: tuple[dict[str, Any], ...]) -> str:
-    """Where a model was violated and how, with list indices taken out."""
-    places = {f"{re.sub(r'[0-9]+', '*', one['loc'])}:{one['type']}" for one in fields}
+    """Which fields were invalid and why, without list indices."""
+    places = {f"{re.sub(r'[0-9]+', '*', field['loc'])}:{field['type']}" for field in fields}
     return " ".join(sorted(places))
 
 
@@ -399,7 +411,7 @@ _VALUES = re.compile(
 
 
 def _without_values(message: str) -> str:
-    """The message with its values taken out."""
+    """The message without values."""
     return _VALUES.sub("?", message)
 
 
@@ -412,12 +424,12 @@ def _hint(exc: BaseException, message: str, redact: Redact) -> str | None:
     if notes:
         return redacted(str(notes[0]), redact, DETAIL_BYTES)
     if isinstance(exc, ReliableImportsError) and exc.web_hint:
-        return exc.web_hint  # read in every place: in the words that fit all of them
+        return exc.web_hint  # a stored hint is read in all places
     return for_message(f"{_sqlstate(exc) or ''} {message}")
 
 
 Places = tuple[tuple[CodeType, int], ...]
-"""Lines of code, outermost first: what a traceback shows."""
+"""Lines of code, outermost first, as in a traceback."""
 
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 _INSTALLED = ("site-packages", "dist-packages")
@@ -455,7 +467,7 @@ def _traceback(places: Places, redact: Redact) -> str | None:
 
 @lru_cache(maxsize=256)
 def _quoted(places: Places) -> str:
-    """Source lines as a traceback shows them; the same error often comes a thousand times."""
+    """Source lines as in a traceback; cached, because the same error may occur a thousand times."""
     frames = [traceback.FrameSummary(code.co_filename, line, code.co_name) for code, line in places]
     return "".join(traceback.StackSummary.from_list(frames).format())
 
@@ -478,7 +490,7 @@ def parse_failure(reason: str) -> Failure:
 
 
 def crash_failure(crashes: int) -> Failure:
-    """An item has killed this many worker processes."""
+    """The failure of an item that has killed so many worker processes."""
     return Failure(
         kind=FailureKind.CRASH,
         type="WorkerCrashed",
@@ -490,7 +502,7 @@ def crash_failure(crashes: int) -> Failure:
 
 
 def duplicate_failure() -> Failure:
-    """An item has the key of an earlier one of its batch."""
+    """The failure of an item that has the key of an earlier item of its batch."""
     return Failure(
         kind=FailureKind.VALIDATION,
         type="DuplicateKey",

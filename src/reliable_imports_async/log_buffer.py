@@ -99,6 +99,31 @@ class LogBuffer:
         return self.lines
 
 
+class LogMethods:
+    """The methods by which user code writes log lines, one for each level."""
+
+    __slots__ = ()
+
+    def debug(self, message: str, **details: Any) -> None:
+        """Add a log line of level debug."""
+        self._write(LogLevel.DEBUG, message, details)
+
+    def info(self, message: str, **details: Any) -> None:
+        """Add a log line of level info."""
+        self._write(LogLevel.INFO, message, details)
+
+    def warning(self, message: str, **details: Any) -> None:
+        """Add a log line of level warning."""
+        self._write(LogLevel.WARNING, message, details)
+
+    def error(self, message: str, **details: Any) -> None:
+        """Add a log line of level error; it does not fail the item."""
+        self._write(LogLevel.ERROR, message, details)
+
+    def _write(self, level: LogLevel, message: str, details: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+
 def _size(line: LogLine) -> int:
     _, message, details, _ = line
     return len(message.encode()) + len((details or "").encode())

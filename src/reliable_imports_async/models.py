@@ -253,8 +253,8 @@ class FailureGroup:
     def title(self) -> str:
         """The cause in a few words."""
         code = f" {self.sqlstate}" if self.sqlstate else ""
-        where = f" {self.constraint}" if self.constraint else ""
-        return f"{self.type}{code}{where}"
+        constraint = f" {self.constraint}" if self.constraint else ""
+        return f"{self.type}{code}{constraint}"
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with JSON-ready values."""

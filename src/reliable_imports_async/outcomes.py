@@ -1,7 +1,7 @@
-"""What became of a try to process an item: one closed union, `Outcome`.
+"""The outcome of an attempt to process an item: one closed union, `Outcome`.
 
-Beside it: the description of a failure, the two ways in which a try does not come to an outcome,
-and the signals that a processor raises.
+Besides: the description of a failure, the two reasons why an attempt may have no outcome yet, and
+the signals that a processor raises.
 """
 
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ from typing import Any
 
 
 class FailureKind(StrEnum):
-    """Why an item failed, from the point of view of whoever has to act on it."""
+    """Why an item failed, from the point of view of the person who has to act."""
 
     PARSE = "parse"
-    """The record could not be read or stored; `raw` holds it as it came."""
+    """The record could not be read or stored; `raw` holds it unchanged."""
     VALIDATION = "validation"
     """The model or `validate_item` rejected the record."""
     DATA = "data"
-    """PostgreSQL rejected the data: SQLSTATE classes 22 and 23; or what the item deferred to never
-    came."""
+    """PostgreSQL rejected the data: SQLSTATE classes 22 and 23; or the record that the item
+    deferred to never came."""
     EXCEPTION = "exception"
     """The processor raised."""
     TIMEOUT = "timeout"
@@ -40,16 +40,16 @@ class Failure:
     """Everything that is stored about a failed item; texts are already safe to store.
 
     Attributes:
-        kind: Who has to act: see `FailureKind`.
+        kind: Why it failed.
         type: The exception's class name.
         message: Its message, without NUL, capped at 2 KB.
         group: Equal for failures with the same cause, across items and batches.
-        sqlstate: PostgreSQL's five-character code, if it came from there.
+        sqlstate: PostgreSQL's five-character code, if PostgreSQL raised the error.
         constraint: The violated constraint, if PostgreSQL named it.
         table: The table PostgreSQL named.
         column: The column PostgreSQL named.
         detail: PostgreSQL's DETAIL, such as ``Key (dest)=(SJU) is not present …``.
-        hint: What probably helps, from PostgreSQL or from this library.
+        hint: What probably helps, by PostgreSQL or this library.
         traceback: The user's frames, innermost last, capped at 16 KB.
         fields: Validation: ``{"loc": …, "type": …, "msg": …}`` of each field error.
     """
@@ -78,15 +78,15 @@ class Completed:
 
 
 COMPLETED = Completed()
-"""Nothing more is to be said about the item; most are like this."""
+"""The most frequent outcome: nothing else is stored about the item."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Returned by `process_item`: nothing had to be done for this item. Its writes stay.
+    """Returned by `process_item`: there was nothing to do for this item. Its writes are kept.
 
     Attributes:
-        reason: Why, for the item's record.
+        reason: Why; stored with the item.
     """
 
     reason: str = ""
@@ -101,11 +101,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """The item stays pending and is tried again later.
+    """The item's effects are rolled back; it stays pending and runs again later.
 
     Attributes:
         after: Seconds from now, by the database's clock.
-        failure: What made the try fail.
+        failure: Why the attempt failed.
     """
 
     after: float
@@ -114,15 +114,14 @@ class Postponed:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The item's effects are rolled back, and it runs again in the next pass over the batch."""
+    """The item's effects are rolled back; it runs again in the next pass over the batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rescheduled:
     """Nothing is stored: the item stays pending until its range is claimed again.
 
-    The batch pauses instead of storing its failure, its key was not known before, or the try that
-    asks is out of date.
+    For example, the batch pauses instead of storing a failure, or the item's key was not known.
     """
 
 
@@ -132,28 +131,28 @@ class FenceLost:
 
 
 NotCommitted = Failed | Postponed | Deferred
-"""What an exception of the item comes to."""
+"""The outcomes of an attempt that raised an exception."""
 
 Outcome = Completed | Skip | NotCommitted | Rescheduled | FenceLost
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """No outcome yet: another transaction got in the way, and the item runs again at once."""
+    """No outcome yet: the attempt conflicted with another transaction, and is repeated at once."""
 
     failure: Failure
 
 
 class Outage(Exception):
-    """No outcome yet: the server, or the way to it, failed under an item.
+    """No outcome yet: the server, or the connection to it, failed during an attempt.
 
-    Nobody is to blame. What became of the try may be unknown until somebody asks the item's row.
+    The item is not to blame. Whether the attempt was committed may be unknown until the item's row
+    is read under its lock.
 
     Attributes:
-        failure: Describes the error.
+        failure: The description of the error.
         lost: Whether the item's connection broke; otherwise the server refused a statement.
-        by_item: Whether a statement of the item met the error; otherwise no connection was to be
-            had for it.
+        by_item: Whether a statement of the item failed; otherwise no connection was available.
     """
 
     def __init__(self, failure: Failure, *, lost: bool, by_item: bool = False) -> None:
@@ -164,14 +163,14 @@ class Outage(Exception):
 
 
 class Retry(Exception):
-    """Raised by a processor when another system asks to come back later.
+    """Raised by a processor if the item should run again later, such as after HTTP 429.
 
-    The try is stored with its due time, nothing waits for it in memory, and it survives a restart.
-    After `max_attempts` tries the item fails.
+    The retry is stored with its due time. Nothing waits for it in memory, and it survives a
+    restart. After `max_attempts` attempts the item fails.
 
     Args:
-        reason: What the other system said.
-        after: Seconds to wait; None backs off exponentially with the number of tries.
+        reason: Why; the answer of the other system, for example.
+        after: Seconds to wait; None backs off exponentially with the number of attempts.
     """
 
     def __init__(self, reason: str = "", *, after: float | None = None) -> None:
@@ -181,10 +180,10 @@ class Retry(Exception):
 
 
 class Defer(Exception):
-    """Raised by a processor when the item needs another record of the batch that is not there yet.
+    """Raised by a processor if the item needs another record of the batch that is not there yet.
 
-    What the item has written is undone, and it runs again, as if for the first time, once all
-    others have run; as often as the others get on. In the end it fails with this reason.
+    The item's effects are rolled back, and it runs again, as if for the first time, once all other
+    items have run. This repeats as long as other items succeed; then the item fails.
 
     Args:
         reason: What is missing.

@@ -357,7 +357,7 @@ async def test_a_key_that_only_the_processor_can_tell_keeps_its_order(dsn, conn,
     assert summary.completed_items == 200
     latest = {row["key"]: row["n"] for row in await conn.fetch("SELECT key, n FROM latest")}
     assert latest == {1_000 + key: numbers[-1] for key, numbers in expected(records).items()}
-    assert "Declare lock_key(record)" in caplog.text
+    assert "Define lock_key(record)" in caplog.text
 
 
 async def test_a_key_under_another_name_is_recognised(dsn, conn, caplog):

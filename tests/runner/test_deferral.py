@@ -430,7 +430,7 @@ async def test_workers_share_the_passes(manager, conn, dsn):
     assert await written(conn) == list(range(1, 201))
 
 
-async def test_a_batch_that_only_waits_is_not_forsaken(manager, conn):
+async def test_a_batch_that_only_waits_is_not_abandoned(manager, conn):
     batch_id = await create(manager, (2, 1), (1, None))
     await manager.enqueue_batch(batch_id)
     await conn.execute(

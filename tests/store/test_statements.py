@@ -54,7 +54,7 @@ def test_a_statement_says_what_it_does_and_names_its_schema(file: str) -> None:
         assert not re.search(r"(?<!reliable_imports\.)(?<!_)\bimport_(batch|logs)", one), one
 
 
-READS_ITEMS = "import_(batch_items|range_counts|item_details)|count_items"
+READS_ITEMS = "import_(batch_items|range_counts|item_details)|count_(items|failures)"
 HUNDRED = f"{{{','.join(map(str, range(2_500, 2_601)))}}}"
 HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
     "read_pending": ("store/items", (BATCH, 2_001, 3_000, 100)),

@@ -73,7 +73,7 @@ def test_no_error_lives_elsewhere() -> None:
     test_every_module_can_be_imported()
     homes = {cls.__module__ for cls in _descendants(errors.ReliableImportsError) if _is_ours(cls)}
     # The command line's own reach no caller of the library.
-    assert homes == {errors.__name__, f"{PACKAGE.name}.cli.failures"}
+    assert homes == {errors.__name__, f"{PACKAGE.name}.cli.exit_codes"}
 
 
 def _public(

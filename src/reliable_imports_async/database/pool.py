@@ -1,4 +1,8 @@
-"""The pool: from a URL, the caller's own, or on the embedded server; it lends connections."""
+"""Lends connections: of a pool from a URL, of the caller's own pool, or of the embedded server.
+
+`Database` owns the pool and prepares each connection for its use: our own statements, items, or
+read-only user code. `OwnConnection` is the connection class of the pools that it opens.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
@@ -30,59 +34,27 @@ if TYPE_CHECKING:  # asyncpg's classes are generic in its stubs only
     _Base: TypeAlias = asyncpg.Connection[Any]
 else:
     _Base = asyncpg.Connection
-
 _SQL = statements("database/sessions")
 _RESET = _SQL["reset_session"]
-
-
-class OwnConnection(_Base):
-    """A connection whose session needs no reset after our own statements.
-
-    They set nothing in the session, so a reset when a connection returns to its pool would be a
-    round trip for nothing. After user code it is thorough: the statements that asyncpg sends by
-    default leave roles, temporary tables and prepared statements.
-
-    Attributes:
-        defaults: The statement that makes transactions begin as ours need it; empty if they do.
-        states_isolation: Whether each transaction has to say it instead: through a pooler.
-    """
-
-    __slots__ = ("_untouched", "defaults", "states_isolation")
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._untouched = False
-        self.defaults = ""
-        self.states_isolation = False
-
-    def mark_untouched(self) -> None:
-        """Skip the next reset: no code but ours has used the session since the last one."""
-        self._untouched = True
-
-    def get_reset_query(self) -> str:
-        """What asyncpg sends when the connection returns to its pool; nothing if it may."""
-        untouched, self._untouched = self._untouched, False
-        return "" if untouched else f"{_RESET};{self.defaults}"
-
-    def transaction(self, **options: Any) -> "asyncpg.transaction.Transaction":
-        """asyncpg's `transaction`; in our own, each statement sees what has committed by then."""
-        if self.states_isolation and not self.is_in_transaction():
-            options.setdefault("isolation", "read_committed")
-        return super().transaction(**options)
-
-
 RESERVED_CONNECTIONS = 3  # control statements, read-only validation, queries
 DEFAULT_CONCURRENCY = 10
 STATEMENT_SECONDS = 60.0
 RELEASE_SECONDS = 5.0
 OLDEST_SERVER = 140_000
-
+NO_CACHE = (
+    "set RELIABLE_IMPORTS_STATEMENT_CACHE to false; PgBouncer 1.21 supports prepared statements "
+    "with max_prepared_statements."
+)
 _BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_NAMED_STATEMENTS = (
+    "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name LIKE '\\_\\_asyncpg%')"
+)
+_READ_ONLY = "SELECT pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool"
 
 
 @dataclass(frozen=True, slots=True)
 class PoolUse:
-    """The connections of a pool: how many there are, are lent, and may be."""
+    """The use of a pool: its open connections, the lent connections, and the limit."""
 
     size: int
     lent: int
@@ -90,59 +62,59 @@ class PoolUse:
 
 
 class Database:
-    """Lends connections of one pool.
+    """Lends the connections of one pool.
 
     Attributes:
-        redact: Masks this database's password, and what looks like one, in a text.
-        pooled: Whether a transaction pooler such as PgBouncer is between us and the server.
-        concurrency: How many items can run at once: the pool less what is reserved.
-        defaults: How transactions of users begin; ours are always `ORDINARY`.
+        redact: Masks this database's password, and other passwords, in a text.
+        pooled: Whether the connections go through a transaction pooler such as PgBouncer.
+        concurrency: How many items can run at once: the pool without the reserved connections.
+        defaults: How the user's transactions begin; ours are always `ORDINARY`.
     """
 
     def __init__(self, settings: Settings, *, pool: "asyncpg.Pool[Any] | None" = None) -> None:
         self._settings = settings
         self._given = pool
         self._pool = pool
-        self._home = pool  # where connections return to, also while it is being closed
+        self._home = pool  # the pool to which connections return, even while it is being closed
         self._server: EmbeddedServer | None = None
         self._dsn: str | None = None  # of the pool that was opened here
         self._reader = anyio.Lock()
         self._opening = anyio.Lock()
         self._opened = False
-        self._traces: dict[PooledConnection, Trace] = {}  # what user code has left on them
-        # What gives connections of a given pool the settings back that they had.
+        self._traces: dict[PooledConnection, Trace] = {}  # left by user code
+        # The statements that restore the settings of a connection of the caller's pool.
         self._before: dict[PooledConnection, list[tuple[Any, ...]]] = {}
         self.defaults = ORDINARY
         self.redact: Redact = redact_patterns
         self.pooled = False
-        self._lift = ""  # sets what the server would end our own statements by
+        self._lift = ""  # the statement that lifts the server's time limits for our statements
         self.concurrency = settings.concurrency or DEFAULT_CONCURRENCY
 
     @property
     def is_open(self) -> bool:
-        """Whether connections can be had."""
+        """Whether it lends connections."""
         return self._pool is not None
 
     @property
     def embedded(self) -> bool:
-        """Whether the server is the embedded one, made by this library."""
+        """Whether the server is the library's embedded server."""
         return self._server is not None
 
     def use(self) -> PoolUse:
-        """How much of the pool is in use."""
+        """The current use of the pool."""
         pool = self._require_pool()
         size = pool.get_size()
         return PoolUse(size, size - pool.get_idle_size(), pool.get_max_size())
 
     async def open(self) -> None:
-        """Connect, and learn what is at the other end.
+        """Connect, and examine the server.
 
         Raises:
-            DatabaseUrlMissing: No URL and no pool was given.
-            DatabaseUnavailable: The server cannot be reached, or refuses us.
-            PoolTooSmall: The given pool leaves no connection for items.
+            DatabaseUrlMissing: There is neither a URL nor a pool.
+            DatabaseUnavailable: The server cannot be reached, or refuses the connection.
+            PoolTooSmall: The caller's pool leaves no connection for items.
             ServerTooOld: The server is older than PostgreSQL 14.
-            PoolerUnsupported: A pooler is in between that does not understand the statement cache.
+            PoolerUnsupported: A pooler does not support the statement cache.
         """
         async with self._opening:
             if not self._opened:
@@ -162,7 +134,7 @@ class Database:
         self._opened = True
 
     async def close(self) -> None:
-        """Close what `open` opened; a pool of the caller's stays open."""
+        """Close the pool, unless it is the caller's own, and leave the embedded server."""
         self._opened = False
         with anyio.CancelScope(shield=True):
             if self._given is None and self._pool is not None:
@@ -178,22 +150,22 @@ class Database:
     async def connection(
         self, seconds: float | None = STATEMENT_SECONDS, *, shared: bool = False
     ) -> AsyncIterator[Connection]:
-        """A connection for our own statements.
+        """Lend a connection for our own statements.
 
-        It is returned to the pool only if nothing happened on it but an error of PostgreSQL's;
-        after a cancellation or a timeout nobody knows its state, so it is terminated.
+        After a cancellation or a timeout, its state is unknown, so it is terminated; after an error
+        of PostgreSQL's, it returns to the pool.
 
         Args:
-            seconds: After how long to give up with TimeoutError; None waits for ever.
-            shared: Whether a user's code uses it too, whose traces in the session are removed;
-                see `note_trace` for a pool that is not ours.
+            seconds: The time limit, after which TimeoutError is raised; None for no limit.
+            shared: Whether user code uses it too. Its traces in the session are then removed; see
+                `note_trace` for the caller's own pool.
         """
         with anyio.fail_after(seconds):
             conn = await self.take_ours()
             try:
                 yield conn
                 if self._given is None and not shared and conn not in self._traces:
-                    with suppress(asyncpg.InterfaceError):  # it broke meanwhile
+                    with suppress(asyncpg.InterfaceError):  # it has broken in the meantime
                         conn.mark_untouched()  # type: ignore[attr-defined]  # a proxy passes it on
             except asyncpg.PostgresError as exc:
                 if not shared and (refusal := explained(exc)) is not None:
@@ -206,33 +178,34 @@ class Database:
                 await self.give_back(conn)
 
     def note_trace(self, conn: Connection, trace: Trace) -> None:
-        """Remember what user code has left on a connection, until it is given back."""
+        """Remember the trace that user code left on a connection, until it is given back."""
         if trace is not Trace.NONE:
             pooled = cast("PooledConnection", conn)
             self._traces[pooled] = max(trace, self._traces.get(pooled, Trace.NONE))
 
     def refuse_trace(self, trace: Trace) -> None:
-        """Refuse what would stay in a session that is not ours to reset.
+        """Refuse a trace in a session that cannot be reset.
 
         Raises:
-            PoolerUnsupported: A transaction pooler lends it to its other clients next.
+            PoolerUnsupported: A transaction pooler would lend the session to other clients next.
         """
         if self.pooled and trace >= Trace.SESSION:
             raise PoolerUnsupported(
-                "A statement changed the session, which a transaction pooler lends to others next.",
-                hint="use what ends with the transaction: SET LOCAL, pg_advisory_xact_lock, "
-                "ON COMMIT DROP.",
+                "A statement changed the session, which a transaction pooler shares with other "
+                "clients.",
+                hint="use statements that end with the transaction: SET LOCAL, "
+                "pg_advisory_xact_lock, ON COMMIT DROP.",
             )
 
     def has_trace(self, conn: PooledConnection) -> bool:
-        """Whether user code has left something on a connection since it was taken."""
+        """Whether user code has left a trace on a connection since it was taken."""
         return conn in self._traces
 
     async def require_writable(self) -> None:
-        """Refuse a server that takes no writes, before anything waits for it.
+        """Check that the server accepts writes, before any code waits for it.
 
         Raises:
-            DatabaseReadOnly: It is a standby, or its transactions are read-only.
+            DatabaseReadOnly: The server is a standby, or its transactions are read-only.
         """
         async with self.connection() as conn:
             if await conn.fetchval(_READ_ONLY):
@@ -242,9 +215,9 @@ class Database:
                 )
 
     async def listening(self) -> Connection | None:
-        """A connection of its own for LISTEN, past any pooler; None where there can be none.
+        """A separate connection for LISTEN that bypasses any pooler; None if there is none.
 
-        Whoever asks for it terminates it.
+        The caller has to terminate it.
         """
         direct = self._settings.direct_url
         url = self._dsn if direct is None else direct.get_secret_value()
@@ -255,16 +228,16 @@ class Database:
             timeout=self._settings.connect_timeout,
             server_settings={"application_name": "reliable_imports_async"},
         )
-        if self._lift:  # such as a limit on idle sessions: it only listens
+        if self._lift:  # such as a limit for idle sessions, because it only listens
             await conn.execute(self._lift, SESSION)
         return conn
 
     @asynccontextmanager
     async def reading(self, trace: Trace = Trace.NONE) -> AsyncIterator[Connection]:
-        """The reserved connection for validate_item and prepare_item; item slots never hold it.
+        """Lend the reserved connection for validate_item and prepare_item, which no slot holds.
 
         Args:
-            trace: What the user's statement is going to leave on it.
+            trace: The trace that the user's statement is going to leave on it.
         """
         self.refuse_trace(trace)
         async with self._reader, self.connection(shared=True) as conn:
@@ -272,7 +245,7 @@ class Database:
             yield conn
 
     async def take(self) -> PooledConnection:
-        """A connection to keep until `give_back`."""
+        """Take a connection until `give_back`."""
         pool = self._require_pool()
         try:
             conn = await pool.acquire(timeout=self._settings.connect_timeout)
@@ -288,7 +261,7 @@ class Database:
         return conn
 
     async def take_ours(self) -> PooledConnection:
-        """The same for our own statements, whose transactions begin as they need it."""
+        """Take a connection for our own statements, with the defaults of our transactions."""
         conn = await self.take()
         if self._given is not None and not self.pooled and self.defaults != ORDINARY:
             self._before[conn] = [(_SQL["set_defaults"], *astuple(self.defaults))]
@@ -301,10 +274,10 @@ class Database:
         return conn
 
     async def give_back(self, conn: PooledConnection) -> None:
-        """Return a connection as it was taken; a terminated one makes room for a new one.
+        """Return a connection to its pool, with the settings that it had.
 
-        A session of our own pool is reset, unless only we have used it. How a given pool resets
-        its sessions is not known, so one in which user code has left something is terminated.
+        A session of our own pool is reset, unless only our code has used it. It is unknown how the
+        caller's pool resets sessions, so a connection with traces of user code is terminated.
         """
         pool = self._home or self._require_pool()
         trace = self._traces.pop(conn, Trace.NONE)
@@ -320,12 +293,12 @@ class Database:
             try:
                 await pool.release(conn, timeout=RELEASE_SECONDS)
             except _BROKEN:
-                drop(conn)  # it broke while idle; the pool has let go of it by now
+                drop(conn)  # it broke while idle, and the pool has already removed it
 
     async def configure(self, conn: PooledConnection, item_timeout: float) -> None:
-        """Set up a session for items: the user's defaults, and when the server ends it by itself.
+        """Set up a session for items: the user's defaults, and time limits of the server.
 
-        Behind a pooler a session is not ours to configure; see `configure_transaction`.
+        Behind a pooler, sessions cannot be set up; see `configure_transaction`.
         """
         if self.pooled:
             return
@@ -339,31 +312,31 @@ class Database:
         await conn.execute(_SQL["set_limits"], *limits_of(item_timeout), SESSION)
 
     async def configure_transaction(self, conn: Connection, item_timeout: float) -> None:
-        """The same for one transaction, where a pooler is in between."""
+        """Set the server's time limits for one transaction, if there is a pooler."""
         if self.pooled:
             await conn.execute(_SQL["set_limits"], *limits_of(item_timeout), TRANSACTION)
 
     def transaction(self, conn: PooledConnection) -> "asyncpg.transaction.Transaction":
-        """A transaction for an item, as the user's begin by default."""
+        """A transaction for an item, with the user's defaults."""
         if self.pooled and self.defaults != ORDINARY:
             isolation = self.defaults.isolation.replace(" ", "_")
             return conn.transaction(isolation=cast("Any", isolation))
         return conn.transaction()
 
     async def reset_settings(self, conn: Connection) -> None:
-        """Undo what was set in the session, inside the transaction that `conn` is in."""
+        """Reset the settings of the session, inside the current transaction of `conn`."""
         await conn.execute(_SQL["reset_settings"])
 
     def settling(self, conn: Connection) -> AbstractAsyncContextManager[object]:
-        """What surrounds a statement of ours on an item's connection, outside of a transaction."""
+        """The transaction for a settling statement on an item's connection, if it needs its own."""
         if self.defaults == ORDINARY:
             return nullcontext()
         return conn.transaction(isolation="read_committed")
 
     async def lift_limits(self, conn: Connection) -> None:
-        """Keep the server from ending a long transaction of ours, where a pooler is in between.
+        """Lift the server's time limits for a long transaction, if there is a pooler.
 
-        Elsewhere it is done for each connection that is taken.
+        Without a pooler, they are lifted for each connection that is taken.
         """
         if self._lift and self.pooled:
             await conn.execute(self._lift, TRANSACTION)
@@ -390,7 +363,7 @@ class Database:
                 max_size=self.concurrency + RESERVED_CONNECTIONS,
                 timeout=self._settings.connect_timeout,
                 connection_class=OwnConnection,
-                init=self._set_up,
+                init=cast("Any", self._set_up),
                 statement_cache_size=100 if self._settings.statement_cache else 0,
                 server_settings={"application_name": "reliable_imports_async"},
             )
@@ -403,13 +376,12 @@ class Database:
             reason = self.redact(str(exc)) or type(exc).__name__
             raise DatabaseUnavailable(_place(url), reason) from None
 
-    async def _set_up(self, conn: "asyncpg.Connection[Any]") -> None:
-        """Make transactions of ours begin as they need it, whatever the database is set to."""
-        assert isinstance(conn, OwnConnection)  # noqa: S101 - of the pool's own class
+    async def _set_up(self, conn: "OwnConnection") -> None:
+        """Set the defaults of our transactions, independent of the database's settings."""
         self.defaults, backend = await read_defaults(conn)
         if self.defaults == ORDINARY:
             return
-        conn.states_isolation = conn.get_server_pid() != backend  # a pooler keeps no session
+        conn.states_isolation = conn.get_server_pid() != backend  # a pooler does not keep sessions
         if not conn.states_isolation:
             conn.defaults = _SQL["ordinary_defaults"]
             await conn.execute(conn.defaults)
@@ -425,7 +397,7 @@ class Database:
         version = await conn.fetchval("SELECT current_setting('server_version_num')::integer")
         if version < OLDEST_SERVER:
             raise ServerTooOld(f"{version // 10_000}.{version % 10_000}")
-        # A pooler invents the process id that it sends to the client.
+        # A pooler sends an invented process id to the client.
         backend = await conn.fetchval("SELECT pg_backend_pid()")
         self.pooled = conn.get_server_pid() != backend
         if self.pooled:
@@ -445,36 +417,65 @@ class Database:
         return self._pool
 
 
-NO_CACHE = (
-    "set RELIABLE_IMPORTS_STATEMENT_CACHE to false; PgBouncer 1.21 understands prepared statements "
-    "with max_prepared_statements."
-)
+class OwnConnection(_Base):
+    """A connection whose session is not reset after our own statements.
+
+    Our statements change nothing in the session, so a reset would be an unnecessary round trip.
+    After user code, the reset is complete, unlike asyncpg's, which keeps roles, temporary tables
+    and prepared statements.
+
+    Attributes:
+        defaults: The statement that sets the defaults of our transactions; empty if not needed.
+        states_isolation: Whether each transaction states its isolation level instead, because a
+            pooler does not keep sessions.
+    """
+
+    __slots__ = ("_untouched", "defaults", "states_isolation")
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._untouched = False
+        self.defaults = ""
+        self.states_isolation = False
+
+    def mark_untouched(self) -> None:
+        """Skip the next reset, because only our code has used the session since the last reset."""
+        self._untouched = True
+
+    def get_reset_query(self) -> str:
+        """The statements that asyncpg runs when the connection returns to its pool."""
+        untouched, self._untouched = self._untouched, False
+        return "" if untouched else f"{_RESET};{self.defaults}"
+
+    def transaction(self, **options: Any) -> "asyncpg.transaction.Transaction":
+        """asyncpg's `transaction`; our own transactions are READ COMMITTED."""
+        if self.states_isolation and not self.is_in_transaction():
+            options.setdefault("isolation", "read_committed")
+        return super().transaction(**options)
 
 
 async def _refuse_statement_cache(conn: Connection) -> None:
-    """A pooler that passes the names of prepared statements on mixes those of its clients."""
-    async with conn.transaction():  # one server connection for both
+    """Refuse a pooler that would mix up the prepared statements of its clients.
+
+    Raises:
+        PoolerUnsupported: The pooler passes the names of prepared statements on.
+    """
+    async with conn.transaction():  # both statements then use the same server connection
         await conn.fetchval("SELECT current_setting('server_version_num')::integer")
         if await conn.fetchval(_NAMED_STATEMENTS):
             raise PoolerUnsupported(
-                "The connection goes through a transaction pooler that does not understand "
+                "The connection goes through a transaction pooler that does not support "
                 "prepared statements, and the statement cache is on.",
                 hint="set RELIABLE_IMPORTS_STATEMENT_CACHE=false, or create your own pool with "
-                "statement_cache_size=0; PgBouncer 1.21 understands them with "
+                "statement_cache_size=0; PgBouncer 1.21 supports them with "
                 "max_prepared_statements.",
                 cli_hint=NO_CACHE,
                 web_hint=NO_CACHE,
             )
 
 
-_NAMED_STATEMENTS = (
-    "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name LIKE '\\_\\_asyncpg%')"
-)
-_READ_ONLY = "SELECT pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool"
-
-
 def _place(url: str) -> str:
-    """Host, port and database of a URL, without user and password."""
+    """The host, port and database of a URL, without user and password."""
     try:
         parts = urlsplit(url)
         return f"{parts.hostname or 'the local socket'}:{parts.port or 5432}{parts.path}"

@@ -1,4 +1,4 @@
-"""Errors of PostgreSQL that a user meets before anything is wrong with the data, as our own."""
+"""Turns PostgreSQL's errors about privileges and read-only servers into the library's errors."""
 
 import re
 
@@ -10,12 +10,12 @@ _OURS = re.compile(r"\b(?:reliable_imports|import_\w+|schema_history|pgqueuer\w*
 
 
 def lacks_our_rights(exc: BaseException) -> bool:
-    """Whether the role may not use a table of this library, or its schema."""
+    """Whether the role lacks a privilege on the library's schema or tables."""
     return isinstance(exc, asyncpg.InsufficientPrivilegeError) and bool(_OURS.search(str(exc)))
 
 
 def explained(exc: BaseException) -> ReliableImportsError | None:
-    """The same refusal with what to do about it; None where there is nothing to add."""
+    """The library's error for an error of PostgreSQL; None if there is none."""
     if lacks_our_rights(exc):
         return RightsMissing(str(exc))
     if isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
@@ -24,6 +24,6 @@ def explained(exc: BaseException) -> ReliableImportsError | None:
 
 
 def annotate(exc: BaseException) -> None:
-    """Give an item's failure the hint about rights, where one of our own statements lacked them."""
+    """Add the hint about privileges to an item's error, if a statement of ours lacked them."""
     if lacks_our_rights(exc) and not getattr(exc, "__notes__", None):
         exc.add_note(RIGHTS_HINT)

@@ -1,4 +1,4 @@
-"""The statements that are composed at run time: INSERT … ON CONFLICT DO UPDATE."""
+"""Composes the statements of an upsert at run time: INSERT … ON CONFLICT DO UPDATE."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,18 +9,20 @@ from typing import Any
 from ..errors import ConfigurationError, ValueRefused
 from .conversions import Converter, Refused, converter
 
+_KEY_HINT = "the processor's key has to name the columns of a unique constraint."
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table that exists.
+    """A column of an existing table.
 
     Attributes:
         name: Its name.
-        type: Its type as SQL spells it, with the schema and without a length.
-        shown: The same for people.
-        base: The name of the type below domains and arrays.
-        kind: That type's ``typtype``.
-        is_array: Whether the column is an array of it.
+        type: Its type in SQL, with the schema and without a length.
+        shown: Its type for people.
+        base: The name of the type underneath domains and arrays.
+        kind: The ``typtype`` of that type.
+        is_array: Whether the column is an array of that type.
     """
 
     name: str
@@ -32,7 +34,7 @@ class Column:
 
     @property
     def convert(self) -> Converter:
-        """Turns a value for this column into JSON text."""
+        """The converter of values for this column into JSON text."""
         return converter(self.base, self.kind, array=self.is_array)
 
 
@@ -40,17 +42,17 @@ class Column:
 def upsert_statement(
     table: str, columns: tuple[Column, ...], key: tuple[str, ...], *, returning: bool
 ) -> str:
-    """SQL that inserts or updates the rows of a JSON array, given as text.
+    """SQL that inserts or updates the rows of a JSON array, which is passed as text.
 
     Args:
         table: Table name, optionally with its schema (``shop.products``).
-        columns: Those that are written.
+        columns: The columns to write.
         key: The columns of a unique constraint; each must be among `columns`.
         returning: Whether to return the rows.
     """
-    names = ", ".join(quoted(one.name) for one in columns)
-    typed = ", ".join(f"{quoted(one.name)} {one.type}" for one in columns)
-    changed = [one.name for one in columns if one.name not in key] or [key[0]]
+    names = ", ".join(quoted(column.name) for column in columns)
+    typed = ", ".join(f"{quoted(column.name)} {column.type}" for column in columns)
+    changed = [column.name for column in columns if column.name not in key] or [key[0]]
     updates = ", ".join(f"{quoted(name)} = EXCLUDED.{quoted(name)}" for name in changed)
     return (
         f"INSERT INTO {quoted_table(table)} ({names}) SELECT {names} "  # noqa: S608 - all quoted
@@ -62,13 +64,13 @@ def upsert_statement(
 
 
 def naming_statement(table: str, columns: Iterable[str]) -> str:
-    """SQL that only names a table and columns, for PostgreSQL's own error about them."""
+    """SQL that selects nothing from a table, so that PostgreSQL reports unknown columns."""
     names = ", ".join(map(quoted, columns))
     return f"SELECT {names} FROM {quoted_table(table)} LIMIT 0"  # noqa: S608 - all quoted
 
 
 def check_key(table: str, columns: Iterable[str], key: tuple[str, ...]) -> None:
-    """Refuse an upsert without a key among its columns.
+    """Check that the columns of an upsert include its key.
 
     Raises:
         ConfigurationError: There is no key, or it is not among the columns.
@@ -77,18 +79,19 @@ def check_key(table: str, columns: Iterable[str], key: tuple[str, ...]) -> None:
     missing = [name for name in key if name not in known]
     if not key or missing:
         raise ConfigurationError(
-            f"upsert into {table} needs its key among the values; missing: {missing or 'a key'}.",
+            f"The upsert into {table} needs a value for its key; missing: "
+            f"{', '.join(missing) or 'the key'}.",
             hint="pass key=('column', …) naming the columns of a unique constraint.",
-            cli_hint="the processor's key has to name the columns of a unique constraint.",
-            web_hint="the processor's key has to name the columns of a unique constraint.",
+            cli_hint=_KEY_HINT,
+            web_hint=_KEY_HINT,
         )
 
 
 def row_text(table: str, columns: Iterable[Column], values: Mapping[str, Any]) -> str:
-    """A row as a JSON object; an array of them is what `upsert_statement` takes.
+    """A row as a JSON object, for the array that the statement of an upsert takes.
 
     Raises:
-        ValueRefused: A value has no place in its column.
+        ValueRefused: A value does not fit its column.
     """
     parts = []
     for column in columns:

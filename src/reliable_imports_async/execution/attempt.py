@@ -1,7 +1,7 @@
-"""One call of a processor's code inside a transaction, and what an exception of it means.
+"""One call of a processor's code inside a transaction, and the outcome that its exception means.
 
-An item, an item of a chunk, a set of items and an item of a dry run all run through an `Attempt`;
-they differ in what they do before and after it.
+An item, an item of a chunk, a set of items and an item of a dry run all run through an `Attempt`.
+They differ in the statements before and after it.
 """
 
 import math
@@ -47,20 +47,20 @@ FOREIGN_KEY = asyncpg.ForeignKeyViolationError.sqlstate
 
 
 class Attempt:
-    """One try to run code of a processor inside a transaction.
+    """One attempt to run code of a processor inside a transaction.
 
-    Used as ``async with``, around the call and the statements that belong to the same try. An
-    exception inside does not leave the block: it stands in `raised`, and whoever undoes the try
-    decides what it means.
+    Use it as ``async with`` around the call and the statements that belong to the same attempt. An
+    exception does not leave the block: it is kept in `raised`, for the code that undoes the
+    attempt and decides what the exception means.
 
     Args:
-        session: Remembers what the code leaves behind; None: nobody does.
+        session: Notes what the code leaves behind on the connection; None: this is not noted.
         conn: The connection, inside the transaction.
 
     Attributes:
-        connection: The same connection, guarded: what the code is handed.
-        raised: What has ended the block; None: it came to its end.
-        own: The errors that the connection itself raised; it is to blame for no others.
+        connection: The same connection, guarded: the code gets this.
+        raised: The exception that ended the block; None: the block was completed.
+        own: The errors that the connection itself raised, as opposed to the code.
     """
 
     __slots__ = ("_conn", "_session", "connection", "own", "raised")
@@ -90,11 +90,11 @@ class Attempt:
         return True
 
     def finish(self) -> None:
-        """The code has returned: detach it from the connection, and look what it has done there.
+        """Detach the code from the connection, once it has returned, and check its traces there.
 
         Raises:
-            TransactionEnded: It has ended the transaction.
-            PoolerUnsupported: It has left something in a session that a pooler lends to others.
+            TransactionEnded: The code has ended the transaction.
+            PoolerUnsupported: The code has changed a session that a pooler lends to other clients.
         """
         guarded = self.connection
         guarded.close()
@@ -106,12 +106,12 @@ class Attempt:
 
     @property
     def undisturbed(self) -> bool:
-        """Whether the connection is known to be in order, so that a rollback is enough."""
+        """Whether the connection is known to be in order, so that a rollback suffices."""
         return self.raised is None or undisturbed((*self.own, self.raised))
 
 
 class Invoker:
-    """Calls what a processor has for its items: `process_item`, `process_items` or its declaration.
+    """Calls a processor for items: its `process_item`, `process_items` or declared upsert.
 
     Args:
         item_timeout: Seconds that a call may take.
@@ -125,11 +125,11 @@ class Invoker:
         self._upsert: Upsert | None = None
 
     async def check_declaration(self, database: Database) -> str | None:
-        """Why items cannot be upserted as the processor declares; None: they can, or need not."""
+        """The reason why the declared upsert cannot work; None: it can, or none is declared."""
         if self._declared:
             try:
                 async with database.connection(shared=True) as conn:
-                    if not database.pooled:  # it may say where the table is, or who we are
+                    if not database.pooled:  # it may set the search path or the role
                         await self._processor.on_connection(conn)
                     self._upsert = await declared_upsert(conn, self._processor)
             except ConfigurationError as exc:
@@ -147,7 +147,7 @@ class Invoker:
         if self._set_wise:
             return (await self.call_for_set([item], ctx, limit))[0]
         result = await limit.run(self._processor.process_item(item, ctx), self._item_timeout)
-        if item.is_large:  # what it returns may be as large
+        if item.is_large:  # so its result may be, too
             return await to_thread.run_sync(as_outcome, result)
         return as_outcome(result)
 
@@ -179,20 +179,21 @@ def outcome_of(
     redact: Redact,
     default: FailureKind = FailureKind.EXCEPTION,
 ) -> NotCommitted | Conflict:
-    """What an exception means for an item whose effects are, or will be, rolled back.
+    """The outcome that an exception means for its item, whose effects are rolled back.
 
     Args:
         own: The errors that the item's own connection raised.
         broken: Whether that connection is unusable now.
-        default: The kind of a failure that nothing else decides.
+        redact: Masks secrets in texts that will be stored.
+        default: The kind of a failure that no SQLSTATE and no type of exception decides.
 
     Raises:
-        Outage: It means nothing for any item: the server is to be waited for.
+        Outage: The server failed, and not the item.
     """
     if isinstance(exc, ItemTimeout):
         default, broken = FailureKind.TIMEOUT, False
     if not broken and _defers(processor, item, exc):
-        return Deferred()  # nothing is described: it may happen to most items
+        return Deferred()  # undescribed, as this may happen to most items of a batch
     annotate(exc)
     meaning = classify(exc, own=own, broken=broken, default=default, redact=redact)
     if isinstance(meaning, Outage):
@@ -208,7 +209,7 @@ def failed_or_postponed(
     processor: BaseProcessor[Any],
     failure: Failure,
 ) -> Failed | Postponed:
-    """A retry, where one is asked for and tries are left; otherwise the failure."""
+    """A retry, if the exception asks for one and attempts remain; otherwise the failure."""
     wanted: tuple[type[BaseException], ...] = (Retry, *processor.retry_on)
     signal = next((member for member in members(exc) if isinstance(member, wanted)), None)
     if signal is None or item.attempt >= processor.max_attempts:
@@ -220,7 +221,7 @@ def failed_or_postponed(
 
 
 def _defers(processor: BaseProcessor[Any], item: ImportBatchItem[Any], exc: BaseException) -> bool:
-    """Whether the item needs another one that a later pass may bring."""
+    """Whether the item needs another item, which may be there in a later pass."""
     if item.final_pass:
         return False
     if any(isinstance(member, Defer) for member in members(exc)):
@@ -231,10 +232,10 @@ def _defers(processor: BaseProcessor[Any], item: ImportBatchItem[Any], exc: Base
 
 
 def _delay(signal: BaseException, item: ImportBatchItem[Any]) -> float:
-    """Seconds until the next try, between 0 and LONGEST_DELAY.
+    """Seconds until the next attempt, between 0 and LONGEST_DELAY.
 
     Raises:
-        ProcessorResultError: The signal names something that is not a number of seconds.
+        ProcessorResultError: The signal's `after` is not a number of seconds.
     """
     after: object = signal.after if isinstance(signal, Retry) else None
     if after is None:

@@ -1,4 +1,7 @@
-"""Many items in one transaction: savepoints between them, one settle statement, one COMMIT."""
+"""Runs many items in one transaction: savepoints between them, one settling statement, one COMMIT.
+
+Items that have no outcome afterwards are left to be run one by one.
+"""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -33,7 +36,7 @@ from .savepoints import Distance, Savepoints
 from .session import ROUND_TRIP_SECONDS, Session
 
 _OURS = (
-    OSError,  # TimeoutError is one
+    OSError,  # includes TimeoutError
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -52,9 +55,9 @@ class Abandoned:
     """The transaction is rolled back, and each of its items runs alone.
 
     Attributes:
-        ended: The item whose outcome is known all the same.
+        ended: An item whose outcome is known nevertheless.
         changed: Whether items of this processor can never share a transaction.
-        again: Whether its items run again later instead, once their ranges are claimed again.
+        again: Whether the items run again later instead, after their ranges are claimed again.
     """
 
     ended: Done | None = None
@@ -63,7 +66,11 @@ class Abandoned:
 
 
 class ChunkExecutor:
-    """Executes up to `size` items in a transaction; shared by all slots of a drain."""
+    """Executes items in shared transactions; used by all slots of a drain.
+
+    Args:
+        size: How many items share a transaction at most.
+    """
 
     def __init__(self, executor: Executor, size: int) -> None:
         self._executor = executor
@@ -72,26 +79,28 @@ class ChunkExecutor:
         set_wise = is_set_wise(type(executor.processor))
         self._mode = SetWise(executor, size) if set_wise else ItemWise(executor)
         self._suspect_keys = SuspectKeys()
-        self._deferred: list[str] | None = None  # constraints; not known yet
+        self._deferred: list[str] | None = None  # the deferred constraints, once they are known
         self._distance = Distance(self._mode.first_distance, size, self._mode.growth)
 
     @property
     def size(self) -> int:
-        """How many items to execute together now; after conflicts fewer, for a while."""
+        """How many items to execute together now; fewer for a while after conflicts."""
         return self._size
 
     async def execute(
         self, prepared: Sequence[Prepared], session: Session, may_start: MayStart
     ) -> dict[int, Outcome]:
-        """Take prepared items to their outcomes, by item number.
-
-        An item that is missing in the result has none yet, and must run alone.
+        """Take prepared items to their outcomes.
 
         Args:
-            may_start: Whether a further item may start.
+            may_start: Returns whether a further item may start.
+
+        Returns:
+            The outcomes by item number. An item that is missing has none yet, and must run alone.
 
         Raises:
-            Outage: The outcomes are unknown until somebody asks under the locks.
+            Outage: The server failed; only the items' rows, read under their locks, have the
+                outcomes.
         """
         decided: dict[int, Outcome] = {}
         waiting = list(prepared)
@@ -113,7 +122,7 @@ class ChunkExecutor:
     async def _transact(
         self, prepared: Sequence[Prepared], session: Session, may_start: MayStart
     ) -> dict[int, Outcome] | Abandoned:
-        """One transaction, from BEGIN to COMMIT."""
+        """Run one transaction, from BEGIN to COMMIT."""
         conn = await session.begin()
         executor, version = self._executor, self._executor.ordering.version
         try:
@@ -133,7 +142,7 @@ class ChunkExecutor:
         return result
 
     async def _begin(self, conn: Connection, prepared: Sequence[Prepared]) -> ChunkProgress:
-        """The first savepoint, and what is to run behind it."""
+        """Set the first savepoint, and divide the items into those that run and those refused."""
         if self._deferred is None:
             self._deferred = await catalog.deferred(conn)
         seconds = self._executor.item_timeout + ROUND_TRIP_SECONDS
@@ -151,7 +160,7 @@ class ChunkExecutor:
     async def _run_all(
         self, progress: ChunkProgress, session: Session, may_start: MayStart
     ) -> Abandoned | None:
-        """Run after run, each behind a savepoint, until all have their outcomes."""
+        """Run the items, some behind each savepoint, until all have outcomes."""
         savepoints = progress.savepoints
         while (first := progress.next) is not None and not savepoints.exhausted:
             if not may_start(first):
@@ -179,14 +188,14 @@ class ChunkExecutor:
         return None
 
     async def _keep(self, run: Run, savepoints: Savepoints) -> None:
-        """Keep a run; an error here comes of one of its items.
+        """Keep a run. An error here is caused by one of its items.
 
-        Unless constraints cannot be named any more: then each item runs alone until COMMIT.
+        An exception are constraints that cannot be named any more: then each item runs alone.
         """
         try:
             await savepoints.keep()
         except _CANNOT_NAME:
-            self._deferred = None  # a constraint, or the right to its schema, is gone
+            self._deferred = None  # a constraint was dropped, or the right to its schema revoked
             raise
         except asyncpg.PostgresError as exc:
             run.raised, run.own = exc, (exc,)
@@ -199,7 +208,7 @@ class ChunkExecutor:
         progress: ChunkProgress,
         session: Session,
     ) -> Abandoned | bool:
-        """Undo a run, and find the item that failed; whether shorter runs may help."""
+        """Undo a run, and find the item that failed; True: shorter runs may help."""
         if must_propagate(exc):
             raise exc
         if isinstance(exc, KeyLearnt):
@@ -229,7 +238,7 @@ class ChunkExecutor:
         return isinstance(outcome, Deferred) or self._learn(outcome.failure, progress, ended)
 
     def _learn(self, failure: Failure, progress: ChunkProgress, ended: Done | None) -> bool:
-        """Let items with the key that a failure names run last; whether shorter runs may help."""
+        """Let items with the key that a failure names run last; True: shorter runs may help."""
         learnt = self._suspect_keys.learn(failure)
         apart = len(progress.alone)
         if learnt or ended is None:
@@ -239,7 +248,7 @@ class ChunkExecutor:
     async def _store(
         self, progress: ChunkProgress, session: Session
     ) -> dict[int, Outcome] | Abandoned:
-        """Settle what is certain, and COMMIT."""
+        """Settle the items whose outcomes are certain, and commit."""
         ended = progress.certain()
         stored = self._allowed_in_order(ended) if progress.keyed else self._allowed(ended)
         if stored is None:
@@ -260,7 +269,7 @@ class ChunkExecutor:
         return pending | {number: done.outcome for number, done in stored.items()}
 
     def _allowed(self, ended: Mapping[int, Done]) -> dict[int, Done]:
-        """The items to store; not the deferred, nor those whose failures pause the batch."""
+        """The items to settle: without deferred items, and those whose failures pause the batch."""
         limits, allowed = self._executor.limits, dict(ended)
         for number, done in ended.items():
             match done.outcome:
@@ -275,24 +284,24 @@ class ChunkExecutor:
         return allowed
 
     def _allowed_in_order(self, ended: Mapping[int, Done]) -> dict[int, Done] | None:
-        """The same where items have keys; None: one ran behind one that stays pending after all."""
+        """The same if items have keys; None: an item ran although an earlier one stays pending."""
         limits = self._executor.limits
         before = limits.copy()
         allowed = self._allowed(ended)
         if _overtaken(ended, allowed):
-            limits.restore(before)  # one after the other they come to it again
+            limits.restore(before)  # the items are counted again when they run alone
             return None
         return allowed
 
     def _take_back(self, stored: Mapping[int, Done]) -> None:
-        """Count nothing of a transaction that is gone."""
+        """Correct the counts of failures after a rollback."""
         outcomes = [done.outcome for done in stored.values()]
         failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
         later = sum(isinstance(outcome, Postponed) for outcome in outcomes)
         self._executor.limits.take_back(failed, len(outcomes) - later)
 
     async def _settle(self, progress: ChunkProgress, stored: Mapping[int, Done]) -> bool:
-        """The last statement before COMMIT, fenced: exactly these rows, or all is rolled back."""
+        """Send the last statement before COMMIT; False: the fence is lost for some item."""
         if not stored:
             return True
         settling = list(stored.values())
@@ -307,7 +316,7 @@ class ChunkExecutor:
         return settled == len(settling)
 
     async def _settle_alone(self, abandoned: Abandoned, session: Session) -> dict[int, Outcome]:
-        """Settle the item whose outcome is known, though its transaction is gone."""
+        """Settle the item whose outcome is known, although the transaction is rolled back."""
         match abandoned.ended:
             case Done(prepared, (Failed() | Postponed() | Deferred()) as outcome, seconds):
                 item, log, settler = prepared.item, prepared.log, self._executor.settler
@@ -318,13 +327,13 @@ class ChunkExecutor:
 
 
 async def _leave(session: Session, *, plain: bool) -> None:
-    """Leave nothing behind of a transaction that will not commit."""
+    """Roll back, or drop the connection if it may not be in order."""
     if not plain or session.lost or not await session.rollback():
         await session.discard()
 
 
 def _was_aborted_before(outcome: Outcome | Conflict, items: Sequence[Prepared]) -> bool:
-    """Whether any item of a run may have failed: an earlier one has swallowed an SQL error."""
+    """Whether an earlier item of the run may have swallowed an SQL error."""
     match outcome:
         case Failed(failure) | Postponed(failure=failure):
             return failure.kind is FailureKind.TRANSACTION and len(items) > 1
@@ -332,7 +341,7 @@ def _was_aborted_before(outcome: Outcome | Conflict, items: Sequence[Prepared]) 
 
 
 def _still_to_run(prepared: Sequence[Prepared], decided: Mapping[int, Outcome]) -> list[Prepared]:
-    """Those without an outcome; but none behind one of its key that is tried again later."""
+    """The items without outcomes; but none that has the key of a postponed item."""
     waiting: list[Prepared] = []
     later: set[str] = set()
     for each in prepared:
@@ -345,7 +354,7 @@ def _still_to_run(prepared: Sequence[Prepared], decided: Mapping[int, Outcome]) 
 
 
 def _overtaken(ended: Mapping[int, Done], stored: Mapping[int, Done]) -> bool:
-    """Whether an item has run whose key an earlier one has that stays pending after all."""
+    """Whether an item is to be settled although an earlier one of its key stays pending."""
     refused: set[str] = set()
     for number in sorted(ended):
         done = ended[number]
@@ -358,5 +367,5 @@ def _overtaken(ended: Mapping[int, Done], stored: Mapping[int, Done]) -> bool:
 
 
 def _pending(outcome: Outcome) -> Outcome:
-    """The outcome of an item that stays pending as it is."""
+    """The outcome of an item that is not settled."""
     return outcome if isinstance(outcome, Deferred) else Rescheduled()

@@ -1,6 +1,6 @@
-"""How a chunk runs its items: one `process_item` after the other, or one `process_items` for all.
+"""The two ways to run the items of a chunk: `process_item` for each, or `process_items` for all.
 
-Either way each run of items stands behind a savepoint, so that it can be undone by itself.
+In both, a run is a part of the chunk behind a savepoint, so that the part can be undone.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,16 +26,16 @@ MayStart = Callable[[Prepared], bool]
 
 @dataclass(slots=True)
 class Run:
-    """What came of a run of items.
+    """The result of a run of items.
 
     Attributes:
-        outcomes: Of its items in order; fewer when no more could start.
-        lines: Log lines that belong to no single item.
-        raised: What has ended it: what the run did must be undone. None: nothing was raised.
+        outcomes: The items' outcomes in order; fewer than items if the rest could not start.
+        lines: Log lines about no single item.
+        raised: The exception that ended the run, which must be undone; None: none did.
         own: The errors that the connection itself raised.
-        position: Of the item that failed; None when nobody knows.
+        position: The position of the item that failed; None: unknown.
         seconds: How long that item took.
-        changed: Whether the run cannot share a transaction, and must be undone as well.
+        changed: Whether the items cannot share a transaction; the run must be undone as well.
     """
 
     outcomes: Sequence[Completed | Skip] = ()
@@ -48,11 +48,11 @@ class Run:
 
 
 class ItemWise:
-    """How a chunk runs items whose processor has `process_item`.
+    """Runs items one by one with `process_item`.
 
     Attributes:
         first_distance: How many items the first run has.
-        growth: How much longer the next may be, after one that did not fail.
+        growth: The factor by which runs get longer while none fails.
     """
 
     first_distance = 16
@@ -68,7 +68,7 @@ class ItemWise:
         savepoints: Savepoints,
         may_start: MayStart,
     ) -> Run:
-        """Run one item after the other; fewer when no more may start."""
+        """Run items, as long as they may start."""
         process, timeout = self._executor.processor.process_item, self._executor.item_timeout
         outcomes: list[Completed | Skip] = []
         for position, prepared in enumerate(items):
@@ -79,9 +79,9 @@ class ItemWise:
             attempt = Attempt(session, savepoints.conn)
             async with attempt as guarded:
                 ctx._enter(guarded, item)  # noqa: SLF001
-                # Not through the invoker: each item would pay for a coroutine in between.
+                # Not through the invoker: a further coroutine for each item takes time.
                 result = await session.limit.run(process(item, ctx), timeout)
-                if item.is_large:  # what it returns may be as large
+                if item.is_large:  # so its result may be, too
                     outcomes.append(await to_thread.run_sync(as_outcome, result))
                 else:
                     outcomes.append(as_outcome(result))
@@ -95,7 +95,7 @@ class ItemWise:
 
 
 class SetWise:
-    """How a chunk runs items whose processor has `process_items`; the attributes are as above."""
+    """Runs items in one call of `process_items`; the attributes are those of `ItemWise`."""
 
     growth = 2.0
 
@@ -110,7 +110,7 @@ class SetWise:
         savepoints: Savepoints,
         may_start: MayStart,
     ) -> Run:
-        """Run items in one call; fewer when no more may start."""
+        """Run items, as many as may start."""
         started = perf_counter()
         startable = _startable(items, may_start)
         attempt, log = Attempt(session, savepoints.conn), self._executor.new_log()
@@ -128,13 +128,13 @@ class SetWise:
 
 
 def _failed(attempt: Attempt, started: float, position: int | None) -> Run:
-    """The run that an attempt has ended."""
+    """A run that was ended by an attempt's exception."""
     seconds = perf_counter() - started
     return Run(raised=attempt.raised, own=attempt.own, position=position, seconds=seconds)
 
 
 def _startable(run: Sequence[Prepared], may_start: MayStart) -> list[ImportBatchItem[Any]]:
-    """The items of a run up to the first that may not start."""
+    """The items before the first that may not start."""
     items: list[ImportBatchItem[Any]] = []
     for prepared in run:
         if not may_start(prepared):

@@ -1,4 +1,4 @@
-"""What has happened to the items of a chunk in its transaction, and what is still to run."""
+"""The progress of a chunk in its transaction: which items have run, and which run next, and how."""
 
 import re
 from collections import deque
@@ -23,7 +23,7 @@ Values = tuple[str, ...]
 
 @dataclass(slots=True)
 class Done:
-    """An item with its outcome, as far as this transaction goes: what is stored about it."""
+    """An item that has run, with its outcome in this transaction."""
 
     prepared: Prepared
     outcome: Outcome
@@ -45,15 +45,15 @@ class Done:
 class SuspectKeys:
     """The keys that PostgreSQL has named in failures of this batch, by their columns.
 
-    Most items with such a key fail by the same cause; they run last, each behind a savepoint of
-    its own, so that no other item has to be repeated for them.
+    Most items with such a key fail for the same reason. They run last, each behind a savepoint of
+    its own, so that no other item has to be repeated because of them.
     """
 
     def __init__(self) -> None:
         self._known: dict[Columns, dict[Values, None]] = {}
 
     def learn(self, failure: Failure) -> bool:
-        """Remember the key a failure names, such as ``Key (dest)=(SJU)``; whether it is new."""
+        """Add the key that a failure names, such as ``Key (dest)=(SJU)``; True if it is new."""
         named = _KEY.match(failure.detail or "") if failure.sqlstate else None
         if named is None:
             return False
@@ -68,7 +68,7 @@ class SuspectKeys:
         return True
 
     def match(self, item: ImportBatchItem[Any]) -> bool:
-        """Whether an item carries a key that was named."""
+        """Whether an item has a suspect key."""
         for columns, known in self._known.items():
             if _values(item.source_data, columns) in known:
                 return True
@@ -77,15 +77,15 @@ class SuspectKeys:
         return False
 
     def clear(self, item: ImportBatchItem[Any]) -> None:
-        """An item with such a key has succeeded: the cause is gone, for other items as well."""
+        """Remove the keys of an item that has succeeded: the cause is gone for other items, too."""
         for columns, known in self._known.items():
             for source in (item.source_data, item.data):
                 known.pop(_values(source, columns), None)
 
 
 def _values(source: Any, columns: Columns) -> Values:
-    """A record's values for some columns, as PostgreSQL would show most of them."""
-    if type(source) is dict or isinstance(source, Mapping):  # the second takes long
+    """A record's values for some columns, as PostgreSQL shows most of them."""
+    if type(source) is dict or isinstance(source, Mapping):  # the second check takes long
         if len(columns) == 1:
             return (str(source.get(columns[0])),)
         return tuple([str(source.get(column)) for column in columns])
@@ -94,17 +94,17 @@ def _values(source: Any, columns: Columns) -> Values:
 
 @dataclass(slots=True)
 class ChunkProgress:
-    """What happens in one transaction.
+    """Which items of a chunk have run in its transaction, and which run next.
 
     Attributes:
         waiting: The items that have not run yet, in order.
-        savepoints: Of the transaction.
-        keyed: Whether any item has keys; items that share one run in order.
+        savepoints: The savepoints of the transaction.
+        keyed: Whether any item has keys; items that share a key run in order.
         alone: The items that run last, each behind a savepoint of its own.
-        lines: Log lines that belong to no single item.
+        lines: Log lines about no single item.
         done: The items that have run, by number, in the order in which they ended.
-        provisional: Items that failed after others whose effects were then undone, with the
-            numbers of those others. Each counts as failed only once they have succeeded again.
+        provisional: Items that failed in a run, with the numbers of the items before them in it,
+            whose effects were undone. The failure counts once those items have succeeded again.
     """
 
     waiting: deque[Prepared]
@@ -117,18 +117,18 @@ class ChunkProgress:
 
     @property
     def next(self) -> Prepared | None:
-        """The item that runs next."""
+        """The item that runs next; None: all have run."""
         items = self.waiting or self.alone
         return items[0] if items else None
 
     def next_run(self, distance: int) -> list[Prepared]:
-        """The next items to run behind one savepoint."""
+        """Take the items that run behind the next savepoint."""
         if not self.waiting:
             return [self.alone.popleft()]
         return [self.waiting.popleft() for _ in range(min(distance, len(self.waiting)))]
 
     def set_apart(self, suspect_keys: SuspectKeys) -> None:
-        """Let the items with suspect keys run last."""
+        """Let items with suspect keys run last."""
         suspect = [prepared for prepared in self.waiting if suspect_keys.match(prepared.item)]
         if suspect:
             self.alone.extend(suspect)
@@ -138,10 +138,10 @@ class ChunkProgress:
             self._arrange()
 
     def _arrange(self) -> None:
-        """Let no item overtake an earlier one of its key.
+        """Keep items of the same key in order.
 
-        Behind an item that runs last, or that may have to run again, it runs last as well. Behind
-        one that is tried again later it does not run in this transaction.
+        If an earlier item runs last, or may have to run again, the later ones run last as well.
+        If an earlier item is postponed, they do not run in this transaction.
         """
         last = {prepared.item.item_number for prepared in self.alone}
         pending = (*self.waiting, *self.alone)
@@ -166,11 +166,11 @@ class ChunkProgress:
                 self.waiting.append(prepared)
 
     def put_back(self, items: Sequence[Prepared]) -> None:
-        """Let these run next."""
+        """Let these items run next."""
         self.waiting.extendleft(reversed(items))
 
     def succeeded(self, items: Sequence[Prepared], outcomes: Sequence[Outcome]) -> None:
-        """A run, or the beginning of it, is kept."""
+        """Note the outcomes of a run that is kept; items without outcomes run next."""
         for prepared, outcome in zip(items, outcomes, strict=False):
             self.done[prepared.item.item_number] = Done(prepared, outcome)
         if self.provisional:
@@ -178,12 +178,12 @@ class ChunkProgress:
         self.put_back(items[len(outcomes) :])
 
     def _confirm(self, numbers: set[int]) -> None:
-        """These have succeeded again; an item that failed after none but these has failed."""
+        """Confirm provisional failures after which all these items have succeeded again."""
         tested = {number: before - numbers for number, before in self.provisional.items()}
         self.provisional = {number: before for number, before in tested.items() if before}
 
     def failed(self, items: Sequence[Prepared], position: int, ended: Done) -> None:
-        """An item of an undone run failed; those before it run again, then those behind it."""
+        """Note that an item of an undone run failed; the items before and after it run again."""
         before, failed, behind = items[:position], ended.item.item_number, items[position + 1 :]
         again = [number for number, tested in self.provisional.items() if failed in tested]
         self.put_back(behind)
@@ -197,7 +197,7 @@ class ChunkProgress:
             self._arrange()
 
     def certain(self) -> dict[int, Done]:
-        """The outcomes that will not change any more."""
+        """The items whose outcomes are not provisional."""
         return {
             number: done for number, done in self.done.items() if number not in self.provisional
         }

@@ -1,4 +1,7 @@
-"""One item in one transaction: prepare, begin, attempt, settle, commit; or undo, and store why."""
+"""Runs an item in its own transaction: prepare, begin, attempt, settle, commit.
+
+If that fails, the transaction is rolled back, and the settler stores the failure or the retry.
+"""
 
 import inspect
 import random
@@ -59,19 +62,19 @@ class Executor:
 
     Args:
         shared: What the processor's `resources` yielded.
-        limits: Count the failures, and say when the batch has to pause.
+        limits: Count the failures, and decide when the batch pauses.
 
     Attributes:
-        batch, processor, database, settings, limits: What it was made with.
+        batch, processor, database, settings, limits: As given.
         invoker: Calls the processor's code for items.
-        settler: Stores what does not commit with the item's own transaction.
-        item_timeout: Seconds for validating and preparing, and again for processing, an item.
-        dry_run: What contexts say about it.
-        ordering: Which keys items have, that order them.
+        settler: Stores outcomes that do not commit with the item's own transaction.
+        item_timeout: Seconds for validating and preparing an item, and again for processing it.
+        dry_run: The value of `ctx.dry_run`.
+        ordering: The keys by which items are kept in order.
         remembering: Where contents are remembered by their keys; None: nowhere.
         conflicted: The numbers of items that other transactions keep from committing.
-        skipping: Where to look for items that have not changed; None: all are processed.
-        always_ready: Whether there is nothing to do for items before their transactions.
+        skipping: Where to look for items that have not changed; None: all items are processed.
+        always_ready: Whether items need no work before their transactions.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class Executor:
         self.database = database
         self.settings = settings
         self._shared = shared
-        self._catalog = Catalog()  # one for all items
+        self._catalog = Catalog()  # shared by all items
         self.dry_run = False
         self.conflicted: set[int] = set()
         self.item_timeout = processor.item_timeout or settings.item_timeout
@@ -105,7 +108,7 @@ class Executor:
 
     @property
     def waits(self) -> bool:
-        """Whether an item may have to wait before its transaction, so that it is prepared apart."""
+        """Whether validating or preparing may wait, so that it happens apart from the slots."""
         return any(
             self.processor.overrides(hook)
             and inspect.iscoroutinefunction(getattr(self.processor, hook))
@@ -114,7 +117,7 @@ class Executor:
 
     @property
     def preparers(self) -> int:
-        """How many items to prepare at once, apart from the slots."""
+        """How many items are prepared at once, apart from the slots."""
         if not self.waits:
             return 0
         if self.processor.overrides("prepare_item"):
@@ -122,7 +125,11 @@ class Executor:
         return self.database.concurrency
 
     def session(self, more: Callable[[], bool]) -> Session:
-        """A new session for a slot; `more` says whether a further item is waiting for it."""
+        """A new session for a slot.
+
+        Args:
+            more: Returns whether a further item is waiting for the slot.
+        """
         timeout = self.settings.commit_timeout
         return Session(self.database, self.processor, self.item_timeout, more, timeout)
 
@@ -132,7 +139,7 @@ class Executor:
         """Validate and prepare an item, with no connection held.
 
         Args:
-            read: The item with its data, where somebody has needed that before.
+            read: The item with its data, if that has been read before.
 
         Raises:
             Outage: The server failed under a query of validate_item or prepare_item.
@@ -150,14 +157,14 @@ class Executor:
         return prepared
 
     def as_it_is(self, item: ImportBatchItem[Any]) -> Prepared:
-        """An item for which there is nothing to do before its transaction."""
+        """An item that needs no work before its transaction."""
         return Prepared(item, self._context)
 
     async def execute(self, prepared: Prepared, session: Session) -> Outcome:
         """Take a prepared item to its outcome.
 
         Raises:
-            Outage: The server failed; the outcome is unknown until somebody asks under the lock.
+            Outage: The server failed; only the item's row, read under its lock, has the outcome.
         """
         started = perf_counter() - prepared.seconds
         try:
@@ -172,19 +179,19 @@ class Executor:
     async def give_up(
         self, item: ImportBatchItem[Any], failure: Failure, session: Session
     ) -> Outcome:
-        """Fail an item under which connections keep breaking while the server is well."""
+        """Fail an item whose connections keep breaking while the server is well."""
         failure = replace(failure, hint=failure.hint or CONNECTION_HINT)
         return await self.settler.settle(item, Failed(failure), self.new_log(), session, 0.0)
 
     async def _processed(self, prepared: Prepared, session: Session) -> Outcome:
-        """Transact; repeated in place while other transactions are in the way."""
+        """Run the item's transaction, again at once after conflicts."""
         outcome = await repeated(lambda: self._transact(prepared, session))
         if isinstance(outcome, Conflict):
             return self.after_conflicts(prepared.item, outcome.failure)
         return outcome
 
     def after_conflicts(self, item: ImportBatchItem[Any], failure: Failure) -> NotCommitted:
-        """A stored retry, for which no other item runs here; failed after too many of them."""
+        """A stored retry, beside which no other item will run; a failure after too many of them."""
         if item.attempts >= CONFLICT_RETRIES and item.item_number in self.conflicted:
             return Failed(failure)
         self.conflicted.add(item.item_number)
@@ -232,10 +239,10 @@ class Executor:
         outcome: Completed | Skip,
         lines: Sequence[LogLine],
     ) -> bool:
-        """The last statement before COMMIT; False: the fence did not hold.
+        """Send the last statement before COMMIT; False: the fence is lost.
 
         Raises:
-            Outage: There was no answer in time.
+            Outage: The answer did not come in time.
         """
         timeout = self.settings.commit_timeout
         try:
@@ -248,17 +255,18 @@ class Executor:
     async def commit(
         self, session: Session, *, chain: bool, first: str | None = None
     ) -> BaseException | None:
-        """COMMIT, shielded and bounded.
+        """Commit, shielded from cancellation and within `commit_timeout`.
 
         Args:
+            chain: Whether to begin the next transaction in the same message.
             first: A settling statement that is sent in the same message.
 
         Returns:
-            None: it is committed. An exception: PostgreSQL has refused it, such as for a deferred
-            constraint, and all of it is rolled back.
+            None if the transaction is committed. Otherwise the exception by which PostgreSQL
+            refused that, for example because of a deferred constraint; all is rolled back.
 
         Raises:
-            Outage: There was no answer: the outcome is in doubt.
+            Outage: The answer did not come: the outcome is in doubt.
         """
         try:
             await session.limit.shielded(session.commit(chain=chain, first=first))
@@ -277,7 +285,7 @@ class Executor:
     async def _undo(
         self, exc: BaseException, attempt: Attempt, prepared: Prepared, session: Session
     ) -> Outcome | Conflict:
-        """Roll back, and decide what the exception means."""
+        """Roll back, and return the outcome that the exception means."""
         lost = await self._roll_back(attempt, session)
         if must_propagate(exc):
             raise exc
@@ -292,7 +300,7 @@ class Executor:
             raise
 
     async def _roll_back(self, attempt: Attempt, session: Session) -> bool:
-        """Roll back what an attempt did; whether the connection is lost."""
+        """Roll back an attempt; return whether the connection is lost."""
         plain = attempt.undisturbed
         undo = session.rollback if attempt.connection.changed_transaction else session.undo
         lost = session.lost or (plain and not await undo())
@@ -308,10 +316,10 @@ class Executor:
         own: tuple[BaseException, ...],
         broken: bool = False,
     ) -> NotCommitted | Conflict:
-        """What an exception means for an item, see `attempt.outcome_of`.
+        """The outcome that an exception means for an item, see `attempt.outcome_of`.
 
         Raises:
-            Outage: It means nothing for any item.
+            Outage: The server failed, and not the item.
         """
         redact = self.database.redact
         return outcome_of(exc, item, self.processor, own=own, broken=broken, redact=redact)
@@ -352,7 +360,7 @@ class Executor:
 
 
 async def repeated(transact: Callable[[], Awaitable[Outcome | Conflict]]) -> Outcome | Conflict:
-    """Run a transaction, again at once while other transactions are in its way."""
+    """Run a transaction, up to REPEATS times more at once while it conflicts with others."""
     for _ in range(REPEATS):
         outcome = await transact()
         if not isinstance(outcome, Conflict):

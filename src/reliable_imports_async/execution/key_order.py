@@ -1,7 +1,7 @@
-"""Which keys an item has: items that share one take effect in the order of their numbers.
+"""The keys of an item: items that share a key take effect in the order of their numbers.
 
-A processor says it (`lock_key`, `item_key`, a declared `key`), or the keys by which it calls
-`ctx.upsert` tell.
+A processor declares them (`lock_key`, `item_key`, `key`), or they are learnt from the keys by which
+it calls `ctx.upsert`.
 """
 
 import json
@@ -25,23 +25,23 @@ from .prepare import with_data
 logger = logging.getLogger("reliable_imports_async")
 
 EVERYTHING = "everything"
-_SPELT = (str, int, float, Decimal, date, UUID)  # of which coarse spellings are compared
-_PLAIN = (str, int, UUID, EmailStr)  # whose spellings the database can compare
+_SPELT = (str, int, float, Decimal, date, UUID)  # compared by their coarse spellings
+_PLAIN = (str, int, UUID, EmailStr)  # the database can compare their spellings
 
 Columns = tuple[str, ...]
 Keys = tuple[str, ...]
 
 
 class KeyLearnt(Exception):
-    """An upsert by a key of which nobody knew: it was not run, and its item must run again."""
+    """An upsert by a key that was not known: it was not run, and its item has to run again."""
 
 
 class Ordering:
     """The keys of the items of one drain.
 
     Attributes:
-        version: Counts what was learnt. What was claimed by an older version has to be handed
-            back, and claimed again with the keys that are known now.
+        version: Counts the keys learnt. Ranges that were claimed under an older version have to be
+            handed back, and claimed again under the keys that are known now.
     """
 
     def __init__(self, processor: BaseProcessor[Any], batch: ImportBatch) -> None:
@@ -66,12 +66,12 @@ class Ordering:
 
     @property
     def active(self) -> bool:
-        """Whether items have keys, as far as is known."""
+        """Whether items have keys that are known."""
         return self._lock_key or self._item_key or self._everything or bool(self._fields)
 
     @property
     def kinds(self) -> str | None:
-        """The same for the database, which compares records as they are stored; None: no keys."""
+        """The kinds of keys as JSON, for comparisons in the database; None: there are no keys."""
         if not self.active:
             return None
         kinds: list[object] = []
@@ -88,7 +88,7 @@ class Ordering:
         return json.dumps(kinds)
 
     def keys(self, item: ImportBatchItem[Any]) -> tuple[Keys, ImportBatchItem[Any] | None]:
-        """The keys of an item; and the item with its data, where its model had to be asked."""
+        """The keys of an item; and the item with its data, if its model had to read it."""
         if self._everything:
             return (EVERYTHING,), None
         keys: list[str] = []
@@ -104,7 +104,7 @@ class Ordering:
     def upserting_one(
         self, item: ImportBatchItem[Any] | None, columns: Columns, values: Mapping[str, Any]
     ) -> None:
-        """The same as `upserting`, for one item."""
+        """Do the same as `upserting` for a single item."""
         if self._learns and item is not None:
             self.upserting((item,), columns, values)
 
@@ -114,10 +114,15 @@ class Ordering:
         columns: Columns,
         values: Mapping[str, Any],
     ) -> None:
-        """Learn from an upsert that is about to run for one of some items.
+        """Learn from an upsert that is about to run.
+
+        Args:
+            items: The items for one of which it runs.
+            columns: The columns of its key.
+            values: Its values by column.
 
         Raises:
-            KeyLearnt: Nobody knew of this key, so nobody has kept its order so far.
+            KeyLearnt: The key was not known, so items that share it were not kept in order.
         """
         if not self._learns or self._everything or not set(columns) <= values.keys():
             return
@@ -130,7 +135,7 @@ class Ordering:
             origins = self._learnt[columns] = _origins(items, columns, values)
         names = set(origins.values())
         if any(names.issuperset(known) for known in self._fields):
-            return  # equal keys are equal in these fields, too
+            return  # items with equal keys have equal values in these fields, too
         if names:
             self._fields.append(tuple(sorted(names)))
         else:
@@ -141,8 +146,8 @@ class Ordering:
 
     def _warn(self, columns: Columns) -> None:
         logger.warning(
-            "%s upserts by %s, which its records do not tell beforehand: its items run one after "
-            "the other, in order. Declare lock_key(record) to let different keys run at once.",
+            "%s upserts by %s, a key that its records do not have: its items run one by one, in "
+            "order. Define lock_key(record) to let items with different keys run at once.",
             type(self._processor).__qualname__,
             ", ".join(columns),
         )
@@ -151,21 +156,21 @@ class Ordering:
         """The item with its data; None: its model refuses it, and it will fail."""
         try:
             return with_data(self._processor, item)
-        except Exception:  # noqa: BLE001 - its turn comes, and then it fails by this
+        except Exception:  # noqa: BLE001 - the item fails with it when it is prepared
             return None
 
     def _lock(self, item: ImportBatchItem[Any]) -> str | None:
-        """What `lock_key` says, coarsely; None: no other item waits for this one, or it fails."""
+        """The item's `lock_key`, coarsely; None: it has no key, or has failed because of it."""
         try:
             key = self._processor.lock_key(item.source_data)
-        except Exception:  # noqa: BLE001 - a user's code; the item has failed by it long ago
+        except Exception:  # noqa: BLE001 - user code; the item has failed by it when it was created
             return None
         if not isinstance(key, tuple):
             return None if key is None or key == "" else coarse(key)
         return None if None in key or "" in key else "\x1f".join(map(coarse, key))
 
     def _raw_name(self, name: str) -> str | None:
-        """The name of a field in records as they are stored; None: its value may be made there."""
+        """The name of a field in stored records; None: the model may compute its value."""
         model = self._processor._model  # noqa: SLF001 - as `processors.fields_of`
         if model is None:
             return name
@@ -173,9 +178,9 @@ class Ordering:
             return _raw_name(model, name)
         if isinstance(model, type) and is_dataclass(model):
             plain = {
-                one.name
-                for one in fields(model)
-                if _is_plain(one.type) and one.default is one.default_factory is MISSING
+                field.name
+                for field in fields(model)
+                if _is_plain(field.type) and field.default is field.default_factory is MISSING
             }
             return name if name in plain else None
         return None
@@ -184,9 +189,9 @@ class Ordering:
 def _origins(
     items: Sequence[ImportBatchItem[Any]], columns: Columns, values: Mapping[str, Any]
 ) -> dict[str, str]:
-    """From which fields of its record an upsert has the values of its key; as far as one can tell.
+    """The fields of a record from which an upsert probably has the values of its key.
 
-    A field of the same name, or else one with the same value.
+    A field of the same name, or else a field with the same value.
     """
     origins: dict[str, str] = {}
     for column in columns:
@@ -203,7 +208,7 @@ def _origins(
 def _agrees(
     item: ImportBatchItem[Any], origins: Mapping[str, str], values: Mapping[str, Any]
 ) -> bool:
-    """Whether an upsert has its key from the same fields of this item."""
+    """Whether the values of an upsert's key are those of the same fields of this item."""
     return all(
         coarse(values[column]) == coarse(_value(item.data, name))
         for column, name in origins.items()
@@ -222,7 +227,7 @@ def _of_text(text: str) -> str:
         try:
             return "\x1f".join(map(coarse, json.loads(text)))
         except ValueError:
-            pass  # a text that only looks so
+            pass  # a text that only looks like JSON
     return coarse(text)
 
 
@@ -235,11 +240,11 @@ def _value(data: Any, name: str) -> Any:
 
 
 def coarse(value: object) -> str:
-    """A part of a key, the same for all spellings that a column could take for one.
+    """A part of a key, equal for all spellings that a column could regard as the same value.
 
-    "07", 7 and " 7.0" are one number to a column of numbers, "a" and "A" one text to citext. What
-    cannot be told is empty, and so equal. Different keys may look equal: then one waits for
-    nothing.
+    "07", 7 and " 7.0" are the same number to a numeric column, "a" and "A" the same text to citext.
+    Values of other types are empty, and so equal. If different keys look equal, an item waits
+    without need.
     """
     if type(value) is str:  # nearly always
         return _of_str(value)
@@ -247,13 +252,13 @@ def coarse(value: object) -> str:
         value = value.value
     if isinstance(value, bool):
         value = int(value)
-    if isinstance(value, datetime):  # the same moment has many names
+    if isinstance(value, datetime):  # the same moment has many spellings
         return ""
     return _of_str(str(value)) if isinstance(value, _SPELT) else ""
 
 
 def _of_str(text: str) -> str:
-    if not text.isascii():  # accents and ways to write them, as collations may ignore them
+    if not text.isascii():  # collations may ignore accents
         text = "".join(
             c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)
         )
@@ -265,7 +270,7 @@ def _of_str(text: str) -> str:
 
 
 def _raw_name(model: type[BaseModel], name: str) -> str | None:
-    """The name of a model's field in records whose values the model takes as they are."""
+    """The name of a model's field in stored records, if the model does not change its value."""
     info = model.model_fields[name]
     alias, config = info.validation_alias, model.model_config
     by_name = config.get("populate_by_name") or config.get("validate_by_name")
@@ -274,9 +279,10 @@ def _raw_name(model: type[BaseModel], name: str) -> str | None:
     decorators = model.__pydantic_decorators__
     changed = decorators.model_validators or decorators.root_validators or decorators.validators
     validated = any(
-        not {name, "*"}.isdisjoint(one.info.fields) for one in decorators.field_validators.values()
+        not {name, "*"}.isdisjoint(validator.info.fields)
+        for validator in decorators.field_validators.values()
     )
-    functions = any(hasattr(one, "func") for one in info.metadata)  # BeforeValidator and its like
+    functions = any(hasattr(each, "func") for each in info.metadata)  # such as BeforeValidator
     own = model.__init__ is not BaseModel.__init__
     if changed or validated or functions or own or not info.is_required():
         return None
@@ -284,4 +290,4 @@ def _raw_name(model: type[BaseModel], name: str) -> str | None:
 
 
 def _is_plain(annotation: object) -> bool:
-    return any(annotation is one for one in _PLAIN)
+    return any(annotation is plain for plain in _PLAIN)

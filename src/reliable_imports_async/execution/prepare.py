@@ -1,7 +1,6 @@
-"""An item on its way into a transaction: read into its model, validated and prepared.
+"""Reads an item into its model, validates and prepares it, before its transaction.
 
-All of that happens with no transaction and no connection of the item's held. The context and the
-log that belong to the item go with it.
+The item holds no connection meanwhile. Its context and its log go with it into the transaction.
 """
 
 import inspect
@@ -31,17 +30,17 @@ _NO_LINES: Sequence[LogLine] = ()
 
 
 class Prepared:
-    """An item with all that was done for it before its transaction.
+    """An item, its context and its log, before and in its transaction.
 
     Args:
-        context: Makes the item's context, when something first needs it.
+        context: Makes the item's context, once it is needed.
 
     Attributes:
-        item: As it was read; once it is prepared, with its data and what was prepared.
-        refused: Why it cannot be processed; None: it can.
+        item: The item; once it is ready, with its data and the result of `prepare_item`.
+        refused: The outcome of an item that cannot be processed; None: it can be.
         seconds: How long validating and preparing took.
-        keys: Of items that share one, the earlier takes effect first.
-        ordered: The version of the keys by which its range was claimed.
+        keys: Items that share a key take effect in the order of their numbers.
+        ordered: The version of the keys by which the item's range was claimed.
     """
 
     __slots__ = ("_context", "_ctx", "_mark", "item", "keys", "ordered", "refused", "seconds")
@@ -85,17 +84,17 @@ class Prepared:
     def is_ready(
         self, item: ImportBatchItem[Any], refused: NotCommitted | None, seconds: float
     ) -> None:
-        """What was to be done before the transaction is done; its log lines stay."""
+        """Note the result of validating and preparing; log lines written so far stay."""
         self.item, self.refused, self.seconds = item, refused, seconds
         self._mark = 0 if self.silent else len(self.log.lines)
 
     def rewind(self) -> None:
-        """The SQL runs again: forget what it logged."""
+        """Drop the log lines of a transaction that runs again."""
         if not self.silent:
             self.log.truncate(self._mark)
 
     def leave(self) -> None:
-        """Its code has run: drop what only that needed. Log lines stay."""
+        """Drop what only the processor's code needed, once it has run. Log lines stay."""
         if self._ctx is not None:
             self._ctx._close()  # noqa: SLF001
             if self._ctx._silent:  # noqa: SLF001
@@ -114,12 +113,13 @@ async def make_ready(
     """Read, validate and prepare an item.
 
     Args:
-        reader: What its code reads through; closed afterwards.
-        read: The item with its data, where somebody has needed that before.
-        seconds: How long all of it may take.
+        reader: The connection for the processor's queries; it is closed afterwards.
+        read: The item with its data, if that has been read before.
+        seconds: How long all of this may take.
+        redact: Masks secrets in texts that will be stored.
 
     Raises:
-        Outage: The server failed under a query of the code.
+        Outage: The server failed during a query.
     """
     started, item, ctx = perf_counter(), prepared.item, prepared.ctx
     ctx._enter(reader, item)  # noqa: SLF001
@@ -134,7 +134,7 @@ async def make_ready(
                 item = item.having(prepared=await processor.prepare_item(item, ctx))
         if limit.cancelled_caught:
             raise ItemTimeout(seconds)
-    except BaseException as exc:  # noqa: BLE001 - classified; what is not the item's is raised
+    except BaseException as exc:  # noqa: BLE001 - classified, or raised again
         item = prepared.item
         refused = _refusal(exc, item, processor, reader, kind, redact)
     finally:
@@ -150,7 +150,7 @@ def _refusal(
     kind: FailureKind,
     redact: Redact,
 ) -> NotCommitted:
-    """What an exception before the transaction means.
+    """The outcome that an exception before the transaction means.
 
     Raises:
         Outage: The server failed.
@@ -167,7 +167,7 @@ def _refusal(
         redact=redact,
         default=kind if isinstance(exc, Exception) else FailureKind.EXCEPTION,
     )
-    if isinstance(outcome, Conflict):  # no transaction of the item's is there to be repeated
+    if isinstance(outcome, Conflict):  # in a query of its own, which is not repeated
         return failed_or_postponed(exc, item, processor, outcome.failure)
     return outcome
 
@@ -175,7 +175,7 @@ def _refusal(
 async def _with_data(
     processor: BaseProcessor[Any], item: ImportBatchItem[Any]
 ) -> ImportBatchItem[Any]:
-    """The item with its data; a large one is read in a thread."""
+    """The item with its data, read in a thread if it is large."""
     if not item.is_large:
         return with_data(processor, item)
 

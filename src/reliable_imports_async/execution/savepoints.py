@@ -1,4 +1,4 @@
-"""The savepoints inside a chunk's transaction: one live at a time, and not too many in all."""
+"""The savepoints of a chunk's transaction: one at a time, and a limited number in total."""
 
 from collections.abc import Sequence
 from secrets import token_hex
@@ -6,10 +6,10 @@ from secrets import token_hex
 from ..database.guard import Connection, GuardedConnection
 
 ROOM = 60
-"""Savepoints that may write in one transaction. Released or not, PostgreSQL keeps at most 64 of
-them at hand; with more, every concurrent reader pays."""
+"""How many savepoints of a transaction may write. PostgreSQL caches at most 64 of them, released
+or not; beyond that, all concurrent readers get slower."""
 
-_NAME = f"reliable_imports_{token_hex(8)}"  # nobody else's ROLLBACK TO means it
+_NAME = f"reliable_imports_{token_hex(8)}"  # so that no ROLLBACK TO of user code means it
 _SET = f"SAVEPOINT {_NAME}"
 _KEEP = f"RELEASE SAVEPOINT {_NAME}; SAVEPOINT {_NAME}"
 _UNDO = f"ROLLBACK TO SAVEPOINT {_NAME}"
@@ -20,8 +20,8 @@ class Savepoints:
 
     Args:
         seconds: How long each statement may take.
-        deferred: Constraints that are asked about after each run; else they would fire at
-            COMMIT, and nobody would know whose fault it was.
+        deferred: Constraints that are checked after each run. At COMMIT, the item that violated
+            them would not be known.
     """
 
     def __init__(self, conn: Connection, seconds: float, deferred: Sequence[str] = ()) -> None:
@@ -34,17 +34,17 @@ class Savepoints:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the transaction must end before more items run."""
+        """Whether the transaction has to end before further items run."""
         return self._used >= ROOM
 
     def admit(self, guarded: GuardedConnection) -> bool:
-        """Count the savepoints that a processor made by itself.
+        """Count the savepoints that user code has set.
 
-        No further items run where a setting was changed, if only for the transaction.
+        If it has changed a setting, no further items run in this transaction.
 
         Returns:
-            False where its items cannot share a transaction: it has changed how that works, such
-            as its isolation, or handled savepoints by name.
+            False if items cannot share the transaction: the code has changed its characteristics,
+            such as its isolation level, or handled savepoints by name.
         """
         if guarded.changed_transaction or guarded.names_savepoints:
             return False
@@ -52,25 +52,25 @@ class Savepoints:
         return True
 
     async def set(self) -> None:
-        """The first savepoint of the transaction."""
+        """Set the first savepoint of the transaction."""
         await self.conn.execute(_SET, timeout=self._seconds)
 
     async def keep(self) -> None:
-        """Keep what the run did, and begin the next one.
+        """Keep the effects of a run, and set the savepoint before the next run.
 
         Raises:
-            PostgresError: The run violates a deferred constraint, or left the transaction aborted.
+            PostgresError: The run violates a deferred constraint, or has aborted the transaction.
         """
         await self.conn.execute(self._keep, timeout=self._seconds)
         self._used += 1
 
     async def undo(self) -> None:
-        """Undo what the run did."""
+        """Undo the effects of a run."""
         await self.conn.execute(_UNDO, timeout=self._seconds)
 
 
 class Distance:
-    """How many items run between two savepoints: grows while all goes well, halves when not."""
+    """How many items run between two savepoints: more after full runs, half after a failed run."""
 
     def __init__(self, first: int, limit: int, factor: float) -> None:
         self._limit = limit
@@ -78,9 +78,9 @@ class Distance:
         self.items = min(first, limit)
 
     def grow(self) -> None:
-        """A full run succeeded."""
+        """Note that a full run succeeded."""
         self.items = min(self._limit, max(self.items + 1, int(self.items * self._factor)))
 
     def shrink(self) -> None:
-        """A run failed."""
+        """Note that a run failed."""
         self.items = max(1, self.items // 2)

@@ -1,4 +1,4 @@
-"""The connection a slot keeps across items; dropped when anything but a plain failure happens."""
+"""The connection that a slot keeps across items, and drops after anything but a plain failure."""
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -19,16 +19,18 @@ ROUND_TRIP_SECONDS = 10.0
 
 
 class Session:
-    """One connection for one item at a time, taken when first needed.
+    """A connection for one item at a time, taken from the pool once it is needed.
 
-    Between two items that follow each other closely the transaction is chained: COMMIT AND CHAIN
-    ends one and begins the next in the same round trip.
+    If a further item is waiting, transactions are chained: COMMIT AND CHAIN ends a transaction and
+    begins the next in one round trip.
 
     Args:
-        more: Whether a further item is waiting, so that chaining pays.
+        item_timeout: Seconds for setting up a connection.
+        more: Returns whether a further item is waiting, so that chaining pays.
+        commit_timeout: Seconds to wait for the answer to a COMMIT.
 
     Attributes:
-        limit: Bounds what items take, between entering and leaving.
+        limit: Bounds the time of each item; usable while the session is entered.
     """
 
     def __init__(
@@ -45,10 +47,10 @@ class Session:
         self._connection: PooledConnection | None = None
         self._transaction: asyncpg.transaction.Transaction | None = None
         self._commit_timeout = commit_timeout
-        self._undone = False  # the transaction is to be rolled back, and nobody has done it yet
+        self._undone = False  # whether the transaction has yet to be rolled back
         self.limit = TimeLimit()
-        self._settings: Any = None  # of the connection's, what the server reports by itself
-        self._clean: Sequence[str] = ()
+        self._settings: Any = None  # those that the server reports without being asked
+        self._clean: Sequence[str] = ()  # their values before any item
         self.more = more
 
     async def __aenter__(self) -> Self:
@@ -66,21 +68,21 @@ class Session:
             await self.close()
 
     async def begin(self) -> PooledConnection:
-        """A connection in a transaction in which nothing has happened.
+        """The connection, in a transaction without any effects yet.
 
         Raises:
-            Outage: None can be had now.
+            Outage: No connection is available now.
         """
         if self._undone and not await self.rollback():
             await self.discard()
         if self.lost:
             await self.discard()
         elif self._connection is not None and self._database.has_trace(self._connection):
-            await self.close()  # what an item has left in the session is not for the next one
+            await self.close()  # the next item must not meet what an item left in the session
         connection = self._connection or await self._take()
         if connection.is_in_transaction() is not (self._transaction is not None):
-            # A trace of a cancelled BEGIN, or of a transaction that somebody else has ended:
-            # asyncpg and the server disagree, and what is sent next may silently be lost.
+            # A BEGIN was cancelled, or user code has ended the transaction: asyncpg and the server
+            # disagree about it, and the effects of the next statements may silently be lost.
             await self.discard()
             connection = await self._take()
         if self._transaction is None:
@@ -97,13 +99,15 @@ class Session:
         return connection
 
     async def commit(self, *, chain: bool, first: str | None = None) -> None:
-        """COMMIT, and begin the next transaction in the same round trip if asked.
+        """Commit.
 
         Args:
-            first: A statement to send in the same message, when the next transaction is begun.
+            chain: Whether to begin the next transaction in the same round trip.
+            first: A statement to send before COMMIT in the same message; only with `chain`.
 
         Raises:
-            TimeoutError: There was no answer in time.
+            TimeoutError: The answer did not come in time.
+            TransactionEnded: There is no transaction, or the server has rolled it back.
         """
         connection, transaction = self._connection, self._transaction
         if connection is None or transaction is None:
@@ -115,29 +119,32 @@ class Session:
             return
         text = "COMMIT AND CHAIN" if first is None else f"{first}; COMMIT AND CHAIN"
         if await connection.execute(text, timeout=self._commit_timeout) != "COMMIT":
-            raise TransactionEnded  # the server has rolled back, and says so only in its tag
+            raise TransactionEnded  # only the command tag tells that the server has rolled back
 
     async def replace(self, settling: str) -> None:
-        """Roll back, settle, COMMIT and begin the next transaction, all in one message.
+        """Roll back, settle, commit and begin the next transaction, all in one message.
+
+        Args:
+            settling: The text of the settling statement.
 
         Raises:
-            TimeoutError: There was no answer in time.
+            TimeoutError: The answer did not come in time.
         """
         connection = self._connection
         if connection is None or self._transaction is None:
             connection = await self.begin()
-        self._undone = True  # until the answer is here
+        self._undone = True  # until the answer has come
         text = f"ROLLBACK AND CHAIN; {settling}; COMMIT AND CHAIN"
         await connection.execute(text, timeout=self._commit_timeout)
         self._undone = False
 
     async def undo(self) -> bool:
-        """Roll back; later, with whatever comes next, where something does."""
+        """Roll back, or note that the next message has to; False: the connection did not answer."""
         self._undone = self._transaction is not None and self.more()
         return self._undone or await self.rollback()
 
     def note(self, guarded: GuardedConnection) -> None:
-        """Remember what code has left behind, so that the next item begins in a clean session."""
+        """Note the traces of user code, so that the next item begins in a clean session."""
         if guarded.calls and self._reported() != self._clean:
             guarded.sets = True
             guarded.trace = max(guarded.trace, Trace.POSSIBLE)
@@ -145,15 +152,15 @@ class Session:
             self._database.note_trace(self._connection, guarded.trace)
 
     def refuse(self, trace: Trace) -> None:
-        """Refuse what would stay behind where the session cannot be made clean.
+        """Refuse a trace that cannot be removed.
 
         Raises:
-            PoolerUnsupported: The session is a transaction pooler's, and stays as it is.
+            PoolerUnsupported: The session belongs to a transaction pooler.
         """
         self._database.refuse_trace(trace)
 
     async def rollback(self) -> bool:
-        """Roll back whatever happens to the caller; False when the connection did not answer."""
+        """Roll back, even if the caller is cancelled; False: the connection did not answer."""
         self._undone = False
         transaction, self._transaction = self._transaction, None
         if transaction is None:
@@ -173,10 +180,10 @@ class Session:
         return False
 
     async def idle(self) -> PooledConnection:
-        """The connection outside of any transaction, for a statement that commits by itself.
+        """The connection outside of transactions, for a statement that commits by itself.
 
         Raises:
-            Outage: None can be had now.
+            Outage: No connection is available now.
         """
         if self._transaction is not None and not await self.rollback():
             await self.discard()
@@ -185,7 +192,7 @@ class Session:
         return self._connection or await self._take()
 
     async def discard(self) -> None:
-        """Terminate the connection: nobody knows what state it is in."""
+        """Terminate the connection: its state is unknown."""
         self._transaction, self._undone = None, False
         if self._connection is not None:
             connection, self._connection = self._connection, None
@@ -199,7 +206,7 @@ class Session:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             if self._processor.overrides("on_connection"):
-                drop(connection)  # codecs, for example, are not ours to undo
+                drop(connection)  # for example, a codec that it has set cannot be undone
             await self._database.give_back(connection)
 
     @property
@@ -208,7 +215,7 @@ class Session:
         return self._connection is None or is_lost(self._connection)
 
     async def _take(self) -> PooledConnection:
-        """A new connection, set up for items."""
+        """Take a connection from the pool, and set it up for items."""
         try:
             connection = await self._database.take()
         except Exception as exc:
@@ -229,7 +236,7 @@ class Session:
             await self._refuse(connection)
             if broken and isinstance(exc, Exception):
                 raise self._outage(exc) from exc
-            raise  # of the processor's own making: it ends the call
+            raise  # a bug in on_connection ends the call
         self._connection = connection
         self._settings = connection.get_settings()
         self._clean = self._reported()
@@ -241,7 +248,7 @@ class Session:
         await self._database.give_back(connection)
 
     def _reported(self) -> Sequence[str]:
-        """What was changed also by a function shows in these; asking costs no round trip."""
+        """Settings that show changes by functions, too; reading them takes no round trip."""
         settings = self._settings
         if settings is None:
             return ()
@@ -257,7 +264,7 @@ class Session:
         if self._database.pooled:
             raise PoolerUnsupported(
                 "on_connection cannot work through a transaction pooler: "
-                "sessions are not ours to set up.",
+                "the pooler shares its sessions among clients.",
                 hint="connect to PostgreSQL directly, or set up inside process_item.",
             )
         await self._processor.on_connection(connection)

@@ -1,4 +1,4 @@
-"""Stores what became of an item that did not commit: its failure or its retry, fenced as well."""
+"""Stores the failure or the retry of an item whose transaction was rolled back, with the fence."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,6 @@ from ..outcomes import (
     Failed,
     Failure,
     FenceLost,
-    NotCommitted,
     Outage,
     Outcome,
     Postponed,
@@ -32,12 +31,12 @@ _UNSTORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, PydanticSer
 
 
 def is_fence_lost(exc: BaseException) -> bool:
-    """Whether a settling statement met no pending row of this try."""
+    """Whether a settling statement found no row that is pending in this attempt."""
     return getattr(exc, "sqlstate", None) == settlements.FENCE_LOST
 
 
 def lines_of(log: LogBuffer, item: ImportBatchItem[Any], outcome: Outcome) -> list[LogLine]:
-    """The log lines to store with an outcome; a retry adds one that says when."""
+    """The log lines to store with an outcome; a retry adds a line about its time."""
     if isinstance(outcome, Postponed):
         mark = len(log.lines)
         again = f"try {item.attempt} failed, the next is due in {outcome.after:.1f} s"
@@ -49,10 +48,10 @@ def lines_of(log: LogBuffer, item: ImportBatchItem[Any], outcome: Outcome) -> li
 
 
 class Settler:
-    """Stores failures and retries, each in one statement that commits by itself.
+    """Stores failures and retries, each in a transaction of its own.
 
     Args:
-        limits: Count the failures, and say which is not stored because the batch pauses.
+        limits: Count the failures, and decide which is not stored because the batch pauses.
     """
 
     def __init__(self, database: Database, settings: Settings, limits: FailureLimits) -> None:
@@ -63,22 +62,25 @@ class Settler:
     async def settle(
         self,
         item: ImportBatchItem[Any],
-        outcome: NotCommitted,
+        outcome: Failed | Postponed | Deferred,
         log: LogBuffer,
         session: Session,
         seconds: float,
     ) -> Outcome:
-        """Store the outcome and the log lines, after the rollback; the same outcome, if it holds.
+        """Store an outcome and the log lines, after the rollback.
 
         Args:
-            seconds: How long the try took.
+            seconds: How long the attempt took.
+
+        Returns:
+            The same outcome if it is stored; otherwise the reason why it is not.
 
         Raises:
-            Outage: There was no answer: whether it is stored is unknown.
+            Outage: The answer did not come: the outcome is in doubt.
         """
         if isinstance(outcome, Deferred):
             await session.rollback()
-            return outcome  # pending as it was: its range remembers it
+            return outcome  # nothing is stored: the item's range notes it
         if isinstance(outcome, Failed) and self._limits.refuses(outcome.failure):
             await session.rollback()
             return Rescheduled()
@@ -101,7 +103,7 @@ class Settler:
         log: LogBuffer,
         seconds: float,
     ) -> bool:
-        """Store an outcome; with constant texts if the real ones cannot be stored."""
+        """Store an outcome; with constant texts if the real texts cannot be stored."""
         try:
             return await self._store_texts(
                 session, item, outcome, lines_of(log, item, outcome), seconds
@@ -138,7 +140,7 @@ class Settler:
 
 
 def _bare(failure: Failure) -> Failure:
-    """A failure that can certainly be stored."""
+    """The failure with texts that can certainly be stored."""
     return Failure(
         kind=failure.kind,
         type="Unstorable",

@@ -11,7 +11,7 @@ import asyncpg
 from ..database.guard import GuardedConnection, ReadingConnection
 from ..database.upsert_sql import check_key, naming_statement, row_text, upsert_statement
 from ..errors import ContextClosed, KeyIsNull, NotWritten, ProcessorError
-from ..log_buffer import LEVELS, LogBuffer
+from ..log_buffer import LEVELS, LogBuffer, LogMethods
 from ..models import ImportBatch, ImportBatchItem, LogLevel
 from ..store.catalog import Catalog, Columns, nulls_are_equal
 
@@ -24,7 +24,7 @@ READ_ONLY_HERE = "the processor can only read here; it has to write in process_i
 _NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
-class ImportContext:
+class ImportContext(LogMethods):
     """Database access, logging and the batch, for one item or one batch hook.
 
     Attributes:
@@ -185,22 +185,6 @@ class ImportContext:
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """``async with ctx.savepoint():`` rolls back the statements inside it if it raises."""
         return self._session.savepoint()
-
-    def debug(self, message: str, **details: Any) -> None:
-        """Add a log line of level debug."""
-        self._write(LogLevel.DEBUG, message, details)
-
-    def info(self, message: str, **details: Any) -> None:
-        """Add a log line of level info."""
-        self._write(LogLevel.INFO, message, details)
-
-    def warning(self, message: str, **details: Any) -> None:
-        """Add a log line of level warning."""
-        self._write(LogLevel.WARNING, message, details)
-
-    def error(self, message: str, **details: Any) -> None:
-        """Add a log line of level error; it does not fail the item."""
-        self._write(LogLevel.ERROR, message, details)
 
     @property
     def _log(self) -> LogBuffer:

@@ -24,7 +24,7 @@ PAGE = 1_000
 LARGEST_NUMBER = 2**31 - 1
 REFUSED_KEPT = 1_000
 REFUSED_SHOWN = 5
-CONTROL_BYTES = 64 * 1024  # of an exported row, beside its record
+CONTROL_BYTES = 64 * 1024  # of an exported row, in addition to its record
 
 
 @dataclass(frozen=True, slots=True)

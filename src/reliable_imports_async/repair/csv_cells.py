@@ -11,7 +11,7 @@ from typing import Any
 from .. import exact_json
 
 CONTROL = ("batch", "item", "line", "group", "error", "detail", "raw")
-"""The columns of an exported row beside those of its record; underscores precede each name."""
+"""The columns that an export adds to those of the records; underscores precede each name."""
 
 # A text that a spreadsheet would run as a formula, after any number of apostrophes. With one more
 # apostrophe it is text, and removing that apostrophe gives exactly the original.

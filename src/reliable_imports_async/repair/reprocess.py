@@ -241,20 +241,14 @@ async def create_child(
     """Create the batch that runs the selected items again.
 
     Args:
-        database: The database.
-        batch_id: The batch whose items run again.
-        selection: The items.
-        limits: The largest size and depth of a transformed record.
-        actor: The user, for the log.
-        options: Stored in the options of the new batch, beside those it inherits.
+        options: The new batch's own options, in addition to those it inherits.
         child_id: The id of the new batch, if one is created.
         rest_of: A canary that has passed. The new batch, or that there is none, is stored with it
             in the same transaction; the new batch is enqueued if the canary was.
 
     Returns:
-        The new batch. If no item is eligible, the lineage's unfinished or newest reprocessing, or
-        None if there is none. If all items are to run again and such a batch is already in
-        progress, that batch.
+        The new batch, or the batch in progress that already runs all items again. If no item is
+        eligible, the lineage's unfinished or newest reprocessing, or None.
 
     Raises:
         BatchNotFound: The batch does not exist.
@@ -338,7 +332,7 @@ async def insert_child(
         count: The number of its items.
         selected_by: How its items were selected, for the log.
         actor: The user, for the log.
-        options: Its own options, beside those it inherits.
+        options: Its own options, in addition to those it inherits.
         file: The file that its records were read from, if there is one.
     """
     new = NewBatch(

@@ -1,5 +1,6 @@
 """The processing of one batch in this process: what its drain, slots and quarantine share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -21,6 +22,7 @@ class TimeSlice:
         gone: Whether there is nothing left to do: the batch was deleted, paused or cancelled.
         rest: The batch with the records that a canary has held back, once the canary has passed.
         due_in: Seconds until something is due, if the batch was left because nothing is.
+        on_taken: Called with the batch, once it has been read.
     """
 
     max_idle: float | None = None
@@ -28,6 +30,7 @@ class TimeSlice:
     gone: bool = False
     due_in: float | None = None
     rest: UUID | None = None
+    on_taken: Callable[[ImportBatch], None] | None = None
 
     def leaves(self, due_in: float) -> bool:
         """Whether to leave a batch in which nothing can be done for so many seconds."""

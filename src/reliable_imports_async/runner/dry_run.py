@@ -1,4 +1,4 @@
-"""A dry run: the real processor on every item, and every transaction rolled back."""
+"""A dry run: the processor runs for every item, and every transaction is rolled back."""
 
 from collections.abc import AsyncIterator
 from time import perf_counter
@@ -27,8 +27,8 @@ from .dry_run_report import ITEMS_OF_A_GROUP, DryRun, Tally
 
 PAGE = 500
 ITEMS_IN_A_TRANSACTION = 100
-WITH_BATCH_START = 1_000  # on_batch_start runs in each transaction again
-ALONE = "each item was tried alone: those that depend on each other may end differently together"
+WITH_BATCH_START = 1_000  # because on_batch_start runs again in each transaction
+ALONE = "each item was tried alone: items that depend on each other may end differently together"
 SAVEPOINT = "SAVEPOINT reliable_imports_item"
 ROLLBACK = "ROLLBACK TO SAVEPOINT reliable_imports_item"
 
@@ -36,7 +36,7 @@ Waiting = MemoryObjectReceiveStream[ImportBatchItem[Any]]
 
 
 class TrialRun:
-    """One dry run of one batch, in this process alone; it claims no range and stores nothing."""
+    """A dry run of a batch, in this process alone; it claims no ranges and stores nothing."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class TrialRun:
 
         Raises:
             WrongBatchStatus: The batch is being processed, or has been.
-            DatabaseUnavailable: The server went away.
+            DatabaseUnavailable: The server failed.
         """
         if self._batch.status is not BatchStatus.PENDING:
             raise WrongBatchStatus(self._batch.id, self._batch.status, "tried in a dry run")
@@ -82,7 +82,7 @@ class TrialRun:
         return tally.report(tables.names, perf_counter() - started, notes=self._notes())
 
     async def _still_pending(self) -> None:
-        """Refuse a batch of which somebody has processed a part meanwhile."""
+        """Refuse a batch if a part of it has been processed meanwhile."""
         async with self._database.connection() as conn:
             batch = await batches.get(conn, self._batch.id)
         if batch is None:
@@ -91,9 +91,9 @@ class TrialRun:
             raise WrongBatchStatus(batch.id, batch.status, "tried in a dry run")
 
     def _notes(self) -> list[str]:
-        """What whoever reads the report should know."""
+        """Notes for the readers of the report."""
         prepares = self._processor.overrides("prepare_item")
-        called = ["prepare_item ran for each item, so its calls to other systems happened"]
+        called = ["prepare_item ran for each item, including its calls to other systems"]
         return [*(called if prepares else []), "sequences have advanced", ALONE]
 
     async def _prepared(self) -> tuple[Tally, Tables]:
@@ -108,7 +108,7 @@ class TrialRun:
 
     async def _run_slots(self, executor: Executor, tally: Tally, tables: Tables) -> None:
         limit = min(self._processor.concurrency or 1_000, self._database.concurrency)
-        slots = 1 if self._starts else limit  # what it creates is seen by one connection only
+        slots = 1 if self._starts else limit  # other connections do not see what it creates
         send, receive = anyio.create_memory_object_stream[ImportBatchItem[Any]](2 * slots)
         async with anyio.create_task_group() as group, receive, send:
             for _ in range(slots):
@@ -119,7 +119,7 @@ class TrialRun:
     async def _pending(
         self, executor: Executor, tally: Tally
     ) -> AsyncIterator[ImportBatchItem[Any]]:
-        """The items to try; those that have not changed are counted, and left out."""
+        """The items to try; unchanged items are counted as skipped instead."""
         first, last = 1, self._batch.total_items
         root = self._batch.root_batch_id
         while first <= last:
@@ -155,13 +155,13 @@ class TrialRun:
 
 
 class TrialTransaction:
-    """A connection in a transaction that is rolled back, and items tried on it one by one.
+    """A transaction that is rolled back in the end, with items tried in it one by one.
 
-    Each is undone by the same savepoint, so that each meets the database as it is.
+    The effects of each are undone by a savepoint, so that each meets the database as it is.
 
     Args:
-        tables: Whose rows are counted.
-        starts: Whether on_batch_start has yet to run: it does so in the transaction, first.
+        tables: The tables whose changed rows are counted.
+        starts: Whether on_batch_start runs first, in the transaction.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class TrialTransaction:
         self._conn: PooledConnection | None = None
         self._before: Rows | None = None
         self._changed: Rows = {}  # by the last item
-        self._trace = Trace.NONE  # left by on_batch_start
+        self._trace = Trace.NONE  # of on_batch_start
         self._tried = 0
 
     async def run(self, prepared: Prepared) -> tuple[Outcome, Rows]:
@@ -223,7 +223,7 @@ class TrialTransaction:
         return outcome
 
     async def _begin(self) -> tuple[PooledConnection, Rows]:
-        """The connection behind its savepoint, and the rows that were changed so far."""
+        """The connection, at the savepoint, and the rows changed so far."""
         traced = self._conn is not None and self._executor.database.has_trace(self._conn)
         if traced or self._tried >= self._size:
             await self.leave()
@@ -241,7 +241,7 @@ class TrialTransaction:
         return self._conn, self._before
 
     async def _start(self, conn: PooledConnection) -> None:
-        """Run on_batch_start, for what it creates."""
+        """Run on_batch_start, because items may need what it creates."""
         guarded = GuardedConnection(conn)
         ctx = ImportContext(self._executor.batch, guarded)
         ctx.dry_run = True
@@ -250,13 +250,13 @@ class TrialTransaction:
         finally:
             guarded.close()
             self._trace = guarded.trace
-        if guarded.sets:  # items meet a session of their own
+        if guarded.sets:  # a real run has items in other sessions
             await self._executor.database.reset_settings(conn)
 
     async def _undo(
         self, exc: BaseException, attempt: Attempt, prepared: Prepared
     ) -> Outcome | Conflict:
-        """Undo an item, and decide what its exception means."""
+        """Undo an item, and return the outcome that its exception means."""
         lost = self._session.lost
         self._before = None  # counts hold what was rolled back
         if lost or not attempt.undisturbed:
@@ -270,7 +270,7 @@ class TrialTransaction:
 
 
 def _difference(before: Rows, after: Rows) -> Rows:
-    """What happened between two counts."""
+    """The rows changed between two counts."""
     nothing = (0, 0, 0)
     changed = {}
     for oid, counts in after.items():

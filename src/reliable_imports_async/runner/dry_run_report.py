@@ -1,4 +1,4 @@
-"""What a dry run has found."""
+"""The report of a dry run: counts, failure groups, and the rows that would change."""
 
 import re
 from collections import Counter
@@ -17,7 +17,7 @@ _NAMED = re.compile(r"[^(]*+\((.*?)\)=\((.*?)\)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableChanges:
-    """Rows of one table that the items would have changed."""
+    """How many rows of a table the items would have changed."""
 
     table: str
     inserted: int
@@ -27,17 +27,17 @@ class TableChanges:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
-    """What processing a batch would come to; nothing of it has happened.
+    """The result that processing a batch would have; all of it was rolled back.
 
     Attributes:
-        failed: With the records that could not be read.
-        retried: Items that raised `Retry`; how those would end is not known.
-        deferred: Items that would wait for others, which a dry run never has beside them; how
-            those would end is not known either.
+        failed: Items that would fail, including records that could not be read.
+        retried: Items that raised `Retry`; their final outcomes are unknown.
+        deferred: Items that would wait for other items; their final outcomes are unknown, because
+            a dry run tries each item alone.
         groups: The failures by cause, largest first, each with its first 100 items.
-        tables: What the completed and skipped items would have written.
-        seconds: How long it took.
-        notes: What happened all the same, and what the verdicts do not take into account.
+        tables: The rows that completed and skipped items would have written.
+        seconds: How long the dry run took.
+        notes: Effects that were not rolled back, and limits of the prediction.
     """
 
     batch_id: UUID
@@ -67,7 +67,12 @@ class _Group:
 
 
 class Tally:
-    """Counts the outcomes of a dry run, beside what had failed at parse."""
+    """Counts the outcomes of a dry run.
+
+    Args:
+        summary: Of the batch, whose unreadable records have failed already.
+        unreadable: The failure groups of those.
+    """
 
     def __init__(
         self, batch: ImportBatch, summary: BatchSummary, unreadable: Sequence[FailureGroup]
@@ -76,7 +81,8 @@ class Tally:
         self._notes = summary.notes
         self._counts: Counter[str] = Counter(failed=summary.failed_items)
         self._groups = {
-            one.group: _Group(one, list(one.sample_items), count=one.count) for one in unreadable
+            group.group: _Group(group, list(group.sample_items), count=group.count)
+            for group in unreadable
         }
         self._rows: dict[int, list[int]] = {}
 
@@ -86,7 +92,7 @@ class Tally:
         outcome: Outcome,
         rows: Mapping[int, tuple[int, int, int]],
     ) -> None:
-        """Add the outcome that an item would have, and the rows it would change."""
+        """Add the outcome that an item would have, and the rows that it would change."""
         match outcome:
             case Completed():
                 self._counts["completed"] += 1
@@ -106,7 +112,13 @@ class Tally:
     def report(
         self, names: Mapping[int, str], seconds: float, *, notes: Sequence[str] = ()
     ) -> DryRun:
-        """Everything, put together."""
+        """The report of everything counted.
+
+        Args:
+            names: The tables' names by oid.
+            seconds: How long the dry run took.
+            notes: What else readers should know.
+        """
         changes = {names[oid]: rows for oid, rows in self._rows.items() if any(rows)}
         return DryRun(
             batch_id=self._batch.id,
@@ -119,7 +131,8 @@ class Tally:
             deferred=self._counts["deferred"],
             groups=tuple(
                 sorted(
-                    map(_finished, self._groups.values()), key=lambda one: (-one.count, one.group)
+                    map(_finished, self._groups.values()),
+                    key=lambda group: (-group.count, group.group),
                 )
             ),
             tables=tuple(
@@ -156,7 +169,7 @@ class Tally:
 
 
 def _finished(group: _Group) -> FailureGroup:
-    values = sorted(group.values.items(), key=lambda one: (-one[1], one[0]))
+    values = sorted(group.values.items(), key=lambda value: (-value[1], value[0]))
     return replace(
         group.first,
         count=group.count,

@@ -40,7 +40,7 @@ async def refuse(
     if batch_type not in registry.batch_types or registry.get(batch_type).only_one != "refuse":
         return
     holder = await running(database, batch_type, conn)
-    if holder is not None and not holder.forsaken:
+    if holder is not None and not holder.abandoned:
         raise AnotherBatchRuns(batch_type, holder.batch_id)
 
 

@@ -112,6 +112,8 @@ class Processing:
             waits: Whether to wait for a server that takes no writes, as workers do in a failover.
         """
         batch = await self._batch(batch_id)
+        if time_slice.on_taken is not None:
+            time_slice.on_taken(batch)
         processor = self._registry.get(batch.batch_type)
         refuse_stopped(batch)
         if batch.finished_at is not None:
@@ -182,10 +184,10 @@ class Processing:
             steps.info("batch %s waits for batch %s to end", batch.id, running_id)
         if time_slice.over:
             return False
-        forsaken = await self._forsaken(batch.batch_type)
-        if forsaken is not None:
+        abandoned = await self._abandoned(batch.batch_type)
+        if abandoned is not None:
             with suppress(BatchNotFound, StateError):
-                await self._process(forsaken, time_slice, None)
+                await self._process(abandoned, time_slice, None)
         elif time_slice.max_idle is not None:
             time_slice.due_in = ASK_SECONDS
             return False
@@ -195,10 +197,10 @@ class Processing:
             await anyio.sleep(ASK_SECONDS)
         return True
 
-    async def _forsaken(self, batch_type: str) -> UUID | None:
+    async def _abandoned(self, batch_type: str) -> UUID | None:
         """The batch that runs, when no process works on it, now and a moment later."""
         holder = await self._holder(batch_type)
-        if holder is None or not holder.forsaken:
+        if holder is None or not holder.abandoned:
             return None
         await anyio.sleep(ASK_SECONDS)  # between two ranges no process holds a lease either
         return holder.batch_id if holder == await self._holder(batch_type) else None

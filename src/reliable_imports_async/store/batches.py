@@ -21,7 +21,7 @@ _SQL = statements("store/batches")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewBatch:
-    """What is known about a batch before its items are read."""
+    """A batch before its items are read."""
 
     id: UUID
     batch_type: str
@@ -42,7 +42,7 @@ class NewBatch:
 
 
 async def insert(conn: Connection, new: NewBatch, metadata: str, options: str) -> bool:
-    """Create the row; False when the idempotency key is taken."""
+    """Create the row; False if the idempotency key is taken."""
     inserted = await conn.fetchval(
         _SQL["insert_batch"],
         new.id,
@@ -66,34 +66,34 @@ async def insert(conn: Connection, new: NewBatch, metadata: str, options: str) -
 async def find_idempotent(
     conn: Connection, created_by: str | None, key: str
 ) -> tuple[UUID, bytes, str] | None:
-    """The batch, content hash and batch type behind an idempotency key."""
+    """The batch with an idempotency key: its id, content hash and type."""
     row = await conn.fetchrow(_SQL["find_idempotent"], created_by, key)
     return None if row is None else (row["id"], row["content_sha256"], row["batch_type"])
 
 
 async def lock_file(conn: Connection, batch_type: str, sha256: str) -> None:
-    """Wait for other creations from the same file; held until the transaction ends."""
+    """Wait for other creations from the same file, and block them until the transaction ends."""
     await conn.execute(_SQL["lock_file"], batch_type, sha256)
 
 
 async def find_same_file(
     conn: Connection, batch_type: str, sha256: str, visible: Visibility | None = None
 ) -> tuple[UUID, datetime] | None:
-    """The newest batch made from the same file, of those that the caller may see."""
+    """The newest batch from the same file that the caller may see."""
     rules = None if visible is None else visible.as_json()
     row = await conn.fetchrow(_SQL["find_same_file"], batch_type, sha256, rules)
     return None if row is None else (row["id"], row["created_at"])
 
 
 async def complete_creation(conn: Connection, new: NewBatch, total: int, sha256: bytes) -> None:
-    """Store what is known once every record was read."""
+    """Store what is only known after the last record."""
     await conn.execute(
         _SQL["complete_creation"], new.id, total, sha256, new.source_encoding, new.notes
     )
 
 
 async def creation_committed(conn: Connection, batch_id: UUID) -> bool:
-    """Whether a creation in doubt has committed; waits until its transaction has ended."""
+    """Whether a creation whose COMMIT was not answered has committed; waits for its end."""
     transaction = conn.transaction()
     await transaction.start()
     try:
@@ -109,7 +109,7 @@ async def get(conn: Connection, batch_id: UUID) -> ImportBatch | None:
 
 
 async def lock(conn: Connection, batch_id: UUID) -> ImportBatch | None:
-    """One batch under its row lock."""
+    """One batch, with its row locked."""
     row = await conn.fetchrow(_SQL["lock_batch"], batch_id)
     return None if row is None else _batch(row)
 
@@ -127,7 +127,7 @@ async def page(
     visible: Visibility | None = None,
     limit: int = 100,
 ) -> list[ImportBatch]:
-    """A page of batches, newest first, below the id `before`.
+    """A page of batches, newest first, with ids below `before`.
 
     Args:
         visible: Which batches to list; None for all.
@@ -152,7 +152,7 @@ async def page(
 async def visible_among(
     conn: Connection, batch_ids: Sequence[UUID], visible: Visibility
 ) -> frozenset[UUID]:
-    """Which of some batches a caller may see."""
+    """The batches among some that a caller may see."""
     rules = visible.as_json() or '{"otherwise": true}'
     rows = await conn.fetch(_SQL["list_visible"], batch_ids, rules)
     return frozenset(row["id"] for row in rows)
@@ -164,7 +164,7 @@ async def find_by_tail(conn: Connection, tail: str) -> list[UUID]:
 
 
 async def lineage(conn: Connection, batch_id: UUID) -> list[ImportBatch]:
-    """The root of a batch and all its reprocessings, oldest first; nothing without the batch."""
+    """The root of a batch and all its reprocessings, oldest first; empty if there is no batch."""
     return [_batch(row) for row in await conn.fetch(_SQL["lineage"], batch_id)]
 
 
@@ -192,53 +192,55 @@ async def mark_finished(
 
 
 async def mark_start_failed(conn: Connection, batch_id: UUID, error: str) -> bool:
-    """on_batch_start raised; False when the batch is no longer waiting to be started."""
+    """Mark a batch whose start failed; False if it is not waiting to be started any more."""
     return await conn.execute(_SQL["mark_start_failed"], batch_id, error) == "UPDATE 1"
 
 
 async def mark_finish_failed(conn: Connection, batch_id: UUID, error: str) -> bool:
-    """A hook of the end raised; False when the batch is no longer waiting to be finished."""
+    """Mark a batch whose finish failed; False if it is not waiting to be finished any more."""
     return await conn.execute(_SQL["mark_finish_failed"], batch_id, error) == "UPDATE 1"
 
 
 async def mark_unfailed(conn: Connection, batch_id: UUID) -> bool:
-    """Go on with a batch that says failed though it has items to run; False: there is none."""
+    """Continue a failed batch that has items to run; False if there is none."""
     return await conn.execute(_SQL["mark_unfailed"], batch_id) == "UPDATE 1"
 
 
 async def bound(conn: Connection, *, lock_seconds: float, seconds: float) -> None:
-    """Bound what this transaction waits for locks, and its statements and pauses."""
+    """Limit how long this transaction waits for locks, and how long it takes."""
     limits = (f"{int(value * 1000)}ms" for value in (lock_seconds, seconds))
     await conn.execute(_SQL["bound_transaction"], *limits)
 
 
 async def mark_enqueued(conn: Connection, batch_id: UUID) -> tuple[str, int] | None:
-    """Hand a batch to the workers; its type and unfinished ranges, None if it has ended."""
+    """Mark a batch as one for workers; its type and unfinished ranges, None if it has ended."""
     row = await conn.fetchrow(_SQL["mark_enqueued"], batch_id)
     return None if row is None else (row["batch_type"], row["unfinished"])
 
 
-async def forsaken(conn: Connection, batch_types: Sequence[str], limit: int) -> list[UUID]:
-    """Batches for workers that nobody works on though somebody could."""
-    rows = await conn.fetch(_SQL["list_forsaken"], batch_types, limit)
+async def abandoned(conn: Connection, batch_types: Sequence[str], limit: int) -> list[UUID]:
+    """Batches for workers on which no worker works, although one could."""
+    rows = await conn.fetch(_SQL["list_abandoned"], batch_types, limit)
     return [row["id"] for row in rows]
 
 
-async def helpable(
+async def with_free_range(
     conn: Connection, batch_types: Sequence[str], drained: Sequence[UUID], lease: float
 ) -> UUID | None:
-    """A batch for workers, none of `drained`, with a range that nobody works on."""
-    found: UUID | None = await conn.fetchval(_SQL["find_helpable"], batch_types, drained, lease)
-    return found
+    """A batch for workers, not among `drained`, with a range that no worker holds."""
+    batch_id: UUID | None = await conn.fetchval(
+        _SQL["find_with_free_range"], batch_types, drained, lease
+    )
+    return batch_id
 
 
 async def pause(conn: Connection, batch_id: UUID, reason: str) -> bool:
-    """Pause; False when the batch is in no status to be paused."""
+    """Pause; False if the status of the batch does not allow it."""
     return await conn.fetchval(_SQL["pause_batch"], batch_id, reason) is not None
 
 
 async def resume(conn: Connection, batch_id: UUID) -> bool | None:
-    """Undo a pause; whether the batch is for workers, or None when it is not paused."""
+    """End a pause; whether the batch is for workers, or None if it is not paused."""
     enqueued: bool | None = await conn.fetchval(_SQL["resume_batch"], batch_id)
     return enqueued
 
@@ -249,7 +251,7 @@ async def set_options(conn: Connection, batch_id: UUID, options: Mapping[str, An
 
 
 async def cancel(conn: Connection, batch_id: UUID) -> bool:
-    """Cancel; False when the batch is finished."""
+    """Cancel; False if the batch is finished."""
     return await conn.fetchval(_SQL["cancel_batch"], batch_id) is not None
 
 
@@ -260,13 +262,13 @@ async def purgeable(
     after: UUID | None,
     limit: int,
 ) -> list[UUID]:
-    """Root batches, above the id `after`, whose whole lineage finished before a time."""
+    """Root batches, with ids above `after`, whose lineage finished completely before a time."""
     rows = await conn.fetch(_SQL["list_purgeable"], finished_before, batch_type, limit, after)
     return [row["root_batch_id"] for row in rows]
 
 
 async def delete(conn: Connection, batch_ids: Sequence[UUID]) -> None:
-    """Delete the rows of batches whose items, ranges and log lines are gone."""
+    """Delete the rows of batches whose items, ranges and log lines were deleted before."""
     await conn.execute(_SQL["delete_batches"], batch_ids)
 
 

@@ -13,8 +13,8 @@ class StoredSession:
     """A session as the database has it.
 
     Attributes:
-        user_id: Whose it is.
-        key_share: One half of the key that it was begun with; None without one.
+        user_id: The user of the session.
+        key_share: One half of the key that the session began with; None without a key.
     """
 
     user_id: str
@@ -29,13 +29,13 @@ async def insert(
     path: str | None,
     seconds: float,
 ) -> None:
-    """Store a session, and forget those that have run out."""
+    """Store a session, and delete expired ones."""
     await conn.execute(_SQL["delete_expired_sessions"])
     await conn.execute(_SQL["insert_session"], sha256, user_id, key_share, path, seconds)
 
 
 async def find(conn: Connection, sha256: bytes, path: str | None) -> StoredSession | None:
-    """A session, or a ticket for a path, that has not run out."""
+    """A session, or a ticket for a path, that has not expired."""
     row = await conn.fetchrow(_SQL["find_session"], sha256, path)
     return None if row is None else StoredSession(row["user_id"], row["key_share"])
 

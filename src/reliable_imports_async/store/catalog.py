@@ -22,31 +22,31 @@ class Fetches(Protocol):
 
 @dataclass(slots=True)
 class Catalog:
-    """The columns of tables, each table asked about once."""
+    """The columns of tables; each table is read once."""
 
     _known: dict[str, Columns] = field(default_factory=dict)
 
     async def columns(self, conn: Fetches, table: str) -> Columns:
-        """The columns of a table by name; none when there is no such table."""
-        found = self._known.get(table)
-        if found is None:
-            found = {one.name: one for one in await columns(conn, table)}
-            if found:
-                self._known[table] = found
-        return found
+        """The columns of a table by name; empty if the table does not exist."""
+        known = self._known.get(table)
+        if known is None:
+            known = {column.name: column for column in await columns(conn, table)}
+            if known:
+                self._known[table] = known
+        return known
 
     def forget(self, table: str) -> None:
-        """Ask about a table again: it has changed."""
+        """Read a table again next time: it has changed."""
         self._known.pop(table, None)
 
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What decides whether rows can be upserted into a table.
+    """The facts that decide whether rows can be upserted into a table.
 
     Attributes:
         kind: Its ``relkind``: "r" a table, "p" a partitioned one, "v" a view, and so on.
-        role: The role that asks.
+        role: The current role.
         has_rules: Whether rules rewrite INSERT or UPDATE.
         has_trigger: Whether a trigger may change a row before it is inserted.
     """
@@ -72,7 +72,7 @@ class ColumnFacts:
 
 @dataclass(frozen=True, slots=True)
 class UniqueIndex:
-    """A unique index on the columns of a key, and what keeps ON CONFLICT from using it."""
+    """A unique index on the columns of a key, and the reasons why it may not be usable."""
 
     name: str
     partial: bool
@@ -82,12 +82,12 @@ class UniqueIndex:
 
     @property
     def usable(self) -> bool:
-        """Whether ON CONFLICT takes it."""
+        """Whether ON CONFLICT can use it."""
         return not (self.partial or self.deferrable or self.invalid)
 
 
 async def columns(conn: Fetches, table: str) -> list[Column]:
-    """The columns of a table, in their order; none when there is no such table."""
+    """The columns of a table in order; empty if the table does not exist."""
     rows = await conn.fetch(_SQL["table_columns"], quoted_table(table))
     return [
         Column(row["name"], row["type"], row["shown"], row["base"], row["kind"], row["array"])
@@ -96,43 +96,43 @@ async def columns(conn: Fetches, table: str) -> list[Column]:
 
 
 async def table_facts(conn: Fetches, table: str) -> TableFacts | None:
-    """What there is under a name; None: nothing."""
+    """The facts about a table; None if it does not exist."""
     rows = await conn.fetch(_SQL["table_facts"], quoted_table(table))
     return TableFacts(**rows[0]) if rows else None
 
 
 async def column_facts(conn: Fetches, table: str) -> list[ColumnFacts]:
-    """The columns of a table, in their order."""
+    """The facts about the columns of a table, in order."""
     rows = await conn.fetch(_SQL["column_facts"], quoted_table(table))
     return [ColumnFacts(**row) for row in rows]
 
 
 async def unique_indexes(conn: Fetches, table: str, key: Sequence[str]) -> list[UniqueIndex]:
-    """The unique indexes on exactly these columns, the most usable first."""
+    """The unique indexes on exactly these columns, usable ones first."""
     rows = await conn.fetch(_SQL["unique_indexes"], quoted_table(table), list(key))
     return [UniqueIndex(**row) for row in rows]
 
 
 async def nulls_are_equal(conn: Fetches, table: str, key: Sequence[str]) -> bool:
-    """Whether the key's unique index takes NULLs for equal (NULLS NOT DISTINCT)."""
+    """Whether NULLs are equal in the key's unique index (NULLS NOT DISTINCT)."""
     indexes = await unique_indexes(conn, table, key)
-    return any(one.usable and one.nulls_equal for one in indexes)
+    return any(index.usable and index.nulls_equal for index in indexes)
 
 
 async def folding_columns(conn: Fetches, table: str, names: Sequence[str]) -> frozenset[str]:
-    """The columns in which PostgreSQL may take different texts for equal."""
+    """The columns in which different texts can be equal."""
     rows = await conn.fetch(_SQL["folding_columns"], quoted_table(table), list(names))
     return frozenset(row["name"] for row in rows)
 
 
 async def refresh(conn: Connection, added: int) -> None:
-    """After so many items were added: have the table looked at, unless it is far larger."""
+    """Analyze the table of items after `added` items were added, unless it is much larger."""
     if await conn.fetchval(_SQL["items_outgrown"], added):
         await conn.execute(_SQL["analyze_items"])
 
 
 async def deferred(conn: Connection) -> list[str]:
-    """The constraints that are checked at COMMIT, quoted, with their schemas."""
+    """The constraints that are checked at COMMIT, as quoted names with schemas."""
     return [row["name"] for row in await conn.fetch(_SQL["deferred_constraints"])]
 
 
@@ -149,12 +149,12 @@ class Tables:
 
 
 async def tables(conn: Connection) -> Tables:
-    """What a processor may write to."""
+    """The tables a processor may write to."""
     rows = await conn.fetch(_SQL["user_tables"])
     return Tables({row["oid"]: row["name"] for row in rows}, any(r["deferrable"] for r in rows))
 
 
 async def rows_changed(conn: Connection, oids: Sequence[int]) -> Rows:
-    """What this backend has changed so far, as far as it counts: see the statement."""
+    """The rows that this backend has changed so far; see the statement for what they include."""
     rows = await conn.fetch(_SQL["rows_changed"], oids)
     return {oid: (inserted, updated, deleted) for oid, inserted, updated, deleted in rows}

@@ -12,7 +12,7 @@ _SQL = statements("store/crash_marks")
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """How many other workers have left a mark on an item, by whether they live."""
+    """The number of other workers with a mark on an item: dead ones and living ones."""
 
     dead: int
     living: int
@@ -27,11 +27,11 @@ async def mark(
     dead_after: float,
     most: int,
 ) -> Marks:
-    """Say that this worker is about to run an item and no other any more, unless `most` have.
+    """Mark the one item that this worker is about to run, unless `most` others have marked it.
 
     Args:
-        dead_after: A worker that was silent for so many seconds is dead.
-        most: With so many marks of others none is added: the item must not be run now.
+        dead_after: Seconds of silence after which a worker counts as dead.
+        most: With so many marks of others no mark is added: the item must not run now.
     """
     row = await conn.fetchrow(_SQL["mark_item"], batch_id, item_number, worker_id, dead_after, most)
     assert row is not None  # noqa: S101 - an aggregate always returns a row
@@ -39,17 +39,17 @@ async def mark(
 
 
 async def keep(conn: Connection, batch_id: UUID, worker_id: UUID) -> None:
-    """Say that this worker lives."""
+    """Note that this worker is alive."""
     await conn.execute(_SQL["keep_marks"], batch_id, worker_id)
 
 
 async def unmark_batch(conn: Connection, batch_id: UUID, worker_id: UUID) -> None:
-    """Say that this worker lives, and runs no marked item of a batch."""
+    """Note that this worker is alive, and runs no marked item of a batch."""
     await conn.execute(_SQL["unmark_batch"], batch_id, worker_id)
 
 
 async def unmark_item(conn: Connection, batch_id: UUID, item_number: int) -> None:
-    """Forget who has marked an item, now that it is settled."""
+    """Delete the marks of an item that is settled."""
     await conn.execute(_SQL["unmark_item"], batch_id, item_number)
 
 

@@ -1,4 +1,4 @@
-"""Jobs: what tells workers that a batch waits; put into PgQueuer in transactions of ours."""
+"""PgQueuer jobs that tell workers about a batch, written in the library's own transactions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MOST_JOBS = 16
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which of a batch's jobs a job is; there is never a second for one place."""
+    """The number of a job among the jobs of its batch; at most one job has it."""
 
     batch_id: UUID
     number: int
@@ -32,18 +32,18 @@ class Place:
 
     @property
     def priority(self) -> int:
-        """Each waiting batch gets one process before any gets a second."""
+        """Every waiting batch gets one process before any gets a second."""
         return -1 if self.number else 0
 
     def payload(self) -> bytes:
-        """What a job carries."""
+        """The job's payload."""
         return to_json({"batch_id": str(self.batch_id), "number": self.number})
 
     @classmethod
     def of(cls, job: Job) -> "Place":
         """The place of a job that was taken."""
-        carried = from_json(job.payload or b"{}")
-        return cls(UUID(carried["batch_id"]), carried["number"])
+        payload = from_json(job.payload or b"{}")
+        return cls(UUID(payload["batch_id"]), payload["number"])
 
 
 def entrypoint(batch_type: str) -> str:
@@ -52,20 +52,20 @@ def entrypoint(batch_type: str) -> str:
 
 
 def jobs_for(unfinished_ranges: int) -> int:
-    """How many jobs a batch is worth: several processes share a large one."""
+    """The number of jobs for a batch: several processes share a large batch."""
     return max(1, min(MOST_JOBS, unfinished_ranges // RANGES_PER_JOB))
 
 
 async def enqueue(conn: Connection, batch_id: UUID) -> bool:
     """Enqueue a batch that has not ended, in the transaction that `conn` is in.
 
-    Jobs that wait or run already are not enqueued a second time.
+    Jobs that are already waiting or running are not enqueued again.
 
     Returns:
-        False when there is no such batch, or it is finished, paused or cancelled.
+        False if the batch does not exist, or is finished, paused or cancelled.
 
     Raises:
-        QueueMissing: PgQueuer's tables are not there.
+        QueueMissing: PgQueuer's tables do not exist.
     """
     if not await pgqueuer_tables.is_installed(conn):
         raise QueueMissing
@@ -79,9 +79,9 @@ async def enqueue(conn: Connection, batch_id: UUID) -> bool:
 
 
 async def replace(conn: Connection, job: Job, batch_type: str, seconds: float) -> None:
-    """End a job and put another in its place, at the end of the queue, due in `seconds`.
+    """End a job and enqueue another for its place, due in `seconds`.
 
-    May be repeated when its answer was lost.
+    May be repeated if the answer was lost.
     """
     async with conn.transaction():
         await (await pgqueuer_tables.queries(conn)).log_jobs([(job, "successful", None)])

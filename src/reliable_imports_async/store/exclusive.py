@@ -1,4 +1,4 @@
-"""Statements about types of which only one batch may run at a time."""
+"""Statements about batch types of which only one batch may run at a time."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -11,21 +11,21 @@ _SQL = statements("store/exclusive")
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The batch of a type that runs.
+    """The running batch of a type.
 
     Attributes:
-        forsaken: Nobody works on it though somebody could: its process was killed.
+        abandoned: No worker works on it, although one could: its process was killed.
     """
 
     batch_id: UUID
-    forsaken: bool
+    abandoned: bool
 
 
 async def take_turn(conn: Connection, batch_type: str, batch_id: UUID, vacant: float) -> UUID:
-    """Take the turn of a type, in the transaction that `conn` is in; whose it is now.
+    """Take the turn of a type, in the transaction that `conn` is in; the batch that has it now.
 
     Args:
-        vacant: Seconds for which nothing of a batch that has not ended must have run.
+        vacant: Seconds without a running item after which an unfinished batch loses its turn.
     """
     holder: UUID = await conn.fetchval(_SQL["lock_turn"], batch_type, batch_id)
     if holder != batch_id:
@@ -34,6 +34,6 @@ async def take_turn(conn: Connection, batch_type: str, batch_id: UUID, vacant: f
 
 
 async def holder(conn: Connection, batch_type: str) -> Holder | None:
-    """The batch of a type that runs, if one does."""
+    """The running batch of a type, if there is one."""
     row = await conn.fetchrow(_SQL["holder"], batch_type)
-    return None if row is None else Holder(row["batch_id"], row["forsaken"])
+    return None if row is None else Holder(row["batch_id"], row["abandoned"])

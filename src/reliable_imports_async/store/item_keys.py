@@ -1,4 +1,4 @@
-"""Statements about the keys of items, and the contents with which keys were last completed."""
+"""Statements about item keys and the contents with which they were last completed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _SQL = statements("store/item_keys")
 
 @dataclass(frozen=True, slots=True)
 class Remembering:
-    """Where contents are remembered: for which type, and for which version of its processor."""
+    """The batch type and version of the processor for which contents are remembered."""
 
     batch_type: str
     version: str
@@ -24,7 +24,7 @@ class Remembering:
 
 @dataclass(frozen=True, slots=True)
 class RecordKeys:
-    """What a processor's `item_key` and `lock_key` say about a record."""
+    """The results of a processor's `item_key` and `lock_key` for a record."""
 
     key: str | None
     lock: str | None = None
@@ -33,7 +33,7 @@ class RecordKeys:
 async def pending_page(
     conn: Connection, batch_id: UUID, after: int, limit: int
 ) -> list[tuple[int, str, RecordKeys]]:
-    """Numbers, records and keys of the next pending items above a number."""
+    """The numbers, records and keys of the next pending items above a number."""
     rows = await conn.fetch(_SQL["unkeyed_page"], batch_id, after, limit)
     return [
         (row["item_number"], row["source_data"], RecordKeys(row["item_key"], row["lock_key"]))
@@ -44,7 +44,7 @@ async def pending_page(
 async def rekey(
     conn: Connection, batch_id: UUID, changed: Mapping[int, RecordKeys | Failure]
 ) -> None:
-    """Give items other keys, or fail those whose records have none that can be used."""
+    """Give items new keys, and fail items whose records have no valid key."""
     stored = {number: _stored(key) for number, key in changed.items()}
     await conn.execute(_SQL["rekey"], batch_id, list(stored), to_json(stored).decode())
 
@@ -52,12 +52,12 @@ async def rekey(
 async def mark_repeated(
     conn: Connection, root_batch_id: UUID, batch_id: UUID, on_duplicate: str, hint: str, group: str
 ) -> int:
-    """Note which items repeat a key, and settle them if that is asked for; how many.
+    """Mark the items that repeat a key, and settle them if asked to; how many.
 
     Args:
-        on_duplicate: process, skip or fail.
-        hint: What a failing one says.
-        group: Its failure group.
+        on_duplicate: "process", "skip" or "fail".
+        hint: The hint of the failures.
+        group: Their failure group.
     """
     marked: int = await conn.fetchval(
         _SQL["mark_repeated"], root_batch_id, batch_id, on_duplicate, hint, group
@@ -66,14 +66,14 @@ async def mark_repeated(
 
 
 async def recount_ranges(conn: Connection, batch_id: UUID) -> None:
-    """Count a batch's ranges from its items."""
+    """Count the items in a batch's ranges."""
     await conn.execute(_SQL["recount_ranges"], batch_id)
 
 
 async def skip_unchanged(
     conn: Connection, batch_id: UUID, first: int, last: int, remembering: Remembering
 ) -> int:
-    """Settle what has not changed since its key was last completed as skipped; how many."""
+    """Skip items that have not changed since their keys were last completed; how many."""
     rows = await conn.fetch(
         _SQL["skip_unchanged"], batch_id, first, last, remembering.batch_type, remembering.version
     )
@@ -83,7 +83,7 @@ async def skip_unchanged(
 async def find_unchanged(
     conn: Connection, batch_id: UUID, first: int, last: int, remembering: Remembering
 ) -> frozenset[int]:
-    """The numbers of those items; nothing is stored."""
+    """The numbers of the items that would be skipped."""
     rows = await conn.fetch(
         _SQL["find_unchanged"], batch_id, first, last, remembering.batch_type, remembering.version
     )

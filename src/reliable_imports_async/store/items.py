@@ -1,4 +1,4 @@
-"""Statements about items."""
+"""Statements that read and delete items."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,8 @@ from ..models import ImportBatchItem, ItemStatus
 from ..outcomes import Failure, FailureKind
 
 _SQL = statements("store/items")
-READ_AT_ONCE = 524_288  # characters of records; then everything else that waits has its turn
+_ERROR_COLUMNS = {name: f"error_{name}" for name in Failure.__slots__}
+READ_AT_ONCE = 524_288  # characters of records, before other tasks run
 
 
 async def read_pending(
@@ -31,7 +32,7 @@ async def read_pending(
 async def read_undue(
     conn: Connection, batch_id: UUID, root_batch_id: UUID, first: int, last: int
 ) -> list[ImportBatchItem[Any]]:
-    """The items with numbers from `first` to `last` that are to be tried again later."""
+    """The items with numbers from `first` to `last` whose retry is not due yet."""
     rows = await conn.fetch(_SQL["read_undue"], batch_id, first, last)
     return await _pending(rows, batch_id, root_batch_id)
 
@@ -69,7 +70,7 @@ async def _pending(
 
 
 async def get(conn: Connection, batch_id: UUID, number: int) -> ImportBatchItem[Any] | None:
-    """One item with everything stored about it."""
+    """One item with everything that is stored about it."""
     row = await conn.fetchrow(_SQL["get_item"], batch_id, number)
     return None if row is None else (await _items([row]))[0]
 
@@ -83,7 +84,7 @@ async def page(
     after: int,
     limit: int,
 ) -> list[ImportBatchItem[Any]]:
-    """A page of items above the number `after`, in the order of their numbers."""
+    """A page of items in the order of their numbers, above `after`."""
     if group is not None and status in (None, ItemStatus.FAILED):
         rows = await conn.fetch(_SQL["list_failed_items"], batch_id, group, after, limit)
     elif group is None and status is not None:
@@ -105,29 +106,22 @@ async def delete_chunk(conn: Connection, batch_ids: Sequence[UUID], limit: int) 
 
 
 def _item(row: asyncpg.Record) -> ImportBatchItem[Any]:
+    stored = dict(row)
+    failure = {name: stored.pop(column) for name, column in _ERROR_COLUMNS.items()}
     data: Any = None if row["source_data"] is None else exact_json.read(row["source_data"])
     processed = row["processed_data"]
-    return ImportBatchItem(
-        **{name: value for name, value in row.items() if not name.startswith("error_")}
-        | {
-            "source_data": data,
-            "data": data,
-            "status": ItemStatus(row["status"]),
-            "processed_data": None if processed is None else exact_json.read(processed),
-            "failure": _failure(row),
-        }
-    )
+    stored |= {
+        "source_data": data,
+        "data": data,
+        "status": ItemStatus(row["status"]),
+        "processed_data": None if processed is None else exact_json.read(processed),
+        "failure": None if failure["group"] is None else _failure(failure),
+    }
+    return ImportBatchItem(**stored)
 
 
-def _failure(row: asyncpg.Record) -> Failure | None:
-    if row["error_group"] is None:
-        return None
-    stored = {name: row[f"error_{name}"] for name in Failure.__slots__}
+def _failure(stored: dict[str, Any]) -> Failure:
     fields = stored["fields"]
-    return Failure(
-        **stored
-        | {
-            "kind": FailureKind(stored["kind"]),
-            "fields": tuple(json.loads(fields)) if fields else (),
-        }
-    )
+    stored["kind"] = FailureKind(stored["kind"])
+    stored["fields"] = tuple(json.loads(fields)) if fields else ()
+    return Failure(**stored)

@@ -27,7 +27,7 @@ async def insert(
 async def insert_text(
     conn: Connection, batch_id: UUID, level: LogLevel, message: str, details: str | None
 ) -> None:
-    """The same with details that are JSON text already."""
+    """The same with details as JSON text."""
     await conn.execute(_SQL["insert_log"], batch_id, level.value, message, details)
 
 

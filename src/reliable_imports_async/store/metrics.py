@@ -1,4 +1,4 @@
-"""Statements that measure, for monitoring."""
+"""Statements for monitoring."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ _SQL = statements("store/metrics")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Durations:
-    """How long the finished batches of a type took.
+    """The durations of the finished batches of a type.
 
     Attributes:
-        buckets: Batches in each bucket, not added up; the last is for those above every bound.
-        seconds: All of them together.
+        buckets: The number of batches in each bucket; the last one is above all bounds.
+        seconds: The sum of the durations.
     """
 
     buckets: tuple[int, ...]
@@ -25,14 +25,14 @@ class Durations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """A look at everything.
+    """The measurements of one moment.
 
     Attributes:
-        batches: How many, by type and status.
-        items: How many, by type and outcome; those without one are pending.
+        batches: The number of batches by type and status.
+        items: The number of items by type and outcome; items without an outcome are pending.
         durations: Of finished batches, by type.
         oldest_transaction: Seconds since the oldest running transaction began; 0 without one.
-        expired_leases: Ranges whose worker fell silent and that nobody has taken over.
+        expired_leases: Expired leases of ranges that no worker has taken over.
     """
 
     batches: Mapping[tuple[str, str], int]
@@ -45,7 +45,7 @@ class Measurements:
 async def measure(
     conn: Connection, bounds: Sequence[float], visible: Visibility | None = None
 ) -> Measurements:
-    """Four statements that cost O(batches), and O(ranges) of unfinished ones.
+    """Measure everything, in O(batches) and O(ranges of unfinished batches).
 
     Args:
         bounds: The upper bounds of the buckets for durations, in seconds.

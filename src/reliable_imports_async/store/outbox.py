@@ -1,4 +1,4 @@
-"""Statements about the outbox: hooks that run outside of any transaction, and who runs them."""
+"""Statements about the outbox: hooks to run outside of any transaction, and who runs them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _SQL = statements("store/outbox")
 
 
 class OutboxHook(StrEnum):
-    """A hook that the outbox promises."""
+    """A hook that the outbox runs at least once."""
 
     AFTER_CREATE = "endpoint.after_create_batch"
     PROCESSOR_AFTER_COMPLETE = "processor.after_batch_complete"
@@ -27,7 +27,7 @@ class WaitingHook:
     """A hook of a batch that has not run yet, or is running.
 
     Attributes:
-        due: Whether the process that asks may run it now.
+        due: Whether this process may run it now.
         seconds: Until any other may; negative or 0 when it may now.
     """
 
@@ -44,10 +44,10 @@ async def add(
     lease: float,
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Promise hooks, in the transaction they are about.
+    """Add hooks, in the transaction that they are about.
 
     Args:
-        hooks: Whether the process that asks can run each; those are its own for the lease.
+        hooks: Whether this process can run each; it claims those for the lease.
         details: What the hook must know beside its batch, as JSON data.
     """
     text = None if details is None else to_json(dict(details), fallback=str).decode()
@@ -59,7 +59,7 @@ async def add(
 async def of_batch(
     conn: Connection, batch_id: UUID, process_id: UUID, lease: float
 ) -> list[WaitingHook]:
-    """What is still to be run of a batch, or is running."""
+    """The hooks of a batch that have not run, or are running."""
     rows = await conn.fetch(_SQL["hooks_of_batch"], batch_id, process_id, lease)
     return [WaitingHook(OutboxHook(row["hook"]), row["due"], row["seconds"]) for row in rows]
 
@@ -67,7 +67,7 @@ async def of_batch(
 async def due(
     conn: Connection, known: Sequence[tuple[OutboxHook, str]], lease: float, limit: int
 ) -> list[tuple[UUID, OutboxHook]]:
-    """What anybody may run now, of some hooks of some batch types."""
+    """The hooks among some, of some batch types, that any process may run now."""
     hooks, types = [hook for hook, _ in known], [batch_type for _, batch_type in known]
     rows = await conn.fetch(_SQL["due_hooks"], hooks, types, lease, limit)
     return [(row["batch_id"], OutboxHook(row["hook"])) for row in rows]
@@ -76,7 +76,7 @@ async def due(
 async def claim(
     conn: Connection, batch_id: UUID, hook: OutboxHook, process_id: UUID, lease: float
 ) -> dict[str, Any] | None:
-    """Run a hook for the next `lease` seconds; its details, or None when it is not ours to run."""
+    """Claim a hook for the next `lease` seconds; its details, or None if it cannot be claimed."""
     text = await conn.fetchval(_SQL["claim_hook"], batch_id, hook, process_id, lease)
     return None if text is None else from_json(text)
 
@@ -89,20 +89,20 @@ async def renew(
 
 
 async def release(conn: Connection, batch_id: UUID, hook: OutboxHook, process_id: UUID) -> None:
-    """Let others run a hook that was stopped."""
+    """Let other processes run a hook that was stopped."""
     await conn.execute(_SQL["release_claim"], batch_id, hook, process_id)
 
 
 async def ran(conn: Connection, batch_id: UUID, hook: OutboxHook) -> None:
-    """The hook has run."""
+    """Delete a hook that has run."""
     await conn.execute(_SQL["hook_ran"], batch_id, hook)
 
 
 async def is_held(conn: Connection, batch_id: UUID) -> bool:
-    """Whether after_create_batch of a batch is still to be run."""
+    """Whether after_create_batch of a batch has not run yet."""
     return bool(await conn.fetchval(_SQL["is_held"], batch_id))
 
 
 async def delete(conn: Connection, batch_ids: Sequence[UUID]) -> None:
-    """Forget the hooks of some batches."""
+    """Delete the hooks of some batches."""
     await conn.execute(_SQL["delete_hooks"], batch_ids)

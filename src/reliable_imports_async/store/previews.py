@@ -1,4 +1,4 @@
-"""Statements that give the dashboard its overview; each reads a bounded number of items."""
+"""Statements for the dashboard's previews; each reads a limited number of items."""
 
 from datetime import datetime
 from uuid import UUID
@@ -23,7 +23,7 @@ _SQL = statements("store/previews")
 
 
 async def throughput(conn: Connection, minutes: int, visible: Visibility | None) -> list[Minute]:
-    """Settled items a minute, oldest first."""
+    """Settled items per minute, oldest first."""
     rules = None if visible is None else visible.as_json()
     rows = await conn.fetch(_SQL["throughput"], minutes, rules)
     return [Minute(at=row["at"], settled=row["settled"], failed=row["failed"]) for row in rows]
@@ -44,7 +44,7 @@ async def previews(
     after: int,
     limit: int,
 ) -> list[ItemPreview]:
-    """A page of shortened items; a group wins over a status."""
+    """A page of shortened items; a group takes precedence over a status."""
     if group is not None:
         rows = await conn.fetch(_SQL["previews_by_group"], batch_id, after, limit, group)
     elif status is not None:
@@ -57,7 +57,7 @@ async def previews(
 async def failure_group_preview(
     conn: Connection, batch_id: UUID, group: str, sampled: int, shown: int
 ) -> FailureGroupPreview:
-    """Values and first items of a group, from its first `sampled` items."""
+    """The values and first items of a group, from its first `sampled` items."""
     values = []
     if sampled:
         values = await conn.fetch(_SQL["failure_group_preview"], batch_id, group, sampled, shown)
@@ -69,7 +69,7 @@ async def failure_group_preview(
 
 
 async def source(conn: Connection, batch_id: UUID) -> SourceDetails | None:
-    """What is known about a batch's file."""
+    """The file of a batch."""
     row = await conn.fetchrow(_SQL["source"], batch_id)
     if row is None:
         return None

@@ -23,21 +23,21 @@ class ClaimedRange:
     last_item: int
     epoch: int
     crashes: int
-    deferred: tuple[int, ...] = ()  # items that were deferred in this pass, by earlier holders
+    deferred: tuple[int, ...] = ()  # items that earlier holders deferred in this pass
     final_pass: bool = False
     blocked: frozenset[int] = (
         frozenset()
-    )  # items that wait for earlier ones of their keys elsewhere
+    )  # items that wait for earlier items with their keys in other ranges
 
 
 @dataclass(frozen=True, slots=True)
 class KeyOrder:
-    """What a claim has to know so that items of one key take effect in their order.
+    """What a claim must know so that items with the same key take effect in order.
 
     Attributes:
         exempt: First items of the ranges in which the claimer itself keeps the order.
-        kinds: What the keys of items are, as JSON; None: nothing orders them.
-        among: First items of the ranges to choose from; None: all.
+        kinds: What the keys of items are, as JSON; None if items have no order.
+        among: First items of the ranges to choose from; None for all.
     """
 
     exempt: Sequence[int] = ()
@@ -60,7 +60,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class RunningCounts:
-    """What the control statement writes about one held range."""
+    """What the heartbeat stores about one held range."""
 
     claimed: ClaimedRange
     completed: int
@@ -72,7 +72,7 @@ class RunningCounts:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What the control statement says about one batch."""
+    """What the heartbeat returns about one batch."""
 
     batch_id: UUID
     status: BatchStatus
@@ -81,15 +81,15 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is left of a batch.
+    """The unfinished ranges of a batch.
 
     Attributes:
-        unfinished: Ranges that are not done.
-        deferred: Those of them that wait for the next pass.
-        leased: Those of them that somebody holds, or held when they died.
-        seconds: Until the first of them can be claimed, by the server's clock; None when there is
-            one now or none at all.
-        pass_number: Which pass this is, over what was deferred before.
+        unfinished: The number of ranges that are not done.
+        deferred: How many of them wait for the next pass.
+        leased: How many of them a worker holds, or held when it died.
+        seconds: Seconds until the first of them can be claimed, by the server's clock; None if one
+            can be claimed now, or there is none.
+        pass_number: The number of the current pass.
     """
 
     unfinished: int
@@ -100,7 +100,7 @@ class Outlook:
 
     @property
     def only_deferred(self) -> bool:
-        """Whether all that is left waits for the next pass."""
+        """Whether all unfinished ranges wait for the next pass."""
         return self.deferred == self.unfinished
 
 
@@ -123,15 +123,15 @@ async def claim(
     of_dead: int,
     order: KeyOrder = NO_ORDER,
 ) -> tuple[ClaimedRange, Counts] | None:
-    """Lease a range for `lease` seconds, if one can be claimed; with what is settled in it.
+    """Lease a range for `lease` seconds, if one can be claimed; the range and its counts.
 
     Args:
-        held: First items of the ranges this worker holds; a range leased to it that is not among
-            them was claimed by a statement whose answer was lost.
-        wanted: Items at most; the rest of a longer range becomes a range of its own. 0: no range.
-        of_suspects: The same for a range in which a worker has died.
-        of_dead: The same for a range that is taken over from one.
-        order: What is to be known about the order of items with keys.
+        held: First items of the ranges this worker holds. Another range that is leased to it was
+            claimed by a statement whose answer was lost.
+        wanted: The maximum of items; the rest of a longer range becomes a new range. 0: no range.
+        of_suspects: The same for a range in which a worker has crashed.
+        of_dead: The same for a range whose holder has just crashed.
+        order: The order of items with keys.
     """
     row = await conn.fetchrow(
         _SQL["claim_range"],
@@ -161,7 +161,7 @@ async def claim(
 async def runnable(
     conn: Connection, batch_id: UUID, exempt: Sequence[int], kinds: str
 ) -> list[int]:
-    """First items of some ready ranges that have items which wait for nobody."""
+    """First items of some ready ranges with items that do not wait for others."""
     rows = await conn.fetch(_SQL["runnable_ranges"], batch_id, exempt, kinds)
     return [row["first_item"] for row in rows]
 
@@ -178,19 +178,19 @@ async def count(conn: Connection, claimed: ClaimedRange) -> Counts:
 async def renew(
     conn: Connection, held: Sequence[RunningCounts], lease: float, batches: Sequence[UUID]
 ) -> list[Renewal]:
-    """Renew leases, write running counts, and learn what became of the batches."""
+    """Renew leases, store running counts, and return the status of the batches."""
     rows = await conn.fetch(
         _SQL["renew_leases"],
-        [one.claimed.batch_id for one in held],
-        [one.claimed.first_item for one in held],
-        [one.claimed.epoch for one in held],
-        [one.completed for one in held],
-        [one.skipped for one in held],
-        [one.failed for one in held],
-        [one.groups for one in held],
+        [each.claimed.batch_id for each in held],
+        [each.claimed.first_item for each in held],
+        [each.claimed.epoch for each in held],
+        [each.completed for each in held],
+        [each.skipped for each in held],
+        [each.failed for each in held],
+        [each.groups for each in held],
         lease,
         batches,
-        [one.deferred for one in held],
+        [each.deferred for each in held],
     )
     return [
         Renewal(row["id"], BatchStatus(row["status"]), frozenset(row["renewed"])) for row in rows
@@ -203,11 +203,11 @@ async def release(
     deferred: Collection[int] = (),
     behind: Collection[int] = (),
 ) -> str | None:
-    """Close a range, or hand it back; the new state, or None when it is somebody else's now.
+    """Complete a range, or return it; the new state, or None if another worker has it now.
 
     Args:
         deferred: Items that were deferred in this pass.
-        behind: Items that wait for an earlier one of the range, which is due later.
+        behind: Items that wait for an earlier item of the range, whose retry is not due yet.
     """
     state: str | None = await conn.fetchval(
         _SQL["release_range"],
@@ -222,7 +222,7 @@ async def release(
 
 
 async def outlook(conn: Connection, batch_id: UUID, lease: float) -> Outlook:
-    """What is left of a batch, and when it can be claimed."""
+    """The unfinished ranges of a batch, and when the first of them can be claimed."""
     row = await conn.fetchrow(_SQL["outlook"], batch_id, lease)
     assert row is not None  # noqa: S101 - an aggregate always returns a row
     return Outlook(**dict(row))
@@ -243,9 +243,9 @@ class Pass:
     """A further pass over a batch.
 
     Attributes:
-        number: Counted from 1, which is the first run of all items.
-        deferred: Items that run again.
-        final: Whether what would be deferred fails instead.
+        number: Counted from 1; pass 1 is the first run of all items.
+        deferred: The number of items that run again.
+        final: Whether items fail that would be deferred.
     """
 
     number: int
@@ -254,6 +254,6 @@ class Pass:
 
 
 async def reopen(conn: Connection, batch_id: UUID, pass_number: int) -> Pass | None:
-    """Begin the pass after `pass_number`; None when somebody else has, or it is not time yet."""
+    """Begin the pass after `pass_number`; None if it has begun, or this pass has not ended."""
     row = await conn.fetchrow(_SQL["reopen_deferred"], batch_id, pass_number)
     return None if row is None else Pass(row["pass_number"], row["deferred"], row["final_pass"])

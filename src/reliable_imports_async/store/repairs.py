@@ -1,4 +1,4 @@
-"""Statements about changed records."""
+"""Statements that change and export the records of failed items."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _SQL = statements("store/repairs")
 
 @dataclass(frozen=True, slots=True)
 class FailedItem:
-    """A failed item that may be changed; `text` is its record, or None when it failed at parse."""
+    """A failed item that may be changed; `text` is its record, or None if it is unreadable."""
 
     item_number: int
     text: str | None
@@ -31,7 +31,7 @@ async def lock_failed(
     after: int = 0,
     limit: int = 1,
 ) -> list[FailedItem]:
-    """A page of the items that may be changed, locked until the transaction ends."""
+    """A page of items that may be changed, locked until the transaction ends."""
     rows = await conn.fetch(_SQL["lock_failed"], batch_id, group, item_number, after, limit)
     return [FailedItem(*row) for row in rows]
 
@@ -45,7 +45,7 @@ async def edit(
     actor: str | None,
     reason: str | None,
 ) -> None:
-    """Give locked items new records, and keep the old ones."""
+    """Give locked items new records, and store the old ones as their history."""
     await conn.execute(_SQL["edit_items"], batch_id, numbers, texts, actor, reason)
 
 
@@ -79,7 +79,7 @@ def _record(text: str | None) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """The last try of a record that failed, by the item's number in the exported batch."""
+    """The last try of a failed record, by the item's number in the exported batch."""
 
     item_number: int
     batch_id: UUID
@@ -88,7 +88,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class FailedRecord:
-    """A record that failed and why; `text` is its JSON, or None when it failed at parse."""
+    """A failed record with its error; `text` is its JSON, or None if it is unreadable."""
 
     item_number: int
     text: str | None
@@ -112,19 +112,19 @@ async def outstanding(
     after: int,
     limit: int,
 ) -> list[Try]:
-    """The last tries of the records that failed in a batch and that nobody has taken up since."""
+    """The last tries of the outstanding records of a batch."""
     rows = await conn.fetch(_SQL["outstanding_tries"], batch_id, root_batch_id, group, after, limit)
     return [Try(*row) for row in rows]
 
 
 async def keys(conn: Connection, tries: Sequence[Try]) -> list[str]:
-    """The names that the records of some tries use."""
+    """The field names in the records of some tries."""
     batches, numbers = [each.batch_id for each in tries], [each.number for each in tries]
     return [row["name"] for row in await conn.fetch(_SQL["keys_of_tries"], batches, numbers)]
 
 
 async def read(conn: Connection, batch_id: UUID, tries: Sequence[Try]) -> list[FailedRecord]:
-    """The records of some tries, with why they failed."""
+    """The records of some tries, with their errors."""
     rows = await conn.fetch(
         _SQL["read_tries"],
         batch_id,

@@ -1,4 +1,4 @@
-"""Statements about reprocessing, all inside the transaction that holds the root batch's lock."""
+"""Statements about reprocessing, for a transaction that has locked the root batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Change = Literal["replace", "record", "merge"]
 
 @dataclass(frozen=True, slots=True)
 class EligibleItem:
-    """An item that may run again; `text` is its record, or None when it failed at parse."""
+    """An item that may run again; `text` is its record, or None if it is unreadable."""
 
     batch_id: UUID
     item_number: int
@@ -32,11 +32,11 @@ class EligibleItem:
 
 @dataclass(frozen=True, slots=True)
 class OpenTries:
-    """A batch in which records are still to be processed.
+    """A batch in which records are still pending.
 
     Attributes:
-        same: Whether it runs every item of the batch that was asked about again.
-        items: How many of the records.
+        same: Whether it runs every item of the given batch again.
+        items: The number of these records.
     """
 
     batch_id: UUID
@@ -45,7 +45,7 @@ class OpenTries:
 
 
 async def lock_root(conn: Connection, root_batch_id: UUID) -> None:
-    """Let one reprocessing or purge of a lineage happen at a time.
+    """Let one reprocessing or purge of a lineage run at a time.
 
     Raises:
         BatchNotFound: It has been purged, or is being purged.
@@ -55,18 +55,21 @@ async def lock_root(conn: Connection, root_batch_id: UUID) -> None:
 
 
 async def share_root(conn: Connection, batch_id: UUID, seconds: float) -> bool:
-    """Keep reprocessings of a batch's lineage out until the transaction ends; False: no batch.
+    """Make reprocessings of a batch's lineage wait until the transaction ends.
+
+    Returns:
+        False if the batch does not exist, or is being purged.
 
     Raises:
-        EditRefused: One of them goes on for longer than `seconds`.
+        EditRefused: One of them takes longer than `seconds`.
     """
     await conn.execute(_SQL["wait_at_most"], f"{int(seconds * 1000)}ms")
     try:
         return await conn.fetchval(_SQL["share_root"], batch_id) is not None
     except asyncpg.LockNotAvailableError:
         raise EditRefused(
-            "Records of this import are being taken up by a reprocessing right now.",
-            hint="try again in a moment; what was taken up is edited in the new batch.",
+            "A reprocessing is taking over records of this import right now.",
+            hint="try again in a moment; records that it has taken over are edited in its batch.",
         ) from None
 
 
@@ -91,7 +94,7 @@ async def eligible(
     """A page of the items of a lineage that may run again, above the root number `after`.
 
     Args:
-        unreadable: Whether records that failed at parse are among them.
+        unreadable: Whether to include unreadable records.
     """
     rows = await conn.fetch(
         _SQL["eligible"], root_batch_id, group, numbers, unreadable, after, limit
@@ -108,7 +111,7 @@ async def sample(
     unreadable: bool,
     count: int,
 ) -> list[int]:
-    """The root numbers of `count` of the items that may run again, from anywhere."""
+    """The root numbers of `count` items that may run again, scattered over all of them."""
     rows = await conn.fetch(
         _SQL["sample_eligible"], root_batch_id, group, numbers, unreadable, count
     )
@@ -116,7 +119,7 @@ async def sample(
 
 
 async def unreadable(conn: Connection, root_batch_id: UUID) -> int:
-    """How many outstanding records of a lineage could not be read."""
+    """The number of unreadable outstanding records in a lineage."""
     return int(await conn.fetchval(_SQL["count_unreadable"], root_batch_id))
 
 
@@ -128,7 +131,7 @@ async def take_over(
     group: str | None,
     numbers: Sequence[int] | None,
 ) -> int:
-    """Mark what may run again and write it into the child; how many."""
+    """Mark the items that may run again and write them into the child; how many."""
     row = await conn.fetchrow(_SQL["take_over"], root_batch_id, child_id, 0, group, numbers)
     return _written(row)
 
@@ -167,13 +170,13 @@ async def take_over_edited(
 async def find_items(
     conn: Connection, root_batch_id: UUID, batch_ids: Sequence[UUID], numbers: Sequence[int]
 ) -> dict[int, int]:
-    """The root numbers of items of a lineage, by their place (from 0) in what was asked for."""
+    """The root numbers of items of a lineage, by position in the arguments, from 0."""
     rows = await conn.fetch(_SQL["find_lineage_items"], root_batch_id, batch_ids, numbers)
     return {row["n"] - 1: row["root_number"] for row in rows}
 
 
 async def open_tries(conn: Connection, batch_id: UUID, root_id: UUID) -> list[OpenTries]:
-    """Where records of a batch are still to be processed, newest batch first."""
+    """The batches in which records of a batch are still pending, newest first."""
     rows = await conn.fetch(_SQL["open_tries"], batch_id, root_id)
     return [OpenTries(*row) for row in rows]
 
@@ -186,21 +189,21 @@ async def take_all(conn: Connection, batch_id: UUID, child_id: UUID, root_id: UU
 async def begin_purge(
     conn: Connection, root_batch_id: UUID, finished_before: datetime | None = None
 ) -> list[UUID]:
-    """Let nothing join a lineage any more; its batches.
+    """Let no further batch join a lineage; the lineage's batches.
 
-    None at all when one of them is not finished, or finished after a time.
+    Empty if one of them is not finished, or finished after a time.
     """
     rows = await conn.fetch(_SQL["begin_purge"], root_batch_id, finished_before)
     return [row["id"] for row in rows]
 
 
 async def delete_last_tries(conn: Connection, root_batch_ids: Sequence[UUID]) -> None:
-    """Forget which tries were the last."""
+    """Delete the last tries of some lineages."""
     await conn.execute(_SQL["delete_last_tries"], root_batch_ids)
 
 
 def _written(row: asyncpg.Record | None) -> int:
-    """How many items were written; all that were marked, or nothing may be."""
+    """The number of written items, which must be that of the marked items."""
     assert row is not None  # noqa: S101 - the statement counts
     if row["taken"] != row["written"]:
         raise ReprocessRefused(
@@ -211,31 +214,31 @@ def _written(row: asyncpg.Record | None) -> int:
 
 
 async def unfinished_child(conn: Connection, root_batch_id: UUID) -> UUID | None:
-    """The newest reprocessing of the lineage that is not finished."""
+    """The newest unfinished reprocessing of a lineage."""
     child: UUID | None = await conn.fetchval(_SQL["unfinished_child"], root_batch_id)
     return child
 
 
 async def newest_child(conn: Connection, root_batch_id: UUID) -> UUID | None:
-    """The newest reprocessing of the lineage."""
+    """The newest reprocessing of a lineage."""
     child: UUID | None = await conn.fetchval(_SQL["newest_child"], root_batch_id)
     return child
 
 
 async def decide_canary(conn: Connection, canary_id: UUID, rest_id: UUID | None) -> bool:
-    """Note in which batch the rest of a canary runs; False when that was noted before."""
+    """Record in which batch the rest of a canary runs; False if that was recorded before."""
     return await conn.fetchval(_SQL["decide_canary"], canary_id, rest_id) is not None
 
 
 async def note_no_rest(conn: Connection, canary_id: UUID) -> None:
-    """Note that nothing was left to run after a canary."""
+    """Record that there was no rest to run after a canary."""
     await conn.execute(_SQL["note_no_rest"], canary_id)
 
 
 async def undecided_canaries(
     conn: Connection, batch_types: Sequence[str], limit: int
 ) -> list[UUID]:
-    """Finished canaries for workers, about whose rest nobody has decided."""
+    """Finished canaries for workers whose rest is not decided yet."""
     rows = await conn.fetch(_SQL["list_undecided_canaries"], batch_types, limit)
     return [row["id"] for row in rows]
 

@@ -1,4 +1,4 @@
-"""Statements that settle items under the fence, and that read which outcomes are stored."""
+"""Statements that settle items, protected by the fence, and that read stored outcomes."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol

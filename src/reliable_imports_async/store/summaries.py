@@ -18,21 +18,21 @@ REASONS_RANGES = 250  # whose reasons are counted: all, in a batch of up to 100,
 
 
 async def get(conn: Connection, batch_id: UUID) -> BatchSummary | None:
-    """Where a batch stands, with its failure groups."""
-    found = await get_many(conn, [batch_id])
-    return found[0] if found else None
+    """The summary of a batch, with its failure groups."""
+    summaries = await get_many(conn, [batch_id])
+    return summaries[0] if summaries else None
 
 
 async def get_many(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSummary]:
-    """Where batches stand, with their failure groups, in the order of their ids."""
-    found = await progress(conn, batch_ids)
-    failed = [one.batch_id for one in found if one.failed_items]
+    """The summaries of batches with their failure groups, in the order of their ids."""
+    summaries = await progress(conn, batch_ids)
+    failed = [summary.batch_id for summary in summaries if summary.failed_items]
     causes = await _groups(conn, failed, GROUPS_SHOWN) if failed else {}
-    return [replace(one, groups=causes.get(one.batch_id, ())) for one in found]
+    return [replace(each, groups=causes.get(each.batch_id, ())) for each in summaries]
 
 
 async def progress(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSummary]:
-    """Where batches stand, without groups, in the order of their ids; O(ranges)."""
+    """The summaries of batches without groups, in the order of their ids; O(ranges)."""
     rows = await conn.fetch(_SQL["summary"], batch_ids)
     roots = {row["root_batch_id"] for row in rows if row["reprocesses_all"]}
     recounted = {root: int(await conn.fetchval(_SQL["recount"], root)) for root in roots}
@@ -44,13 +44,13 @@ async def progress(conn: Connection, batch_ids: Sequence[UUID]) -> list[BatchSum
 async def outstanding_groups(
     conn: Connection, root_batch_id: UUID, limit: int
 ) -> tuple[FailureGroup, ...]:
-    """The failures of a lineage that nobody has taken up since, by batch and cause."""
+    """The outstanding failures of a lineage, by batch and group."""
     rows = await conn.fetch(_SQL["outstanding_groups"], root_batch_id, limit)
     return tuple(replace(_group(row), batch_id=row["batch_id"]) for row in rows)
 
 
 async def totals(conn: Connection, batch_id: UUID) -> tuple[int, int]:
-    """How many items of a batch failed, and how many have an outcome; O(ranges)."""
+    """The number of failed items of a batch, and of all settled ones; O(ranges)."""
     row = await conn.fetchrow(_SQL["totals"], batch_id)
     assert row is not None  # noqa: S101 - an aggregate always returns a row
     return row["failed"], row["settled"]
@@ -62,9 +62,9 @@ class FieldSum:
 
     Attributes:
         total: The exact sum of its values, as a numeral.
-        present: How many records have it.
-        odd: How many of its values are neither numbers nor blank.
-        example: One of those.
+        present: The number of records that have it.
+        odd: The number of values that are neither numbers nor blank.
+        example: One of these values.
     """
 
     total: str
@@ -74,7 +74,7 @@ class FieldSum:
 
 
 async def sums(conn: Connection, batch_id: UUID, names: Sequence[str]) -> list[FieldSum]:
-    """What some fields add up to, in the order of their names."""
+    """The sums of some fields, in the order of their names."""
     return [FieldSum(**row) for row in await conn.fetch(_SQL["sums"], batch_id, names)]
 
 
@@ -88,27 +88,27 @@ async def groups(
 async def _groups(
     conn: Connection, batch_ids: Sequence[UUID], limit: int
 ) -> dict[UUID, tuple[FailureGroup, ...]]:
-    found: dict[UUID, tuple[FailureGroup, ...]] = {}
+    by_batch: dict[UUID, tuple[FailureGroup, ...]] = {}
     for row in await conn.fetch(_SQL["groups"], batch_ids, limit):
         batch_id = row["batch_id"]
-        found[batch_id] = (*found.get(batch_id, ()), _group(row))
-    return found
+        by_batch[batch_id] = (*by_batch.get(batch_id, ()), _group(row))
+    return by_batch
 
 
 async def with_values(
     conn: Connection,
     batch_id: UUID,
-    found: Sequence[FailureGroup],
+    groups: Sequence[FailureGroup],
     limit: int,
     visible: Visibility | None = None,
 ) -> tuple[FailureGroup, ...]:
-    """The same groups with their most frequent offending values, first items and history.
+    """The same groups with their most frequent invalid values, first items and history.
 
-    Groups that name their batch are those of what is outstanding in it.
+    A group that names its batch is limited to the outstanding items of that batch.
     """
     detailed = []
     rules = None if visible is None else visible.as_json()
-    for group in found:
+    for group in groups:
         open_only = group.batch_id is not None
         batch_id = group.batch_id or batch_id
         history = await conn.fetchrow(_SQL["group_history"], batch_id, group.group, rules)
@@ -127,7 +127,7 @@ async def with_values(
 
 
 async def skip_reasons(conn: Connection, batch_id: UUID, limit: int) -> list[tuple[str, int]]:
-    """Why items were skipped, most frequent first."""
+    """The reasons why items were skipped, most frequent first."""
     rows = await conn.fetch(_SQL["skip_reasons"], batch_id, limit, REASONS_RANGES)
     return [(row["reason"], row["items"]) for row in rows]
 

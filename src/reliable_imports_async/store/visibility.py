@@ -1,7 +1,7 @@
-"""Who may see which batches: one rule, for Python here and for SQL in `is_visible`.
+"""Who may see which batches: one rule, in Python here and in SQL as `is_visible`.
 
-A batch is shown by the creator and the metadata of the root of its lineage, so that whoever may see
-an import may see what became of it.
+The creator and the metadata of the lineage's root decide, so that a user who may see an import may
+also see its reprocessings.
 """
 
 import json
@@ -17,7 +17,7 @@ from ..sanitize import storable_json
 
 
 class _Given(Enum):
-    """Tells a condition that is not given from one that is None, which nothing fulfils."""
+    """Distinguishes a missing condition from None, which no batch fulfils."""
 
     NOTHING = "not given"
 
@@ -26,7 +26,7 @@ NOT_GIVEN: Literal[_Given.NOTHING] = _Given.NOTHING
 
 
 class Owned(Protocol):
-    """What a rule looks at: the root of a lineage."""
+    """The root of a lineage, as rules read it."""
 
     @property
     def batch_type(self) -> str:
@@ -34,18 +34,18 @@ class Owned(Protocol):
 
     @property
     def created_by(self) -> str | None:
-        """Who created it."""
+        """The user who created it."""
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The caller's own."""
+        """The caller's metadata."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visible:
-    """Which batches of a type somebody may see; reprocessings are seen with their root.
+    """Which batches of a type a user may see; reprocessings are visible with their root.
 
-    Each condition that is given has to be fulfilled. None fulfils nobody's: an anonymous caller's
+    Every given condition must be fulfilled. No batch fulfils None: for an anonymous caller
     ``Visible(created_by=ctx.user_id)`` shows nothing, and neither does ``Visible()``.
     `Visible.all` shows everything.
 
@@ -80,10 +80,10 @@ class Visible:
 
     @classmethod
     def of(cls, answer: object) -> "Visible":
-        """What a `visible_batches` hook has answered.
+        """The rule that a `visible_batches` hook has returned.
 
         Raises:
-            TypeError: It is none of True, False, None and `Visible`.
+            TypeError: The answer is not True, False, None or a `Visible`.
         """
         if isinstance(answer, Visible):
             return answer
@@ -96,7 +96,7 @@ class Visible:
         )
 
     def shows(self, root: Owned) -> bool:
-        """Whether the lineage of a root batch is among them."""
+        """Whether this rule shows the lineage of a root batch."""
         rule = self.as_rule()
         if isinstance(rule, bool):
             return rule
@@ -106,7 +106,8 @@ class Visible:
 
     def as_rule(self) -> bool | dict[str, Any]:
         """The rule as `is_visible` takes it."""
-        given = [one for one in (self.created_by, self.metadata) if one is not NOT_GIVEN]
+        conditions = (self.created_by, self.metadata)
+        given = [condition for condition in conditions if condition is not NOT_GIVEN]
         if self.everything or not given or None in given:
             return self.everything and None not in given
         rule: dict[str, Any] = {}
@@ -119,11 +120,11 @@ class Visible:
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """What somebody may see, by batch type.
+    """What a user may see, by batch type.
 
     Attributes:
         types: The rules of some batch types.
-        otherwise: The rule of all others.
+        otherwise: The rule of all other types.
     """
 
     types: Mapping[str, Visible]
@@ -131,35 +132,35 @@ class Visibility:
 
     @classmethod
     def of(cls, given: "Mapping[str, Visible | bool] | Visibility | None") -> "Visibility":
-        """Rules by type; types that are not named have no restriction."""
+        """Rules by type; types without a rule are not restricted."""
         if isinstance(given, Visibility):
             return given
-        return cls({name: Visible.of(one) for name, one in (given or {}).items()}, Visible.all())
+        return cls({name: Visible.of(rule) for name, rule in (given or {}).items()}, Visible.all())
 
     def rule(self, batch_type: str) -> Visible:
         """The rule of a batch type."""
         return self.types.get(batch_type, self.otherwise)
 
     def shows(self, root: Owned) -> bool:
-        """Whether somebody may see the lineage of a root batch."""
+        """Whether the user may see the lineage of a root batch."""
         return self.rule(root.batch_type).shows(root)
 
     @property
     def nothing(self) -> bool:
-        """Whether somebody may see no batch at all."""
-        return not any(one.as_rule() for one in (self.otherwise, *self.types.values()))
+        """Whether the user may not see any batch."""
+        return not any(rule.as_rule() for rule in (self.otherwise, *self.types.values()))
 
     def as_json(self) -> str | None:
-        """The rules as statements take them; None where all is visible."""
-        types = {name: one.as_rule() for name, one in self.types.items()}
+        """The rules as statements take them; None if everything is visible."""
+        types = {name: rule.as_rule() for name, rule in self.types.items()}
         otherwise = self.otherwise.as_rule()
-        if all(one is True for one in (otherwise, *types.values())):
+        if all(rule is True for rule in (otherwise, *types.values())):
             return None
         return _text({"types": types, "otherwise": otherwise})
 
 
 def contains(whole: Any, part: Any) -> bool:
-    """Whether JSON data contain others, as PostgreSQL's ``@>`` says of two objects."""
+    """Whether JSON data contain other data, as PostgreSQL's ``@>`` defines it for two objects."""
     match part:
         case dict():
             return isinstance(whole, dict) and all(
@@ -173,14 +174,14 @@ def contains(whole: Any, part: Any) -> bool:
 
 
 def _scalar(value: Any) -> tuple[type, Any]:
-    """A value that is equal to others of its kind only: true is not 1, but 1.0 is."""
+    """A value that is only equal to values of its kind: true is not 1, but 1.0 is."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Decimal, Decimal(repr(value))
     return type(value), value
 
 
 def _as_stored(metadata: Mapping[str, Any]) -> Any:
-    """Metadata as it would be, had it been stored with a batch."""
+    """Metadata in the form in which it would be stored with a batch."""
     try:
         return json.loads(_text(dict(metadata)))
     except ValueError as exc:

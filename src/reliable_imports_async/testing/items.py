@@ -1,4 +1,4 @@
-"""One record through the engine's own code, inside a savepoint of the caller's transaction."""
+"""Runs a record through the engine's own code, inside a savepoint of the caller's transaction."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -45,8 +45,8 @@ def make_item(
     Args:
         record: A dict, a model or a dataclass.
         processor: Reads the record into its model, as ``item.data``.
-        item_number: Its number.
-        fields: Any other field of `ImportBatchItem`.
+        item_number: The item's number.
+        fields: Other fields of `ImportBatchItem`.
 
     Raises:
         pydantic.ValidationError: The model does not accept the record.
@@ -68,23 +68,23 @@ async def run_item(
     shared: Any = None,
     **fields: Any,
 ) -> Outcome:
-    """Validate, prepare and process one record; what became of it.
+    """Validate, prepare and process one record, and return its outcome.
 
     The effects of a completed or skipped item stay in the caller's transaction, so that a test
-    can look at them; those of a failed one are rolled back to a savepoint. Nothing is raised for
-    a failing item. The library's own tables are not needed.
+    can check them. The effects of a failed item are rolled back to a savepoint, and nothing is
+    raised. The library's own tables are not needed.
 
     Args:
         processor: A class or an instance; its `on_connection` runs first.
         record: A dict, a model or a dataclass.
         conn: A connection inside a transaction, which the test rolls back.
         metadata: The batch's metadata.
-        shared: What ``ctx.shared`` is.
+        shared: The value of ``ctx.shared``.
         fields: Other fields of the item, such as ``attempts``.
 
     Raises:
-        ConfigurationError: `conn` is in no transaction.
-        NotAProcessor: The processor could not be registered either.
+        ConfigurationError: `conn` is not in a transaction.
+        NotAProcessor: The processor could not be registered.
         Exception: The connection broke; the item has no outcome.
     """
     if not conn.is_in_transaction():
@@ -108,10 +108,10 @@ async def run_item(
 
 
 async def _run(executor: Executor, item: ImportBatchItem[Any], conn: Connection) -> Outcome:
-    """The engine's way of an item to its outcome; nothing is stored about it.
+    """Take an item to its outcome as the engine does, but store nothing about it.
 
     Raises:
-        Outage: The connection broke. The engine would wait for the server; a test has to know.
+        Outage: The connection broke. The engine would wait for the server.
     """
     prepared = await executor.prepare(item)
     try:
@@ -129,7 +129,7 @@ async def _run(executor: Executor, item: ImportBatchItem[Any], conn: Connection)
 async def _transact(
     executor: Executor, prepared: Prepared, conn: Connection, limit: TimeLimit
 ) -> Outcome | Conflict:
-    """The item's transaction: a savepoint, and what COMMIT would refuse at its end."""
+    """Run the item's transaction: a savepoint, with the checks of COMMIT at its end."""
     prepared.rewind()
     savepoint = conn.transaction()
     await savepoint.start()
@@ -151,7 +151,7 @@ async def _transact(
 
 
 async def _roll_back(savepoint: "asyncpg.transaction.Transaction") -> bool:
-    """Roll back to a savepoint; False: the connection did not answer, or is in no transaction."""
+    """Roll back to a savepoint; False: the connection did not answer, or has no transaction."""
     with anyio.move_on_after(ROUND_TRIP_SECONDS, shield=True):
         try:
             await savepoint.rollback()
@@ -162,7 +162,7 @@ async def _roll_back(savepoint: "asyncpg.transaction.Transaction") -> bool:
 
 
 class _Borrowed(Database):
-    """Lends the caller's connection for reading, one at a time, and only for reading."""
+    """Lends the caller's connection, to one reader at a time, and only for reading."""
 
     def __init__(self, conn: Connection, settings: Settings) -> None:
         super().__init__(settings)
@@ -189,7 +189,11 @@ async def _undone(conn: Connection) -> AsyncIterator[None]:
 
 
 def _checked(processor: AnyProcessor) -> tuple[str, BaseProcessor[Any]]:
-    """The batch type and the instance; refused if it could not be registered."""
+    """The batch type and the instance of a processor.
+
+    Raises:
+        NotAProcessor: It could not be registered.
+    """
     registry = Registry()
     batch_type = registry.register(processor)
     return batch_type, registry.get(batch_type)

@@ -1,8 +1,8 @@
 """A pytest plugin: `import_manager` and `import_database_url`, on a disposable database.
 
-The server is the one of RELIABLE_IMPORTS_TEST_DATABASE_URL or TEST_DSN, else an embedded one. The
-fixtures that last for the session are plain functions with an event loop of their own, so that
-they work whatever loop a test runs on. Nothing heavy is imported until a fixture is used.
+The server is that of RELIABLE_IMPORTS_TEST_DATABASE_URL or TEST_DSN, or else an embedded server.
+Fixtures of the session are plain functions with their own event loop, so that they work with any
+loop that tests run on. Heavy modules are only imported when a fixture is used.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 try:
     import pytest_asyncio
-except ImportError:  # pragma: no cover - then the fixture below says what is missing
+except ImportError:  # pragma: no cover - the fixture below reports it
     _async_fixture: Any = pytest.fixture
 else:
     _async_fixture = pytest_asyncio.fixture
@@ -32,7 +32,7 @@ _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 @pytest.fixture(scope="session")
 def import_server() -> Iterator[Callable[[str], str]]:
-    """Gives the URL of a database by its name."""
+    """Returns the URL of a database by its name."""
     given = os.environ.get("RELIABLE_IMPORTS_TEST_DATABASE_URL") or os.environ.get("TEST_DSN")
     if given:
         yield lambda name: _other_database(given, name)
@@ -71,7 +71,7 @@ def import_database_url(import_server: Callable[[str], str], import_template: st
 
 @pytest.fixture
 def import_loop(request: pytest.FixtureRequest) -> None:
-    """Says what is missing where nothing would run the async fixture below."""
+    """Fails with a hint if no plugin runs the async fixture below."""
     asynchronous = request.config.pluginmanager.hasplugin("asyncio")
     if not asynchronous and "anyio_backend" not in request.fixturenames:
         pytest.fail(
@@ -91,14 +91,14 @@ async def import_manager(
 
 
 def _other_database(url: str, name: str) -> str:
-    """The URL of another database of the same server, also for a URL that names none."""
+    """The URL of another database of the same server; the given URL may name no database."""
     head, mark, query = url.partition("?")
     scheme, _, rest = head.partition("://")
     return f"{scheme}://{rest.partition('/')[0]}/{name}{mark}{query}"
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its end in a thread, where no other event loop is running."""
+    """Run a coroutine in a thread, where no other event loop is running."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(asyncio.run, work).result()
 

@@ -87,6 +87,67 @@ def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlet
     )
 
 
+def _own_routes(service: Service) -> list[Route]:
+    pages = page_routes(service) if service.dashboard else []
+    return [_route(operation, service) for operation in OPERATIONS] + pages
+
+
+def _route(operation: Operation, service: Service) -> Route:
+    async def endpoint(request: Request) -> Response:
+        call = Call(request, service)
+        try:
+            if not operation.public:
+                require_user(call)
+            return await operation.handler(call)
+        except Exception as exc:  # noqa: BLE001 - every error becomes a response without traceback
+            return await on_error(request, await call.discreet(exc))
+
+    limit = SMALL_BODY_BYTES
+    if operation.takes_file:
+        limit = service.settings.max_upload_bytes
+    elif operation.body is CreateBatch:
+        limit = service.settings.max_body_bytes
+    return Route(
+        operation.path,
+        endpoint,
+        methods=[operation.method],
+        name=operation.handler.__name__,
+        max_body_size=limit,
+    )
+
+
+def require_user(call: Call) -> None:
+    """Refuse an anonymous caller if the API needs authentication.
+
+    Raises:
+        HTTPException: 401.
+        Exception: The caller's session could not be read.
+    """
+    service = call.service
+    if service.authentication is None or call.user_id is not None:
+        return
+    state = call.request.scope.get("state", {})
+    if error := state.get("session_error"):
+        raise error
+    text = state.get("refusal") or "Send an API key: Authorization: Bearer …"
+    if not service.access_defined:
+        text = (
+            "Anonymous requests are refused, because the API was mounted without authentication. "
+            "Pass `authentication=` to APIManager, or allow_anonymous=True."
+        )
+    elif not service.authenticator.signs_in:
+        text = "Sign in to the application that this API belongs to."
+    raise HTTPException(401, text, {"WWW-Authenticate": "Bearer"})
+
+
+def add_extra_routes(app: Starlette, registry: Registry, *, dashboard: bool) -> None:
+    """Serve the routes that endpoints add, and drop those of an earlier start."""
+    routes: list[BaseRoute] = app.router.routes
+    del routes[len(OPERATIONS) + (len(PAGES) if dashboard else 0) :]
+    for endpoint in endpoints_of(registry):
+        routes += endpoint.extra_routes()
+
+
 class _OnlyWhileRunning:
     """Answers 503 until the lifespan has been entered, and logs how to do that."""
 
@@ -114,64 +175,3 @@ def _refused(conn: HTTPConnection, exc: Exception) -> Response:
     """Answer a request that the authentication backend refused."""
     text = str(exc) or "Authentication failed."
     return problem(Request(conn.scope), 401, text, headers={"WWW-Authenticate": "Bearer"})
-
-
-def require_user(call: Call) -> None:
-    """Refuse an anonymous caller if the API needs authentication.
-
-    Raises:
-        HTTPException: 401.
-        Exception: The caller's session could not be read.
-    """
-    service = call.service
-    if service.authentication is None or call.user_id is not None:
-        return
-    state = call.request.scope.get("state", {})
-    if error := state.get("session_error"):
-        raise error
-    text = state.get("refusal") or "Send an API key: Authorization: Bearer …"
-    if not service.access_defined:
-        text = (
-            "Anonymous requests are refused, because the API was mounted without authentication. "
-            "Pass `authentication=` to APIManager, or allow_anonymous=True."
-        )
-    elif not service.authenticator.signs_in:
-        text = "Sign in to the application that this API belongs to."
-    raise HTTPException(401, text, {"WWW-Authenticate": "Bearer"})
-
-
-def _own_routes(service: Service) -> list[Route]:
-    pages = page_routes(service) if service.dashboard else []
-    return [_route(operation, service) for operation in OPERATIONS] + pages
-
-
-def add_extra_routes(app: Starlette, registry: Registry, *, dashboard: bool) -> None:
-    """Serve the routes that endpoints add, and drop those of an earlier start."""
-    routes: list[BaseRoute] = app.router.routes
-    del routes[len(OPERATIONS) + (len(PAGES) if dashboard else 0) :]
-    for endpoint in endpoints_of(registry):
-        routes += endpoint.extra_routes()
-
-
-def _route(operation: Operation, service: Service) -> Route:
-    async def endpoint(request: Request) -> Response:
-        call = Call(request, service)
-        try:
-            if not operation.public:
-                require_user(call)
-            return await operation.handler(call)
-        except Exception as exc:  # noqa: BLE001 - every error becomes a response without traceback
-            return await on_error(request, await call.discreet(exc))
-
-    limit = SMALL_BODY_BYTES
-    if operation.takes_file:
-        limit = service.settings.max_upload_bytes
-    elif operation.body is CreateBatch:
-        limit = service.settings.max_body_bytes
-    return Route(
-        operation.path,
-        endpoint,
-        methods=[operation.method],
-        name=operation.handler.__name__,
-        max_body_size=limit,
-    )

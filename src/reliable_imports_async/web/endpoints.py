@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from ..errors import NotAnEndpoint
-from ..log_buffer import LEVELS, LogBuffer
+from ..log_buffer import LEVELS, LogBuffer, LogMethods
 from ..models import BatchSummary, ImportBatch, LogLevel
 from ..processors.hooks import EndpointHooks, Hook, HookCall
 from ..processors.registry import Registry
@@ -25,7 +25,7 @@ logger = logging.getLogger("reliable_imports_async")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointContext:
+class EndpointContext(LogMethods):
     """What a hook is handed: who asks, with which request, and the manager.
 
     Attributes:
@@ -42,23 +42,7 @@ class EndpointContext:
     headers: Mapping[str, str] = field(default_factory=dict)
     log: LogBuffer = field(default_factory=LogBuffer)
 
-    def debug(self, message: str, **details: Any) -> None:
-        """Log a line at level debug."""
-        self._add(LogLevel.DEBUG, message, details)
-
-    def info(self, message: str, **details: Any) -> None:
-        """Log a line at level info."""
-        self._add(LogLevel.INFO, message, details)
-
-    def warning(self, message: str, **details: Any) -> None:
-        """Log a line at level warning."""
-        self._add(LogLevel.WARNING, message, details)
-
-    def error(self, message: str, **details: Any) -> None:
-        """Log a line at level error."""
-        self._add(LogLevel.ERROR, message, details)
-
-    def _add(self, level: LogLevel, message: str, details: Mapping[str, Any]) -> None:
+    def _write(self, level: LogLevel, message: str, details: Mapping[str, Any]) -> None:
         self.log.add(level, message, details)
         logger.log(LEVELS[level], "%s", self.log.redact(message))
 

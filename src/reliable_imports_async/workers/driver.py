@@ -83,7 +83,7 @@ class QueueDriver(Driver):
     async def __aexit__(self, *_: object) -> None: ...
 
 
-class Listening:
+class Listener:
     """Keeps a connection that listens. Without it a worker finds its jobs a little later."""
 
     def __init__(self, database: Database, driver: QueueDriver, channel: str) -> None:

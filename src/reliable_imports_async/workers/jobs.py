@@ -78,7 +78,7 @@ class BatchJobs:
             raise RetryRequested
         if place.batch_id in self._slices:  # another process may help; here it is drained already
             raise RetryRequested(timedelta(seconds=PUT_OFF_SECONDS))
-        time_slice = self._slices[place.batch_id] = TimeSlice(max_idle=MAX_IDLE_SECONDS)
+        time_slice = self._slices[place.batch_id] = self._new_slice(MAX_IDLE_SECONDS)
         try:
             await self._work_on_job(job, place, time_slice)
         finally:
@@ -91,7 +91,7 @@ class BatchJobs:
         batch_id = await self._helpable()
         if batch_id is None or batch_id in self._slices:
             return
-        time_slice = self._slices[batch_id] = TimeSlice(max_idle=0.0)
+        time_slice = self._slices[batch_id] = self._new_slice(0.0)
         try:
             failure = await self._work(batch_id, time_slice)
         finally:
@@ -103,9 +103,12 @@ class BatchJobs:
     async def sweep(self) -> None:
         """Enqueue again the batches that could be processed but that no process works on."""
         async with self._database.connection() as conn:
-            for batch_id in await batches.forsaken(conn, self._batch_types, SWEPT_AT_ONCE):
+            for batch_id in await batches.abandoned(conn, self._batch_types, SWEPT_AT_ONCE):
                 async with conn.transaction():
                     await enqueue.enqueue(conn, batch_id)
+
+    def _new_slice(self, max_idle: float) -> TimeSlice:
+        return TimeSlice(max_idle=max_idle, on_taken=self._tell_start)
 
     def end_slices(self) -> None:
         """Let running items settle, and hand all ranges back."""
@@ -130,7 +133,6 @@ class BatchJobs:
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch, time_slice)
             try:
-                await self._tell_start(batch_id)
                 await self._drain(batch_id, time_slice)
             except (BatchNotFound, StateError) as exc:
                 time_slice.gone = True  # purged, paused or cancelled since it was enqueued
@@ -151,15 +153,12 @@ class BatchJobs:
             time_slice.over = True
             self._tell(batch_id, "handed back: running items were rolled back")
 
-    async def _tell_start(self, batch_id: UUID) -> None:
-        if batch_id in self._told:  # a further time slice
+    def _tell_start(self, batch: ImportBatch) -> None:
+        if batch.id in self._told:  # a further time slice
             return
-        async with self._database.connection() as conn:
-            batch = await batches.get(conn, batch_id)
-        if batch is not None:
-            source = f" from {batch.source_name}" if batch.source_name else ""
-            records = counted(batch.total_items, "item")
-            self._tell(batch_id, f"taken: {batch.batch_type}, {records}{source}")
+        source = f" from {batch.source_name}" if batch.source_name else ""
+        records = counted(batch.total_items, "item")
+        self._tell(batch.id, f"taken: {batch.batch_type}, {records}{source}")
 
     def _tell_end(self, summary: BatchSummary, time_slice: TimeSlice) -> None:
         if summary.finished_at is not None:
@@ -208,7 +207,9 @@ class BatchJobs:
             if await self._job_waits(conn):
                 return None
             seconds = self._settings.lease_seconds
-            return await batches.helpable(conn, self._batch_types, list(self._slices), seconds)
+            return await batches.with_free_range(
+                conn, self._batch_types, list(self._slices), seconds
+            )
 
         return await self._ask(find)
 

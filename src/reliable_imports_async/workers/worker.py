@@ -19,7 +19,7 @@ from ..runner.outbox import Outbox
 from ..runner.process import Processing
 from ..settings import Settings
 from ..store import enqueue
-from .driver import Listening, QueueDriver
+from .driver import Listener, QueueDriver
 from .jobs import AT_ONCE, SWEPT_AT_ONCE, BatchJobs
 
 logger = logging.getLogger("reliable_imports_async")
@@ -70,11 +70,11 @@ class Worker:
             raise QueueMissing
         self._driver.forget_listeners()
         self._manager = self._build()
-        listening = Listening(self._database, self._driver, self._manager.channel)
+        listener = Listener(self._database, self._driver, self._manager.channel)
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_sweeping)
             group.start_soon(self._outbox.keep_sweeping)
-            group.start_soon(listening.run)
+            group.start_soon(listener.run)
             group.start_soon(self._stop_when_cancelled)
             with self._managing:
                 await self._work()

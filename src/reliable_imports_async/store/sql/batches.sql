@@ -1,7 +1,8 @@
--- Batches, in the order in which a batch meets the statements.
+-- Batches, in the order of a batch's life.
 
 -- name: insert_batch
--- Creates the row first, so that a second creation under the same key waits for this one. No row: the key is taken.
+-- Creates the row before the items, so that a second creation with the same key waits for this one. Returns no row if the
+-- key is taken.
 INSERT INTO reliable_imports.import_batches
        (id, batch_type, parent_batch_id, root_batch_id, reprocesses_all, created_by, idempotency_key, source_name,
         source_format, source_size, source_sha256, source_columns, options, metadata)
@@ -10,18 +11,19 @@ ON CONFLICT (coalesce(created_by, ''), idempotency_key) WHERE idempotency_key IS
 RETURNING id;
 
 -- name: find_idempotent
--- The batch that owns an idempotency key of a creator.
+-- The batch with an idempotency key of a creator.
 SELECT id, content_sha256, batch_type
   FROM reliable_imports.import_batches
  WHERE coalesce(created_by, '') = coalesce($1, '') AND idempotency_key = $2;
 
 -- name: lock_file
--- Two imports of the same file for the same batch type are created one after the other. Ends with the transaction.
+-- Lets two imports of the same file for the same batch type be created one after the other. The lock ends with the
+-- transaction.
 SELECT pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 0));
 
 -- name: find_same_file
--- The newest batch of a type that was made from this very file, among those that the rules in $3 (null: none) let the
--- caller see.
+-- The newest batch of a type that was created from the same file and that the caller may see by the rules in $3 (null: no
+-- rules).
 SELECT b.id, b.created_at
   FROM reliable_imports.import_batches b
   JOIN reliable_imports.import_batches r ON r.id = b.root_batch_id
@@ -32,14 +34,14 @@ SELECT b.id, b.created_at
  LIMIT 1;
 
 -- name: complete_creation
--- Stores what is known once every record has been read.
+-- Stores what is only known after the last record.
 UPDATE reliable_imports.import_batches
    SET total_items = $2, content_sha256 = $3, source_encoding = $4, notes = $5
  WHERE id = $1;
 
 -- name: probe_batch_id
--- Waits until a creation in doubt has ended: the insert blocks on its key. No row: that creation has committed.
--- Run in a transaction that is rolled back.
+-- Waits until a creation whose COMMIT was not answered has ended, because the insert blocks on its key. Returns no row if
+-- that creation has committed. Runs in a transaction that is rolled back.
 INSERT INTO reliable_imports.import_batches (id, batch_type, root_batch_id)
 VALUES ($1, 'probe', $1)
 ON CONFLICT (id) DO NOTHING
@@ -54,7 +56,7 @@ SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metad
  WHERE id = $1;
 
 -- name: lock_batch
--- The same under its row lock: starting and finishing happen one at a time.
+-- The same with its row locked, so that starts and finishes happen one at a time.
 SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metadata::text AS metadata,
        options::text AS options, source_name, source_columns, total_items, pause_reason, error, created_at, started_at,
        finished_at
@@ -63,7 +65,8 @@ SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metad
    FOR UPDATE;
 
 -- name: list_batches
--- A page of batches, newest first; $5 is the last id of the page before, $8 the rules of what may be seen (null: all).
+-- A page of batches, newest first. $5 is the last id of the previous page, $8 the rules of what the caller may see (null:
+-- everything).
 SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.created_by, b.metadata::text AS metadata,
        b.options::text AS options, b.source_name, b.source_columns, b.total_items, b.pause_reason, b.error, b.created_at,
        b.started_at, b.finished_at
@@ -87,7 +90,7 @@ SELECT b.id, b.batch_type, b.status, b.parent_batch_id, b.root_batch_id, b.creat
  LIMIT $6;
 
 -- name: list_visible
--- Which of these batches the rules in $2 let the caller see.
+-- The batches among $1 that the caller may see by the rules in $2.
 SELECT b.id
   FROM reliable_imports.import_batches b
   JOIN reliable_imports.import_batches r ON r.id = b.root_batch_id
@@ -95,11 +98,11 @@ SELECT b.id
    AND reliable_imports.is_visible($2::text::jsonb, r.batch_type, r.created_by, r.metadata);
 
 -- name: find_by_tail
--- Batches whose id ends like this; two are enough to know that it is not unique.
+-- Batches whose id ends with these digits. Two rows are enough to know that the end is not unique.
 SELECT id FROM reliable_imports.import_batches WHERE replace(id::text, '-', '') LIKE '%' || $1 LIMIT 2;
 
 -- name: lineage
--- All batches of the lineage that a batch belongs to: the root and what came of reprocessing, oldest first.
+-- All batches in the lineage of a batch, oldest first: the root and its reprocessings.
 SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metadata::text AS metadata,
        options::text AS options, source_name, source_columns, total_items, pause_reason, error, created_at, started_at,
        finished_at
@@ -108,7 +111,7 @@ SELECT id, batch_type, status, parent_batch_id, root_batch_id, created_by, metad
  ORDER BY id;
 
 -- name: mark_started
--- Last statement of the transaction that runs on_batch_start.
+-- The last statement of the transaction that runs on_batch_start.
 UPDATE reliable_imports.import_batches
    SET status = 'processing', started_at = coalesce(started_at, clock_timestamp()), error = NULL,
        metadata = metadata || $2::text::jsonb
@@ -116,7 +119,7 @@ UPDATE reliable_imports.import_batches
 RETURNING started_at, finished_at, metadata::text AS metadata;
 
 -- name: mark_finished
--- Last statement of the transaction that runs on_batch_complete.
+-- The last statement of the transaction that runs on_batch_complete.
 UPDATE reliable_imports.import_batches b
    SET status = $2, finished_at = clock_timestamp(), completed_items = $3, skipped_items = $4, failed_items = $5,
        error = $7, metadata = metadata || $6::text::jsonb
@@ -125,42 +128,45 @@ UPDATE reliable_imports.import_batches b
 RETURNING b.started_at, b.finished_at, b.metadata::text AS metadata;
 
 -- name: mark_start_failed
--- on_batch_start raised: the batch says so, unless somebody else has started, paused or cancelled it by now.
+-- Marks a batch as failed whose on_batch_start raised, unless another process has started, paused or cancelled it since.
 UPDATE reliable_imports.import_batches
    SET status = 'failed', error = $2
  WHERE id = $1 AND started_at IS NULL AND status IN ('pending', 'failed');
 
 -- name: mark_finish_failed
--- A hook of its end raised: the batch says so and stays unfinished, unless somebody else has finished, paused or cancelled
--- it by now.
+-- Marks a batch as failed, but not finished, whose on_batch_complete or check raised, unless another process has finished,
+-- paused or cancelled it since.
 UPDATE reliable_imports.import_batches b
    SET status = 'failed', error = $2
  WHERE b.id = $1 AND b.started_at IS NOT NULL AND b.finished_at IS NULL AND b.status IN ('processing', 'failed')
    AND NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done');
 
 -- name: mark_unfailed
--- A batch that says failed although it was started and has items to run goes on.
+-- Continues a batch that is marked as failed although it was started and has unfinished ranges.
 UPDATE reliable_imports.import_batches b
    SET status = 'processing', error = NULL
  WHERE b.id = $1 AND b.started_at IS NOT NULL AND b.finished_at IS NULL AND b.status = 'failed'
    AND EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = b.id AND r.state <> 'done');
 
 -- name: bound_transaction
--- How long the statements of this transaction wait for a lock, and how long they and the pauses between them may take: a
--- process that freezes in a hook loses its connection, and with it the lock on the batch.
+-- Limits how long statements of this transaction wait for a lock, and how long they and the pauses between them may take.
+-- A process that freezes in a hook thus loses its connection, and with it the lock on the batch.
 SELECT set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
        set_config('idle_in_transaction_session_timeout', $2, true);
 
 -- name: mark_enqueued
--- The batch is for workers from now on. No row: it has ended, or is paused.
+-- Marks a batch as one for workers. Returns no row if it has ended or is paused.
 UPDATE reliable_imports.import_batches b
    SET enqueued_at = coalesce(b.enqueued_at, clock_timestamp())
  WHERE b.id = $1 AND b.finished_at IS NULL AND b.status IN ('pending', 'processing', 'failed')
 RETURNING b.batch_type,
-          (SELECT count(*) FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = $1 AND r.state <> 'done') AS unfinished;
+          (SELECT count(*)
+             FROM reliable_imports.import_batch_ranges r
+            WHERE r.batch_id = $1 AND r.state <> 'done') AS unfinished;
 
--- name: list_forsaken
--- Batches for workers that nobody works on though somebody could: no live lease, and something to claim, to reopen or to finish.
+-- name: list_abandoned
+-- Batches for workers without a live lease that have something to claim, to reopen or to finish: no worker works on them,
+-- although one could.
 SELECT b.id
   FROM reliable_imports.import_batches b
  WHERE b.enqueued_at IS NOT NULL AND b.finished_at IS NULL AND b.status IN ('pending', 'processing')
@@ -175,8 +181,8 @@ SELECT b.id
  ORDER BY b.id
  LIMIT $2;
 
--- name: find_helpable
--- A batch for workers with a range that nobody works on; of $2, which the asking worker drains already, none.
+-- name: find_with_free_range
+-- A batch for workers with a range that no worker holds, except the batches $2, which this worker already drains.
 SELECT b.id
   FROM reliable_imports.import_batches b
  WHERE b.enqueued_at IS NOT NULL AND b.finished_at IS NULL AND b.status = 'processing'
@@ -190,15 +196,15 @@ SELECT b.id
  LIMIT 1;
 
 -- name: pause_batch
--- Nothing of it starts any more; what runs settles.
+-- Stops further items from starting. Running items are still settled.
 UPDATE reliable_imports.import_batches
    SET status = 'paused', pause_reason = $2
  WHERE id = $1 AND status IN ('pending', 'processing')
 RETURNING id;
 
 -- name: resume_batch
--- Undoes a pause; says whether the batch is for workers. What has failed so far does not count against the thresholds
--- again.
+-- Ends a pause, and returns whether the batch is for workers. Items that have failed so far do not count towards the
+-- thresholds again.
 UPDATE reliable_imports.import_batches b
    SET status = CASE WHEN b.started_at IS NULL THEN 'pending' ELSE 'processing' END, pause_reason = NULL,
        options = b.options || jsonb_build_object('forgiven', (
@@ -216,14 +222,14 @@ UPDATE reliable_imports.import_batches
  WHERE id = $1 AND finished_at IS NULL;
 
 -- name: cancel_batch
--- For good; items that have not started stay pending.
+-- Cancels a batch permanently. Items that have not started stay pending.
 UPDATE reliable_imports.import_batches
    SET status = 'cancelled', finished_at = clock_timestamp(), pause_reason = NULL
  WHERE id = $1 AND finished_at IS NULL
 RETURNING id;
 
 -- name: list_purgeable
--- Root batches, above the id $4, whose whole lineage finished before a time.
+-- Root batches with an id above $4 whose lineage finished completely before a time.
 SELECT b.root_batch_id
   FROM reliable_imports.import_batches b
  WHERE ($2::text IS NULL OR b.batch_type = $2) AND ($4::uuid IS NULL OR b.root_batch_id > $4)
@@ -233,5 +239,5 @@ HAVING bool_and(b.finished_at IS NOT NULL AND b.finished_at < $1)
  LIMIT $3;
 
 -- name: delete_batches
--- The rows of a lineage, after everything that belongs to them.
+-- The rows of a lineage. Their items, ranges and so on were deleted before.
 DELETE FROM reliable_imports.import_batches WHERE id = ANY($1::uuid[]);

@@ -1,8 +1,8 @@
--- What PostgreSQL knows of tables, constraints and statistics.
+-- PostgreSQL's catalogs: tables, constraints and statistics.
 
 -- name: table_columns
--- The columns of a table. The type is named with its schema and without a length: what is too long is then refused by the
--- assignment, and not cut off by a cast. Domains and arrays are followed down to the type that decides about a conversion.
+-- The columns of a table. Types have their schema and no length, so that a value that is too long is refused by the
+-- assignment instead of being cut off by a cast. Domains and arrays are followed to the type that decides the conversion.
 WITH RECURSIVE below AS (
      SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, a.atttypid AS oid, false AS is_array, 0 AS depth
        FROM pg_catalog.pg_attribute a
@@ -24,7 +24,7 @@ SELECT DISTINCT ON (b.attnum) b.attname::pg_catalog.text AS name,
  ORDER BY b.attnum, b.depth DESC;
 
 -- name: table_facts
--- What decides whether rows can be upserted into a table; no row where there is no such table.
+-- The facts that decide whether rows can be upserted into a table. No row if the table does not exist.
 SELECT c.relkind::pg_catalog.text AS kind, current_user::pg_catalog.text AS role,
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type IN ('2', '3')
                   AND r.ev_enabled <> 'D') AS has_rules,
@@ -34,7 +34,7 @@ SELECT c.relkind::pg_catalog.text AS kind, current_user::pg_catalog.text AS role
  WHERE c.oid = pg_catalog.to_regclass($1);
 
 -- name: column_facts
--- The same about each column: who fills it, and what the role may do with it.
+-- The same for each column: who fills it, and what the role may do with it.
 SELECT a.attname::pg_catalog.text AS name,
        a.attgenerated <> '' AS generated, a.attidentity = 'a' AS identity_always,
        (a.attnotnull OR t.typnotnull) AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL AS needs_value,
@@ -47,7 +47,7 @@ SELECT a.attname::pg_catalog.text AS name,
  ORDER BY a.attnum;
 
 -- name: unique_indexes
--- The unique indexes whose key columns are exactly these, and what keeps ON CONFLICT from using them.
+-- The unique indexes on exactly these columns, with the reasons why ON CONFLICT may not be able to use them.
 SELECT i.relname::pg_catalog.text AS name, x.indpred IS NOT NULL AS partial, NOT x.indimmediate AS deferrable,
        NOT x.indisvalid OR NOT x.indisready AS invalid, pg_catalog.to_jsonb(x) @> '{"indnullsnotdistinct": true}' AS nulls_equal
   FROM pg_catalog.pg_index x
@@ -60,7 +60,7 @@ SELECT i.relname::pg_catalog.text AS name, x.indpred IS NOT NULL AS partial, NOT
  ORDER BY x.indisvalid DESC, x.indpred IS NULL DESC, i.relname;
 
 -- name: folding_columns
--- Of some columns of a table those in which texts can be equal that differ: citext, collations without determinism, char(n).
+-- The columns among $2 in which different texts can be equal: citext, nondeterministic collations, char(n).
 SELECT a.attname::pg_catalog.text AS name
   FROM pg_catalog.pg_attribute a
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -69,20 +69,20 @@ SELECT a.attname::pg_catalog.text AS name
    AND (t.typname IN ('citext', 'bpchar') OR NOT l.collisdeterministic);
 
 -- name: items_outgrown
--- Whether what was just added ($1 rows) is more than a tenth of what the statistics know of.
+-- Whether the $1 rows that were just added are more than a tenth of the rows in the statistics.
 SELECT c.reltuples < 10 * $1::bigint
   FROM pg_catalog.pg_class c
  WHERE c.oid = 'reliable_imports.import_batch_items'::regclass;
 
 -- name: analyze_items
--- Only the columns that statements look for: those of the records themselves take most of the time.
+-- Only the columns that statements search by; analyzing the records would take most of the time.
 ANALYZE reliable_imports.import_batch_items
     (batch_id, item_number, status, root_item_number, error_group, reprocessed_by);
 
 -- name: deferred_constraints
--- Those that would only be checked at COMMIT and that the role's statements can touch, as SET CONSTRAINTS names them. It needs
--- the right to use their schema. A name that a constraint shares with one that cannot be deferred is left out: SET CONSTRAINTS
--- would refuse it. What is left out is still checked at COMMIT.
+-- Constraints that are only checked at COMMIT and that the role's statements can violate, with the names that SET CONSTRAINTS
+-- takes. The role must have the right to use their schema. A name that is shared with a constraint that cannot be deferred is
+-- left out, because SET CONSTRAINTS would refuse it; such a constraint is still checked at COMMIT.
 SELECT pg_catalog.format('%I.%I', n.nspname, c.conname) AS name
   FROM pg_catalog.pg_constraint c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace
@@ -96,7 +96,7 @@ HAVING bool_and(c.condeferrable) AND bool_or(c.condeferred)
  ORDER BY 1;
 
 -- name: user_tables
--- The tables that a processor may write to, and whether a constraint anywhere is checked at COMMIT only.
+-- The tables that a processor may write to, and whether any constraint can be deferred until COMMIT.
 SELECT c.oid::bigint AS oid, format('%I.%I', n.nspname, c.relname) AS name,
        EXISTS (SELECT FROM pg_trigger t WHERE t.tgdeferrable) AS deferrable
   FROM pg_class c
@@ -106,8 +106,9 @@ SELECT c.oid::bigint AS oid, format('%I.%I', n.nspname, c.relname) AS name,
  ORDER BY name;
 
 -- name: rows_changed
--- PostgreSQL's own counts of rows that this backend has inserted, updated and deleted, by table. They hold what was rolled
--- back, and what earlier transactions did and is not reported yet: only differences within a transaction mean anything.
+-- PostgreSQL's counts of rows that this backend has inserted, updated and deleted, by table. They include rows that were
+-- rolled back and rows of earlier transactions that are not reported yet, so only differences within a transaction are
+-- meaningful.
 SELECT o.oid::bigint AS oid, pg_stat_get_xact_tuples_inserted(o.oid::oid) AS inserted,
        pg_stat_get_xact_tuples_updated(o.oid::oid) AS updated, pg_stat_get_xact_tuples_deleted(o.oid::oid) AS deleted
   FROM unnest($1::bigint[]) AS o(oid)

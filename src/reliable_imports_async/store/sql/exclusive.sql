@@ -1,7 +1,7 @@
--- Types of which only one batch may run at a time. The row of a type names that batch; it is locked by whoever asks.
+-- Batch types of which only one batch may run at a time. The row of a type names that batch; these statements lock it.
 
 -- name: lock_turn
--- Locks the row of a type; where there is none, the batch that runs already gets it, or else the one that asks.
+-- Locks the row of a type. If there is none, it is inserted for the batch that is already running, or else for batch $2.
 INSERT INTO reliable_imports.import_only_one AS o (batch_type, batch_id)
 VALUES ($1, coalesce((SELECT b.id
                         FROM reliable_imports.import_batches b
@@ -12,8 +12,8 @@ ON CONFLICT (batch_type) DO UPDATE SET vacant_since = CASE WHEN o.batch_id <> $2
 RETURNING o.batch_id;
 
 -- name: take_turn
--- Gives the row to batch $2 when that of the row has ended, or nothing of it has run for $3 seconds; whose it is now. What
--- is paused, cancelled or failed may still have items that settle, or be resumed before its workers notice.
+-- Gives the row to batch $2 if the batch of the row has ended, or none of its items has run for $3 seconds. Returns the batch
+-- of the row. A paused, cancelled or failed batch may still have running items, or be resumed before its workers notice.
 WITH holder AS MATERIALIZED (
     SELECT o.batch_id, o.vacant_since,
            b.id IS NULL OR (b.finished_at IS NOT NULL AND b.status <> 'cancelled') AS ended,
@@ -37,7 +37,7 @@ UPDATE reliable_imports.import_only_one o
 RETURNING o.batch_id;
 
 -- name: holder
--- The batch of a type that runs, if one does. It is forsaken when nobody holds a lease of it though somebody could.
+-- The running batch of a type, if there is one, and whether it is abandoned: no worker holds a lease, although one could.
 SELECT b.id AS batch_id,
        NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
                     WHERE r.batch_id = b.id AND r.state = 'leased' AND r.lease_until >= clock_timestamp())
@@ -45,7 +45,7 @@ SELECT b.id AS batch_id,
                      WHERE r.batch_id = b.id AND r.state <> 'done'
                        AND (r.not_before IS NULL OR r.not_before <= clock_timestamp()))
             OR NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r
-                            WHERE r.batch_id = b.id AND r.state <> 'done')) AS forsaken
+                            WHERE r.batch_id = b.id AND r.state <> 'done')) AS abandoned
   FROM reliable_imports.import_only_one o
   JOIN reliable_imports.import_batches b ON b.id = o.batch_id
  WHERE o.batch_type = $1 AND b.status = 'processing';

@@ -1,8 +1,8 @@
--- Item keys: which items of a batch repeat one, and with what content each was last completed. The content of an item is
--- its record as jsonb writes it, so neither the order of names nor white space counts, behind the processor's version.
+-- Item keys: which items of a batch repeat a key, and with which content each key was last completed. The content of an item
+-- is the processor's version and the record as jsonb prints it, so the order of names and white space do not matter.
 
 -- name: unkeyed_page
--- The next pending items of a reprocessing, whose records or processor may have changed since they got their keys.
+-- The next pending items of a reprocessing: their records or the processor may have changed since their keys were computed.
 SELECT item_number, source_data::text AS source_data, item_key, lock_key
   FROM reliable_imports.import_batch_items
  WHERE batch_id = $1 AND item_number > $2 AND status = 'pending'
@@ -10,19 +10,20 @@ SELECT item_number, source_data::text AS source_data, item_key, lock_key
  LIMIT $3;
 
 -- name: rekey
--- Gives items other keys, or fails those whose records have none that can be used. $2 their numbers, $3 by number what is
--- stored about each.
+-- Gives items new keys, and fails the items whose records have no valid key. $2 are their numbers, $3 has by number what to
+-- store.
 WITH given AS MATERIALIZED (SELECT $3::text::jsonb AS keys)
 UPDATE reliable_imports.import_batch_items i
    SET (item_key, lock_key, status, error_kind, error_type, error_message, error_hint, error_group, finished_at)
-     = (SELECT k.v ->> 'key', k.v ->> 'lock', CASE WHEN k.v ? 'group' THEN 'failed' ELSE i.status END, k.v ->> 'kind', k.v ->> 'type',
-               k.v ->> 'message', k.v ->> 'hint', k.v ->> 'group', CASE WHEN k.v ? 'group' THEN clock_timestamp() END
+     = (SELECT k.v ->> 'key', k.v ->> 'lock', CASE WHEN k.v ? 'group' THEN 'failed' ELSE i.status END, k.v ->> 'kind',
+               k.v ->> 'type', k.v ->> 'message', k.v ->> 'hint', k.v ->> 'group', CASE WHEN k.v ? 'group' THEN clock_timestamp() END
           FROM (SELECT (SELECT g.keys FROM given g) -> i.item_number::text AS v OFFSET 0) k)
  WHERE i.batch_id = $1 AND i.item_number = ANY ($2::integer[]) AND i.status = 'pending';
 
 -- name: mark_repeated
--- Notes which items of batch $2 repeat the key of an earlier record of their lineage $1, as it is by now, and settles them
--- where $3 says skip or fail. A window, and no join of items with items: right after COPY nobody knows how many there are.
+-- Marks the items of batch $2 that repeat the key of an earlier record in the current state of their lineage $1, and settles
+-- them if $3 is skip or fail. Uses a window instead of a join of items with items, because there are no statistics right
+-- after COPY.
 WITH known AS (
     SELECT i.batch_id, i.item_number, coalesce(i.root_item_number, i.item_number) AS number,
            min(coalesce(i.root_item_number, i.item_number)) OVER (PARTITION BY i.item_key) AS first_number
@@ -51,16 +52,16 @@ noted AS (
 SELECT count(*) FROM noted;
 
 -- name: recount_ranges
--- Counts a batch's ranges from its items, before anybody works on them.
+-- Counts the items in a batch's ranges, before any worker holds one.
 UPDATE reliable_imports.import_batch_ranges r
-   SET (completed, skipped, failed, groups)
-     = (SELECT n.completed, n.skipped, n.failed, n.groups
-          FROM reliable_imports.count_items(r.batch_id, r.first_item, r.last_item) n)
- WHERE r.batch_id = $1;
+   SET completed = n.completed, skipped = n.skipped, failed = n.failed, groups = n.groups
+  FROM reliable_imports.import_batch_ranges k
+ CROSS JOIN LATERAL reliable_imports.count_items(k.batch_id, k.first_item, k.last_item) n
+ WHERE r.batch_id = $1 AND k.batch_id = $1 AND r.first_item = k.first_item;
 
 -- name: skip_unchanged
--- Settles the items of a range whose keys were last completed with the very content they have, all in one statement with
--- the usual fence. Keys are looked up one by one, whatever the statistics say: their table may be large.
+-- Skips the pending items of a range whose keys were last completed with the same content. Each key is looked up in a
+-- subquery, so that the planner cannot choose a scan of the table of keys, which may be large.
 UPDATE reliable_imports.import_batch_items i
    SET status = 'skipped', attempts = i.attempts + 1, started_at = now(), finished_at = clock_timestamp(),
        skip_reason = (SELECT 'unchanged since item ' || k.item_number || ' of batch ' || k.batch_id
@@ -75,7 +76,7 @@ UPDATE reliable_imports.import_batch_items i
 RETURNING i.item_number;
 
 -- name: find_unchanged
--- The same, but only says which they are: for a dry run.
+-- The numbers of the same items, for a dry run.
 SELECT i.item_number
   FROM reliable_imports.import_batch_items i
  WHERE i.batch_id = $1 AND i.item_number BETWEEN $2 AND $3 AND i.status = 'pending' AND i.reprocessed_by IS NULL

@@ -1,8 +1,8 @@
--- What is measured, for monitoring. Nothing here reads items: ranges and finished batches know their counts. Where there
--- is a parameter for rules, only the batches count that they let the caller see (null: all).
+-- Measurements for monitoring. Nothing here reads items: ranges and finished batches have counts. A parameter with rules
+-- limits a statement to the batches that the caller may see (null: all).
 
 -- name: batches
--- How many batches of each type are in each status.
+-- The number of batches by type and status.
 SELECT b.batch_type, b.status, count(*) AS batches
   FROM reliable_imports.import_batches b
  WHERE $1::text IS NULL OR EXISTS (
@@ -13,7 +13,7 @@ SELECT b.batch_type, b.status, count(*) AS batches
  ORDER BY batch_type, status;
 
 -- name: items
--- Items of each type by outcome: a finished batch has its totals, the ranges of any other are added up.
+-- The number of items by type and outcome. A finished batch has totals; the ranges of any other batch are added up.
 SELECT b.batch_type,
        coalesce(sum(coalesce(b.completed_items, r.completed)), 0)::bigint AS completed,
        coalesce(sum(coalesce(b.skipped_items, r.skipped)), 0)::bigint AS skipped,
@@ -32,7 +32,7 @@ SELECT b.batch_type,
  ORDER BY b.batch_type;
 
 -- name: durations
--- Finished batches of each type by how long they took: $1 are the upper bounds, in seconds, of all buckets but the last.
+-- Finished batches by type and duration. $1 are the upper bounds, in seconds, of all buckets but the last.
 SELECT d.batch_type, width_bucket(d.seconds, $1::float8[]) AS bucket, count(*) AS batches, sum(d.seconds) AS seconds
   FROM (SELECT b.batch_type, extract(epoch FROM b.finished_at - b.started_at)::float8 AS seconds
           FROM reliable_imports.import_batches b
@@ -45,8 +45,8 @@ SELECT d.batch_type, width_bucket(d.seconds, $1::float8[]) AS bucket, count(*) A
  ORDER BY d.batch_type, bucket;
 
 -- name: health
--- The age in seconds of the oldest transaction on this database (of other roles only as far as we may see them), and
--- how many leases have run out and nobody has taken over yet.
+-- The age in seconds of the oldest transaction in this database (of other roles only if this role may see them), and the
+-- number of expired leases that no worker has taken over.
 SELECT (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - a.xact_start)), 0)::float8
           FROM pg_stat_activity a
          WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()) AS oldest_transaction,

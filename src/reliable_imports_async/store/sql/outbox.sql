@@ -1,7 +1,7 @@
--- The outbox: hooks that run outside of any transaction, and who runs them.
+-- The outbox: hooks to run outside of any transaction, and the processes that run them.
 
 -- name: add_hooks
--- In the transaction they are about: hooks of batch $1 that are to be run. Those that process $4 can run are its own for $5
+-- Adds hooks of batch $1, in the transaction that they are about. Process $4 claims the hooks that it can run, for $5
 -- seconds.
 INSERT INTO reliable_imports.import_outbox (batch_id, hook, claimed_by, claimed_until, claims, details)
 SELECT $1, u.hook, CASE WHEN u.known THEN $4::uuid END,
@@ -10,8 +10,8 @@ SELECT $1, u.hook, CASE WHEN u.known THEN $4::uuid END,
     ON CONFLICT DO NOTHING;
 
 -- name: hooks_of_batch
--- What is still to be run of a batch: whether process $2 may run it now, and in how many seconds anybody may. The more
--- processes have died in a hook, the longer the next one waits: $3 seconds after the first.
+-- The hooks of a batch that have not run: whether process $2 may run each now, and in how many seconds any process may. The
+-- more processes have died in a hook, the longer the next one waits: $3 seconds after the first.
 SELECT o.hook, coalesce(o.claimed_by = $2 OR w.seconds < 0, true) AS due, coalesce(w.seconds, 0)::float8 AS seconds
   FROM reliable_imports.import_outbox o
  CROSS JOIN LATERAL (
@@ -20,7 +20,7 @@ SELECT o.hook, coalesce(o.claimed_by = $2 OR w.seconds < 0, true) AS due, coales
  WHERE o.batch_id = $1;
 
 -- name: due_hooks
--- What anybody may run now, of the hooks $1 of the types $2, oldest batch first.
+-- The hooks among $1, of the batch types $2, that any process may run now, oldest batch first.
 SELECT o.batch_id, o.hook
   FROM reliable_imports.import_outbox o
   JOIN reliable_imports.import_batches b ON b.id = o.batch_id
@@ -33,7 +33,7 @@ SELECT o.batch_id, o.hook
  LIMIT $4;
 
 -- name: claim_hook
--- Process $3 runs the hook, for the next $4 seconds. No row: it has run, or somebody else runs it.
+-- Process $3 claims a hook for the next $4 seconds. Returns no row if it has run, or another process runs it.
 UPDATE reliable_imports.import_outbox o
    SET claimed_by = $3, claimed_until = clock_timestamp() + make_interval(secs => $4),
        claims = o.claims + (o.claimed_by IS DISTINCT FROM $3)::integer
@@ -44,19 +44,19 @@ UPDATE reliable_imports.import_outbox o
 RETURNING coalesce(o.details::text, '{}') AS details;
 
 -- name: renew_claim
--- It still runs.
+-- The process still runs the hook.
 UPDATE reliable_imports.import_outbox
    SET claimed_until = clock_timestamp() + make_interval(secs => $4)
  WHERE batch_id = $1 AND hook = $2 AND claimed_by = $3;
 
 -- name: release_claim
--- It was stopped: another process may run it at once.
+-- The process was stopped: another one may run the hook at once.
 UPDATE reliable_imports.import_outbox
    SET claimed_by = NULL, claimed_until = NULL, claims = greatest(claims - 1, 0)
  WHERE batch_id = $1 AND hook = $2 AND claimed_by = $3;
 
 -- name: hook_ran
--- It has run, with success or not.
+-- The hook has run, successfully or not.
 WITH ran AS (
     DELETE FROM reliable_imports.import_outbox WHERE batch_id = $1 AND hook = $2 RETURNING batch_id, hook)
 UPDATE reliable_imports.import_batches b
@@ -66,10 +66,10 @@ UPDATE reliable_imports.import_batches b
  WHERE b.id = ran.batch_id AND ran.hook <> 'endpoint.after_create_batch';
 
 -- name: is_held
--- Whether after_create_batch is still to be run: until then no item does.
+-- Whether after_create_batch has not run yet: no item runs before it.
 SELECT EXISTS (SELECT FROM reliable_imports.import_outbox
                 WHERE batch_id = $1 AND hook = 'endpoint.after_create_batch');
 
 -- name: delete_hooks
--- Everything of some batches.
+-- The hooks of some batches.
 DELETE FROM reliable_imports.import_outbox WHERE batch_id = ANY ($1::uuid[]);

@@ -1,9 +1,10 @@
--- What the dashboard shows at a glance. Nothing here counts items: ranges say where items of a status are, and what
--- needs their rows reads a bounded sample of them.
+-- Previews for the dashboard. Nothing here counts items: ranges show where items of a status are, and a statement that needs
+-- rows of items reads a limited sample.
 
 -- name: throughput
--- Settled items a minute over the last $1 minutes, oldest first. Each batch's items are spread evenly over the time it
--- ran; batches that the rules in $2 (null: none) hide are left out. A finished batch has its totals, the ranges of any other are added up.
+-- Settled items per minute over the last $1 minutes, oldest first, of batches that the caller may see by the rules in $2
+-- (null: no rules). The items of a batch are spread evenly over its running time. A finished batch has totals; the ranges of
+-- any other batch are added up.
 WITH ran AS (
     SELECT b.id, b.started_at, coalesce(b.finished_at, now()) AS ended_at, b.failed_items,
            b.completed_items + b.skipped_items + b.failed_items AS settled_items
@@ -41,7 +42,7 @@ SELECT m.first AS at,
  ORDER BY m.n;
 
 -- name: timeline
--- When the items with these numbers were settled, and whether they failed.
+-- When the items with some numbers were settled, and whether they failed.
 SELECT finished_at, status = 'failed' AS failed
   FROM reliable_imports.import_batch_items
  WHERE batch_id = $1 AND item_number = ANY ($2::integer[]) AND finished_at IS NOT NULL;
@@ -89,7 +90,7 @@ SELECT
  LIMIT $3;
 
 -- name: failure_group_preview
--- The values at fault among the first $3 failed items of a group, most frequent first: named by PostgreSQL, or the input of
+-- The invalid values among the first $3 failed items of a group, most frequent first: named by PostgreSQL, or the input of
 -- the first field that a model refused.
 SELECT v.value, count(*)::integer AS items, min(v.item_number) AS first_item
   FROM (SELECT i.item_number,
@@ -106,7 +107,7 @@ SELECT v.value, count(*)::integer AS items, min(v.item_number) AS first_item
  LIMIT $4;
 
 -- name: group_first_items
--- The first items of one group.
+-- The first items of a group.
 SELECT item_number
   FROM reliable_imports.import_batch_items
  WHERE batch_id = $1 AND error_group = $2
@@ -114,13 +115,13 @@ SELECT item_number
  LIMIT $3;
 
 -- name: source
--- What is known about the file of a batch, and whether workers were asked to process it.
+-- The file of a batch, and when the batch was enqueued for workers.
 SELECT source_format, source_size, source_sha256, enqueued_at
   FROM reliable_imports.import_batches
  WHERE id = $1;
 
 -- name: latest_logs
--- A page of log lines, newest first; $2 is the last id of the page before.
+-- A page of log lines, newest first; $2 is the last id of the previous page.
 SELECT log_id, item_number, level, left(message, 4000) AS message, left(details::text, 4000) AS details, logged_at
   FROM reliable_imports.import_logs
  WHERE batch_id = $1 AND ($2::bigint IS NULL OR log_id < $2)

@@ -1,23 +1,24 @@
 -- Ranges: who works on which items.
 
 -- name: insert_ranges
--- Cuts a new batch into ranges, counting the records that failed at parse.
+-- Cuts a new batch into ranges; $4 counts the unreadable records in them.
 INSERT INTO reliable_imports.import_batch_ranges (batch_id, first_item, last_item, failed, groups)
 SELECT $1, s.first_item, s.last_item, coalesce(n.failed, 0), coalesce(n.groups, '{}')
   FROM (SELECT k AS first_item, least(k + $3 - 1, $2) AS last_item FROM generate_series(1, $2, $3) AS k) s
   LEFT JOIN LATERAL (
-       SELECT c.failed, c.groups FROM reliable_imports.count_items($1, s.first_item, s.last_item) c WHERE $4) n ON true;
+       SELECT f.failed, f.groups FROM reliable_imports.count_failures($1, s.first_item, s.last_item) f WHERE $4) n ON true;
 
 -- name: claim_range
--- Leases one range that is ready, whose lease ran out, or whose claim this worker made without hearing the answer.
--- A lease that ran out counts as a crash of its holder; the counts of such a range may be out of date.
--- After a start of the server nobody's lease has run out before its holder has had the time to renew it.
--- $4: the ranges this worker knows it holds. $5: how many items it wants, $6: of a range in which a worker has died (each
--- 0: none of those), $7: of one that it held to its death; what a longer range has beyond them becomes a range of its own.
--- The counts of a range that was taken over or split have to be taken from its items.
--- $9: what the keys of items are, null where nothing orders them: see the function blocked_items. $8: the ranges in which
--- this worker itself keeps the order; not against one in which a worker has died, for that one runs apart. Of what was tried
--- before only a few items may be left, anywhere in the range: then it is claimed whole. $10: only one of these; null: any.
+-- Leases one range: a range that is ready, one whose lease has expired, or one that this worker has claimed in a statement
+-- that was not answered. An expired lease counts as a crash of its holder. After a start of the server no lease expires
+-- before its holder had time to renew it.
+-- $4: the ranges that this worker knows it holds. $5: the maximum of items to claim; $6: the same for a range in which a
+-- worker has crashed (0: do not claim such a range); $7: the same for a range whose holder has just crashed. The items beyond
+-- the maximum become a new range. The counts of a range that was taken over or split must be taken from its items.
+-- $9: what the keys of items are, null if items have no order; see the function blocked_items. $8: the ranges in which this
+-- worker keeps the order itself, except against a range with a crash, because that one runs separately. A range that was
+-- tried before may have only a few pending items, anywhere in it, so with an order it is claimed as a whole. $10: the ranges
+-- to choose from; null: all.
 WITH candidates AS MATERIALIZED (
     SELECT r.batch_id, r.first_item, r.last_item, r.state = 'leased' AS taken_over, r.deferred, r.final_pass, r.epoch,
            r.crashes + (r.state = 'leased' AND r.worker_id <> $2)::integer AS crashes, w.wanted
@@ -50,7 +51,7 @@ claimable AS MATERIALIZED (
                   END AS blocked
            OFFSET 0) o
      WHERE o.blocked IS NOT NULL
-     LIMIT 1),  -- in the order in which they come, or all of them would be looked into
+     LIMIT 1),  -- in order; otherwise the function would be called for all of them
 rest AS (
     INSERT INTO reliable_imports.import_batch_ranges
            (batch_id, first_item, last_item, epoch, crashes, completed, skipped, failed, groups, deferred, final_pass)
@@ -71,8 +72,8 @@ RETURNING k.first_item, k.last_item, k.epoch, k.crashes, c.taken_over OR EXISTS 
           k.completed, k.skipped, k.failed, k.groups::text AS groups, k.deferred, k.final_pass, c.blocked;
 
 -- name: runnable_ranges
--- Where items could run behind ranges in which all that is left waits: of the ranges that are ready, some that have such
--- items, as far as one can see cheaply. $2, $3: as $8, $9 of the claim, which decides.
+-- Up to three ready ranges with items that do not wait for others, found behind ranges whose pending items all wait. This is
+-- a cheap guess: the claim decides. $2 and $3 are $8 and $9 of the claim.
 WITH unfinished AS (
     SELECT r.first_item, r.last_item, r.deferred, r.first_item = ANY ($2::integer[]) AS exempt,
            r.state = 'ready' AND (r.not_before IS NULL OR r.not_before <= clock_timestamp()) AS ready,
@@ -107,11 +108,11 @@ SELECT DISTINCT p.first_item
  LIMIT 3;
 
 -- name: count_range
--- What has been settled in a range, counted from its items.
+-- The settled items of a range, counted from its items.
 SELECT n.completed, n.skipped, n.failed, n.groups::text AS groups FROM reliable_imports.count_items($1, $2, $3) n;
 
 -- name: renew_leases
--- The control statement: renews leases, writes running counts, returns each batch's status and which leases still hold.
+-- The heartbeat: renews leases, stores running counts, and returns each batch's status and the leases that still hold.
 WITH renewed AS (
     UPDATE reliable_imports.import_batch_ranges r
        SET lease_until = clock_timestamp() + make_interval(secs => $8),
@@ -127,9 +128,9 @@ SELECT b.id, b.status, ARRAY(SELECT n.first_item FROM renewed n WHERE n.batch_id
  WHERE b.id = ANY ($9::uuid[]);
 
 -- name: release_range
--- Closes a range, or hands it back with what is still pending; its counts are taken from its items. Fenced by the epoch.
--- $5: the items that were deferred in this pass. When nothing else is pending, the range waits for the next one.
--- $6: the items that wait for an earlier one of this range, which is due later.
+-- Completes a range, or returns it with its pending items; its counts are taken from its items. Fenced by the epoch.
+-- $5: the items that were deferred in this pass. If no other item is pending, the range waits for the next pass.
+-- $6: the items that wait for an earlier item of this range, whose retry is not due yet.
 UPDATE reliable_imports.import_batch_ranges r
    SET state = CASE WHEN n.pending = 0 THEN 'done'
                     WHEN n.pending = cardinality(p.deferred) THEN 'deferred'
@@ -149,8 +150,8 @@ UPDATE reliable_imports.import_batch_ranges r
 RETURNING r.state;
 
 -- name: outlook
--- How many ranges are unfinished, deferred and leased, in how many seconds the first of them can be claimed, and which pass
--- this is.
+-- The number of unfinished, deferred and leased ranges, the seconds until the first of them can be claimed, and the number of
+-- the pass.
 SELECT count(*) AS unfinished, count(*) FILTER (WHERE r.state = 'deferred') AS deferred,
        count(*) FILTER (WHERE r.state = 'leased') AS leased,
        (SELECT b.pass_number FROM reliable_imports.import_batches b WHERE b.id = $1) AS pass_number,
@@ -161,21 +162,21 @@ SELECT count(*) AS unfinished, count(*) FILTER (WHERE r.state = 'deferred') AS d
  WHERE r.batch_id = $1 AND r.state <> 'done';
 
 -- name: unfinished
--- Whether a range of the batch is not done. Asked under the batch's row lock, after the last range has committed.
+-- Whether a range of the batch is not done. Runs with the batch's row locked, after the last range has committed.
 SELECT EXISTS (SELECT FROM reliable_imports.import_batch_ranges r WHERE r.batch_id = $1 AND r.state <> 'done');
 
 -- name: delete_ranges
--- Everything of some batches.
+-- The ranges of some batches.
 DELETE FROM reliable_imports.import_batch_ranges WHERE batch_id = ANY ($1::uuid[]);
 
 -- name: writable
--- Whether this server takes writes: not a standby, and not read-only by default.
+-- Whether this server accepts writes: it is not a standby, and not read-only by default.
 SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off';
 
 -- name: reopen_deferred
--- The next pass: when no range of the batch is ready or leased, those that are deferred are ready again. $2 is the pass
--- that the asker knows. Only a reopening makes deferred ranges ready, and it counts the passes; so of two who ask, the
--- second finds another number under the batch's row lock, and changes nothing. The pass after one in which nothing was
+-- Begins the next pass: if no range of the batch is ready or leased, deferred ranges become ready. $2 is the current pass as
+-- the caller knows it. Only this statement makes deferred ranges ready, and it counts the passes. If two callers run it, the
+-- second one finds another number under the batch's row lock, and changes nothing. The pass after one in which no item was
 -- settled is the final one.
 WITH ranges AS (
     SELECT coalesce(sum(r.completed + r.skipped + r.failed), 0)::integer AS settled,

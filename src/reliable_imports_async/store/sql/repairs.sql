@@ -1,7 +1,8 @@
--- The records of failed items: changed in place, and exported. lock_failed and edit_items run in one transaction.
+-- Changing and exporting the records of failed items. lock_failed and edit_items run in one transaction.
 
 -- name: lock_failed
--- The failed items of a batch that nothing has taken up, a page above the number $4; $2 a group, $3 one item.
+-- A page, above the number $4, of the failed items of a batch that no reprocessing has taken over. $2 is a group, $3 one
+-- item.
 SELECT item_number, source_data::text AS source_data, raw
   FROM reliable_imports.import_batch_items
  WHERE batch_id = $1 AND error_group IS NOT NULL AND status = 'failed' AND reprocessed_by IS NULL
@@ -28,7 +29,7 @@ UPDATE reliable_imports.import_batch_items i
  WHERE i.batch_id = $1 AND i.item_number = n.item_number;
 
 -- name: item_edits
--- The changes of one item, oldest first, each with what came of it.
+-- The changes of an item, oldest first, each with the record after it.
 SELECT e.edit_id, e.source_data::text AS before, e.raw, e.actor, e.reason, e.edited_at,
        coalesce(lead(e.source_data) OVER (ORDER BY e.edit_id), i.source_data)::text AS after
   FROM reliable_imports.import_item_edits e
@@ -41,9 +42,9 @@ SELECT e.edit_id, e.source_data::text AS before, e.raw, e.actor, e.reason, e.edi
 DELETE FROM reliable_imports.import_item_edits WHERE batch_id = ANY ($1::uuid[]);
 
 -- name: outstanding_tries
--- The failed items of batch $1 whose records have not been taken up since, and the last try of each: here or in a later
--- batch of the lineage $2. What a cancelled reprocessing has left pending counts; of a root, records that failed only in a
--- later batch as well. $3 a group; $4 the last number before.
+-- The failed items of batch $1 whose records are outstanding, with the last try of each, here or in a later batch of the
+-- lineage $2. It may be pending in a cancelled reprocessing. For a root batch, records that failed only in a later batch are
+-- included. $3 is a group, $4 the last number of the previous page.
 WITH failed AS (
     SELECT f.item_number, coalesce(f.root_item_number, f.item_number) AS root_number, f.error_group
       FROM reliable_imports.import_batch_items f
@@ -68,7 +69,7 @@ SELECT f.item_number, t.batch_id AS try_batch_id, t.item_number AS try_number
  LIMIT $5;
 
 -- name: keys_of_tries
--- The names that the records of some tries use.
+-- The field names in the records of some tries.
 SELECT DISTINCT k.name
   FROM unnest($1::uuid[], $2::integer[]) AS u(batch_id, item_number)
   JOIN reliable_imports.import_batch_items t ON t.batch_id = u.batch_id AND t.item_number = u.item_number
@@ -76,7 +77,7 @@ SELECT DISTINCT k.name
  ORDER BY k.name;
 
 -- name: read_tries
--- The records of some tries with why they failed; the error of one that is pending is that of batch $1's own item.
+-- The records of some tries with their errors; for a pending try, the error of the item in batch $1.
 SELECT u.item_number, t.source_data::text AS source_data, t.raw, t.source_line, e.error_group, e.error_kind, e.error_type,
        e.error_message, e.error_sqlstate, e.error_constraint, e.error_detail
   FROM unnest($2::integer[], $3::uuid[], $4::integer[]) WITH ORDINALITY AS u(item_number, try_batch_id, try_number, n)

@@ -1,7 +1,7 @@
--- Reprocessing. Every statement runs in one transaction that holds the root batch's row lock.
+-- Reprocessing. The statements run in a transaction that has locked the row of the root batch.
 
 -- name: lock_root
--- One reprocessing of a lineage at a time; no row when it is being purged.
+-- Lets one reprocessing of a lineage run at a time. Returns no row if the lineage is being purged.
 SELECT id FROM reliable_imports.import_batches WHERE id = $1 AND purging_at IS NULL FOR UPDATE;
 
 -- name: root_numbers
@@ -11,8 +11,8 @@ SELECT item_number, coalesce(root_item_number, item_number) AS root_number
  WHERE batch_id = $1 AND item_number = ANY ($2::integer[]);
 
 -- name: eligible
--- A page of what may run again. $2 a failure group, $3 numbers in the root batch; $4 says whether records that failed at
--- parse take part.
+-- A page of the items that may run again. $2 is a failure group, $3 are numbers in the root batch, and $4 includes unreadable
+-- records.
 SELECT e.batch_id, e.item_number, e.root_number, e.source_data::text AS source_data, e.raw
   FROM reliable_imports.import_eligible_items e
  WHERE e.root_batch_id = $1 AND ($4 OR e.source_data IS NOT NULL)
@@ -23,7 +23,7 @@ SELECT e.batch_id, e.item_number, e.root_number, e.source_data::text AS source_d
  LIMIT $6;
 
 -- name: sample_eligible
--- The same, but only the numbers of $5 of them, scattered over all: no pattern of the source decides which.
+-- The numbers of $5 of these items, scattered over all, so that no pattern in the source decides which are chosen.
 SELECT e.root_number
   FROM reliable_imports.import_eligible_items e
  WHERE e.root_batch_id = $1 AND ($4 OR e.source_data IS NOT NULL)
@@ -33,7 +33,7 @@ SELECT e.root_number
  LIMIT $5;
 
 -- name: count_unreadable
--- How many records of a lineage failed at parse and have not come back corrected.
+-- The number of unreadable records in a lineage that have not been corrected.
 SELECT count(*)
   FROM reliable_imports.import_eligible_items e
  WHERE e.root_batch_id = $1 AND e.error_group IS NOT NULL AND e.source_data IS NULL;
@@ -60,8 +60,8 @@ written AS (
 SELECT (SELECT count(*) FROM taken) AS taken, (SELECT count(*) FROM written) AS written
 
 -- name: take_over
--- Marks the items that may run again and writes them into the new batch, in one statement. $4 a failure group, $5 numbers
--- in the root batch.
+-- Marks the items that may run again and writes them into the new batch, in one statement. $4 is a failure group, $5 are
+-- numbers in the root batch.
 WITH taken AS (
     UPDATE reliable_imports.import_batch_items i
        SET reprocessed_by = $2
@@ -75,8 +75,8 @@ WITH taken AS (
 -- use: write_taken
 
 -- name: take_over_edited
--- The same for a page of items with new records, in this order. $6 are texts: records (where $7 is "replace"), objects whose
--- `record` is one ("record"), or objects with the values that change ("merge"). The keys of the items are found again.
+-- The same for a page of items with changed records, in this order. $6 are texts: records (if $7 is "replace"), objects with
+-- the record under `record` ("record"), or objects with only the changed values ("merge"). The keys are computed again later.
 WITH taken AS (
     UPDATE reliable_imports.import_batch_items i
        SET reprocessed_by = $2
@@ -116,14 +116,14 @@ pending AS (
 -- use: write_taken
 
 -- name: find_lineage_items
--- The numbers in the root batch $1 of items that are named by their batch and number; no row for any other.
+-- The numbers in the root batch $1 of items given by batch and number. No row for an item outside of the lineage.
 SELECT u.n::integer AS n, coalesce(i.root_item_number, i.item_number) AS root_number
   FROM unnest($2::uuid[], $3::integer[]) WITH ORDINALITY AS u(batch_id, item_number, n)
   JOIN reliable_imports.import_batches b ON b.id = u.batch_id AND b.root_batch_id = $1
   JOIN reliable_imports.import_batch_items i ON i.batch_id = u.batch_id AND i.item_number = u.item_number;
 
 -- name: open_tries
--- The batches of lineage $2 in which records of batch $1 are still to be processed, newest first, with how many.
+-- The batches of lineage $2 in which records of batch $1 are still pending, newest first, with the number of these records.
 SELECT b.id, b.reprocesses_all AND b.parent_batch_id IS NOT DISTINCT FROM $1 AS same, count(*)::integer AS items
   FROM reliable_imports.import_batches b
   JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
@@ -136,7 +136,7 @@ SELECT b.id, b.reprocesses_all AND b.parent_batch_id IS NOT DISTINCT FROM $1 AS 
  ORDER BY b.id DESC;
 
 -- name: unfinished_child
--- The newest batch of the lineage that reprocesses and is not finished.
+-- The newest reprocessing of a lineage that is not finished.
 SELECT id
   FROM reliable_imports.import_batches
  WHERE root_batch_id = $1 AND id <> $1 AND finished_at IS NULL
@@ -144,11 +144,12 @@ SELECT id
  LIMIT 1;
 
 -- name: newest_child
--- The newest batch of the lineage that reprocesses.
+-- The newest reprocessing of a lineage.
 SELECT id FROM reliable_imports.import_batches WHERE root_batch_id = $1 AND id <> $1 ORDER BY id DESC LIMIT 1;
 
 -- name: share_root
--- Keeps reprocessings and a purge of the lineage of batch $1 out until the transaction ends; no row when it is being purged.
+-- Keeps reprocessings and purges of the lineage of batch $1 waiting until the transaction ends. Returns no row if the lineage
+-- is being purged.
 SELECT r.id
   FROM reliable_imports.import_batches b
   JOIN reliable_imports.import_batches r ON r.id = b.root_batch_id
@@ -156,11 +157,12 @@ SELECT r.id
    FOR SHARE OF r;
 
 -- name: wait_at_most
--- How long statements of this transaction wait for a lock.
+-- Limits how long statements of this transaction wait for a lock.
 SELECT set_config('lock_timeout', $1, true);
 
 -- name: begin_purge
--- Under the root's lock: from now on nothing joins the lineage. Its batches, unless one is not finished, or finished after $2.
+-- Runs under the root's lock: from now on no batch joins the lineage. Returns its batches, or no row if one of them is not
+-- finished or finished after $2.
 UPDATE reliable_imports.import_batches b
    SET purging_at = coalesce(b.purging_at, clock_timestamp())
  WHERE b.root_batch_id = $1
@@ -170,12 +172,11 @@ UPDATE reliable_imports.import_batches b
 RETURNING b.id;
 
 -- name: delete_last_tries
--- Everything of some lineages.
+-- The last tries of some lineages.
 DELETE FROM reliable_imports.import_last_tries WHERE root_batch_id = ANY ($1::uuid[]);
 
 -- name: decide_canary
--- Notes once and for all what became of the rest of a canary: $2 the batch in which it runs, or null. No row: that is
--- noted already.
+-- Records in which batch $2 the rest of a canary runs; null: it does not run. Returns no row if that was recorded before.
 UPDATE reliable_imports.import_batches
    SET options = jsonb_set(options, '{canary}', (options -> 'canary')
                  || jsonb_build_object('continues', false, 'rest', $2::uuid))
@@ -183,13 +184,13 @@ UPDATE reliable_imports.import_batches
 RETURNING id;
 
 -- name: note_no_rest
--- Nothing was left to run after a canary.
+-- Records that there was no rest to run after a canary.
 UPDATE reliable_imports.import_batches
    SET options = jsonb_set(options, '{canary,rest}', 'null')
  WHERE id = $1;
 
 -- name: list_undecided_canaries
--- Canaries for workers that have finished without anybody deciding about their rest.
+-- Finished canaries for workers whose rest is not decided yet.
 SELECT id
   FROM reliable_imports.import_batches
  WHERE options #>> '{canary,continues}' = 'true' AND enqueued_at IS NOT NULL AND finished_at IS NOT NULL

@@ -1,10 +1,10 @@
--- Summaries, in O(ranges): nothing here counts items, except failed ones where somebody asks for causes or totals.
+-- Summaries in O(ranges). Nothing here counts items, except failed items when causes or totals are asked for.
 
 -- name: summary
--- Batches with their counts, and what is outstanding in their lineages: records that failed, or that a cancelled batch has
--- left pending, and that no batch has completed since. A finished batch has its totals, the ranges of any other are added
--- up. Each item of a reprocessing has taken over one such record, so the counts tell; where a batch ran every item again,
--- they do not (`recount`).
+-- Batches with their counts, and the outstanding records of their lineages: records that failed or were left pending by a
+-- cancelled batch, and that no later batch has completed. A finished batch has totals; the ranges of any other batch are
+-- added up. Each item of a reprocessing stands for one such record, so counts are enough, unless a batch ran every item
+-- again (see `recount`).
 WITH members AS (
     SELECT m.id, m.root_batch_id, m.status, m.total_items, m.finished_at, m.reprocesses_all,
            coalesce(m.completed_items, t.completed) AS completed, coalesce(m.skipped_items, t.skipped) AS skipped,
@@ -37,9 +37,9 @@ SELECT b.id AS batch_id, b.batch_type, b.status, b.parent_batch_id, b.root_batch
  ORDER BY b.id;
 
 -- name: recount
--- What is outstanding in a lineage in which a batch ran every item again: tries that failed, or that a cancelled batch has
--- left pending, and that nobody has taken up, and those that an unfinished batch of other items has. Ranges say where
--- pending items are.
+-- The outstanding records of a lineage in which a batch ran every item again: tries that failed or were left pending by a
+-- cancelled batch and that no reprocessing has taken over, and pending tries of unfinished reprocessings of failed items.
+-- Ranges show where pending items are.
 SELECT (SELECT count(*)
           FROM reliable_imports.import_batches b
           JOIN reliable_imports.import_batch_items i ON i.batch_id = b.id
@@ -61,8 +61,8 @@ SELECT coalesce(sum(r.failed), 0)::integer AS failed,
  WHERE r.batch_id = $1;
 
 -- name: sums
--- The sums of some fields over all records of a batch, in how many records each is, and how many of its values are no
--- numbers; blank ones and nulls add nothing.
+-- The sums of some fields over all records of a batch, the number of records that have each field, and the number of values
+-- that are not numbers. Blank values and nulls add nothing.
 SELECT coalesce(sum(CASE WHEN v.is_number THEN (i.source_data ->> k.name)::numeric END), 0)::text AS total,
        count(*) FILTER (WHERE i.source_data ? k.name)::integer AS present,
        count(*) FILTER (WHERE NOT v.is_number)::integer AS odd,
@@ -77,8 +77,8 @@ SELECT coalesce(sum(CASE WHEN v.is_number THEN (i.source_data ->> k.name)::numer
  ORDER BY k.n;
 
 -- name: groups
--- The largest failure groups of some batches, $2 of each, with their counts from the ranges, each described by its first
--- item.
+-- The largest failure groups of some batches, $2 for each batch, with counts from the ranges and the error of the group's
+-- first item.
 SELECT g.batch_id, g.error_group, g.items, f.error_kind, f.error_type, f.error_message, f.error_sqlstate,
        f.error_constraint, f.error_table, f.error_column, f.error_hint
   FROM (SELECT r.batch_id, e.key AS error_group, sum(e.value::integer)::integer AS items,
@@ -97,8 +97,8 @@ SELECT g.batch_id, g.error_group, g.items, f.error_kind, f.error_type, f.error_m
  ORDER BY g.batch_id, g.items DESC, g.error_group;
 
 -- name: group_values
--- The values at fault in one group, most frequent first: named by PostgreSQL, as in Key (dest)=(SJU) is not present …, or
--- the input of the first field that a model refused. With $4 only of items that nobody has taken up since.
+-- The invalid values in a group, most frequent first: named by PostgreSQL, as in Key (dest)=(SJU) is not present …, or the
+-- input of the first field that a model refused. With $4 only of items that no reprocessing has taken over.
 SELECT v.value, count(*)::integer AS items
   FROM reliable_imports.import_batch_items i,
        LATERAL (SELECT coalesce(substring(i.error_detail FROM '\((.*?)\)=\(') || '='
@@ -111,7 +111,7 @@ SELECT v.value, count(*)::integer AS items
  LIMIT $3;
 
 -- name: group_samples
--- The first items of one group; with $4 only of those that nobody has taken up since.
+-- The first items of a group; with $4 only items that no reprocessing has taken over.
 SELECT item_number
   FROM reliable_imports.import_batch_items
  WHERE batch_id = $1 AND error_group = $2 AND status = 'failed' AND (NOT $4 OR reprocessed_by IS NULL)
@@ -119,9 +119,9 @@ SELECT item_number
  LIMIT $3;
 
 -- name: group_history
--- When the items of one group failed, and how many of the latest earlier batches with failures, of the same type and of
--- other lineages, know the group; of those only that the rules in $3 (null: none) let the caller see. A record that could
--- not be read failed when its batch was created.
+-- When the items of a group failed, and in how many of the latest earlier batches with failures the group occurs: batches of
+-- the same type in other lineages that the caller may see by the rules in $3 (null: no rules). An unreadable record failed
+-- when its batch was created.
 SELECT min(coalesce(i.finished_at, b.created_at)) AS first_seen,
        max(coalesce(i.finished_at, b.created_at)) AS last_seen,
        (SELECT count(*)::integer
@@ -141,8 +141,8 @@ SELECT min(coalesce(i.finished_at, b.created_at)) AS first_seen,
  WHERE i.batch_id = $1 AND i.error_group = $2 AND i.status = 'failed';
 
 -- name: outstanding_groups
--- The failures of a lineage that nobody has taken up since, by the batch that they stand in and their cause, each described
--- by its first item; the oldest batch first, in it the largest group.
+-- The failures of a lineage that no reprocessing has taken over, by batch and group, with the error of the group's first
+-- item; the oldest batch first, in it the largest group.
 SELECT g.batch_id, g.error_group, g.items, f.error_kind, f.error_type, f.error_message, f.error_sqlstate,
        f.error_constraint, f.error_table, f.error_column, f.error_hint
   FROM (SELECT i.batch_id, i.error_group, count(*)::integer AS items, min(i.item_number) AS first_item
@@ -155,8 +155,8 @@ SELECT g.batch_id, g.error_group, g.items, f.error_kind, f.error_type, f.error_m
  LIMIT $2;
 
 -- name: skip_reasons
--- Why items of a batch were skipped, most frequent first; numbers and ids in a reason do not tell two of them apart. Only
--- ranges that have skipped items are read, and the first $3 of those.
+-- The reasons why items of a batch were skipped, most frequent first. Reasons that differ only in numbers and ids count as
+-- one. Only the first $3 ranges with skipped items are read.
 WITH skipped AS (
     SELECT i.skip_reason
       FROM (SELECT r.first_item, r.last_item

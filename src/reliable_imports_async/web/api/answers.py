@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from ...models import BatchSummary, ImportBatch, ListedBatch
-from ..http import payloads
+from ..http import responses
 from ..http.call import Call
 
 
@@ -23,7 +23,7 @@ def detailed(
     """The state of a batch, with its metadata, its lineage, and why items were skipped."""
     members = [summary.as_dict() for summary in lineage]
     (own,) = [member for member in members if member["batch_id"] == str(batch.id)]
-    shown = payloads.LineageAnswer.model_fields
+    shown = responses.LineageAnswer.model_fields
     return own | {
         "links": links(call, batch.id),
         "metadata": dict(batch.metadata),
@@ -35,7 +35,7 @@ def detailed(
 def listed(call: Call, batch: ListedBatch) -> dict[str, Any]:
     """A batch in a list."""
     plain = batch.as_dict() | {"batch_id": str(batch.id), "links": links(call, batch.id)}
-    return {name: plain[name] for name in payloads.ListedBatch.model_fields}
+    return {name: plain[name] for name in responses.ListedBatch.model_fields}
 
 
 def links(call: Call, batch_id: UUID) -> dict[str, str]:

@@ -10,14 +10,15 @@ from openapi_pydantic import OpenAPI
 from pydantic import BaseModel, TypeAdapter
 
 from ...processors.registry import Registry
-from ..http import payloads
+from ..http.payloads import LARGEST_NUMBER, CreateBatch
+from ..http.responses import Problem
 from .routes import OPERATIONS, Operation
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 REF = "#/components/schemas/{model}"
 PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
     "batch_id": {"type": "string", "format": "uuid"},
-    "item_number": {"type": "integer", "minimum": 1, "maximum": payloads.LARGEST_NUMBER},
+    "item_number": {"type": "integer", "minimum": 1, "maximum": LARGEST_NUMBER},
 }
 TAGS = {
     "batches": "Create batches, and see their state.",
@@ -106,12 +107,12 @@ def document(registry: Registry, base: str, *, secured: bool) -> dict[str, Any]:
 
 
 class _Schemas:
-    """The JSON schemas of all payloads and of the processors' models."""
+    """The JSON schemas of all requests and responses, and of the processors' models."""
 
     def __init__(self, registry: Registry) -> None:
         inputs: list[tuple[str, Mode, TypeAdapter[Any]]] = []
         taken: list[type[BaseModel]] = []
-        given: list[type[BaseModel]] = [payloads.Problem]
+        given: list[type[BaseModel]] = [Problem]
         for operation in OPERATIONS:
             taken += [model for model in (operation.query, operation.body) if model is not None]
             given += [model for model in operation.answers.values() if model is not None]
@@ -151,7 +152,7 @@ def _operation(
     }
     if operation.takes_file:
         described["requestBody"] = _file_body()
-    elif operation.body is payloads.CreateBatch:
+    elif operation.body is CreateBatch:
         described["requestBody"] = _creation_body(schemas, registry)
     elif operation.body is not None:
         described["requestBody"] = {

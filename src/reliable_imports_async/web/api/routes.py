@@ -9,33 +9,35 @@ from starlette.responses import Response
 
 from ..http.call import Call
 from ..http.payloads import (
-    BatchAnswer,
-    BatchPage,
     BatchQuery,
-    BatchTypes,
-    CorrectedAnswer,
     CorrectionQuery,
     CreateBatch,
-    DetailedBatchAnswer,
     EditItem,
-    EditsAnswer,
     EventQuery,
     ExportQuery,
-    FailuresAnswer,
     FailuresQuery,
+    ItemQuery,
+    LogQuery,
+    ProcessBatch,
+    Reason,
+    ReprocessBatch,
+    UploadQuery,
+)
+from ..http.responses import (
+    BatchAnswer,
+    BatchPage,
+    BatchTypes,
+    CorrectedAnswer,
+    DetailedBatchAnswer,
+    EditsAnswer,
+    FailuresAnswer,
     HealthAnswer,
     ItemAnswer,
     ItemPage,
-    ItemQuery,
     LogPage,
-    LogQuery,
-    ProcessBatch,
     ProcessedAnswer,
-    Reason,
     ReprocessAnswer,
-    ReprocessBatch,
     Ticket,
-    UploadQuery,
 )
 from .handlers import actions, create, events, read, repair, server
 

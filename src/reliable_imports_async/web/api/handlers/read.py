@@ -1,7 +1,7 @@
 """Reading: lists of batches, items, log lines and batch types, and single ones."""
 
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 from starlette.responses import Response
@@ -28,15 +28,9 @@ async def list_batches(call: Call) -> Response:
             visible=await call.visible(),
             limit=size + 1,
         )
-        rows, more = await _page(batches, size)
-    page = [listed(call, batch) for batch in rows]
-    return reply({"batches": page, "next": page[-1]["batch_id"] if more else None})
-
-
-async def _page(rows: AsyncIterator[Row], size: int) -> tuple[list[Row], bool]:
-    """The rows of a page, of which one more was queried, and whether there is a next page."""
-    queried = [row async for row in rows]
-    return queried[:size], len(queried) > size
+        page = [listed(call, batch) async for batch in batches]
+    following = page[size - 1]["batch_id"] if len(page) > size else None
+    return reply({"batches": page[:size], "next": following})
 
 
 async def get_batch(call: Call) -> Response:
@@ -52,20 +46,22 @@ async def get_batch(call: Call) -> Response:
 async def list_items(call: Call) -> Response:
     """List the items of a batch, ordered by number."""
     query = call.query(ItemQuery)
-    size = call.page(query.limit)
-    async with call.reading():
-        await call.batch("view")
-        items = call.manager.list_items(
-            call.batch_id,
-            status=query.status,
-            group=query.group,
-            after=query.cursor,
-            limit=size + 1,
-        )
-        rows, more = await _page(items, size)
+    filters = {"status": query.status, "group": query.group, "after": query.cursor}
+    rows, more = await _page(call, query.limit, call.manager.list_items, filters)
     page = [item.as_dict() for item in rows]
     await _hide_other_batches(call, page)
     return await large_reply({"items": page, "next": page[-1]["item_number"] if more else None})
+
+
+async def _page(
+    call: Call, limit: int, listing: Callable[..., AsyncIterator[Row]], filters: dict[str, Any]
+) -> tuple[list[Row], bool]:
+    """The rows of a page about the batch in the path, and whether there is a next page."""
+    size = call.page(limit)
+    async with call.reading():
+        await call.batch("view")
+        rows = [row async for row in listing(call.batch_id, limit=size + 1, **filters)]
+    return rows[:size], len(rows) > size
 
 
 async def get_item(call: Call) -> Response:
@@ -87,17 +83,9 @@ async def _hide_other_batches(call: Call, page: list[dict[str, Any]]) -> None:
 async def list_logs(call: Call) -> Response:
     """List the log lines of a batch, oldest first."""
     query = call.query(LogQuery)
-    size = call.page(query.limit)
-    async with call.reading():
-        await call.batch("view")
-        lines = call.manager.get_logs(
-            call.batch_id,
-            item_number=query.item_number,
-            levels=None if query.level is None else [query.level],
-            after=query.cursor,
-            limit=size + 1,
-        )
-        rows, more = await _page(lines, size)
+    levels = None if query.level is None else [query.level]
+    filters = {"item_number": query.item_number, "levels": levels, "after": query.cursor}
+    rows, more = await _page(call, query.limit, call.manager.get_logs, filters)
     page = [line.as_dict() for line in rows]
     return await large_reply({"logs": page, "next": page[-1]["log_id"] if more else None})
 
