@@ -97,7 +97,7 @@ MUTANTS = (
         "execution/executor.py",
         "            raise outage(exc, lost=True, redact=self.database.redact) from exc\n"
         "        return None",
-        "            return exc\n        return None",
+        "            return RuntimeError(str(exc))\n        return None",
         ("tests/system/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",),
         torture=("--kinds", "lose_commit,lose_answer"),
     ),

@@ -32,6 +32,7 @@ from reliable_imports_async.web.server import (
     configuration,
     is_loopback,
     refuse_open_door,
+    run,
 )
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "refuse_open_door",
     "render",
     "request_id",
+    "run",
     "server",
     "set_the_clock",
     "shared_feeds",
