@@ -236,7 +236,7 @@ async def test_a_stored_retry_is_waited_for(manager, conn):
 async def claim(conn, batch_id, worker_id, held, wanted):
     lease = 0.0  # or nobody could take over before the server has run for so long
     return await ranges.claim(
-        conn, batch_id, worker_id, lease, held, wanted=wanted, of_suspects=wanted, of_dead=wanted
+        conn, batch_id, worker_id, lease, held, wanted=wanted, of_quarantined=wanted, of_dead=wanted
     )
 
 

@@ -175,7 +175,7 @@ async def test_no_lease_runs_out_while_the_server_was_away(manager, conn):
 
     async def claimed(lease: float):
         return await ranges.claim(
-            conn, batch_id, uuid4(), lease, [], wanted=9, of_suspects=0, of_dead=9
+            conn, batch_id, uuid4(), lease, [], wanted=9, of_quarantined=0, of_dead=9
         )
 
     longer_than_the_server_runs = 1e8

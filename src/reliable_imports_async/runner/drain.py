@@ -214,7 +214,7 @@ class Drain:
                         leases.seconds,
                         known,
                         wanted=wanted,
-                        of_suspects=LEAST_ITEMS if leases.quarantined < MAX_RANGES else 0,
+                        of_quarantined=LEAST_ITEMS if leases.quarantined < MAX_RANGES else 0,
                         of_dead=LEAST_ITEMS,
                         order=KeyOrder(self._in_order(), ordering.kinds, among),
                     )

@@ -119,7 +119,7 @@ async def claim(
     held: Sequence[int],
     *,
     wanted: int,
-    of_suspects: int,
+    of_quarantined: int,
     of_dead: int,
     order: KeyOrder = NO_ORDER,
 ) -> tuple[ClaimedRange, Counts] | None:
@@ -129,7 +129,7 @@ async def claim(
         held: First items of the ranges this worker holds. Another range that is leased to it was
             claimed by a statement whose answer was lost.
         wanted: The maximum of items; the rest of a longer range becomes a new range. 0: no range.
-        of_suspects: The same for a range in which a worker has crashed.
+        of_quarantined: The same for a range in which a worker has crashed.
         of_dead: The same for a range whose holder has just crashed.
         order: The order of items with keys.
     """
@@ -140,7 +140,7 @@ async def claim(
         lease,
         held,
         wanted,
-        of_suspects,
+        of_quarantined,
         of_dead,
         order.exempt,
         order.kinds,

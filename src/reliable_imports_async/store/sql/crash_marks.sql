@@ -1,4 +1,4 @@
--- Crash marks, in the order in which they are used for a suspect item.
+-- Crash marks, in the order in which they are used for an item of a quarantined range.
 
 -- name: mark_item
 -- The number of dead and of living workers other than this one with a mark on an item. If they are fewer than $5, this worker
