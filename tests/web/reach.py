@@ -17,6 +17,7 @@ from reliable_imports_async.web.events.feed import ProgressFeed
 from reliable_imports_async.web.events.stream import EventStream, progress_response
 from reliable_imports_async.web.http import middleware
 from reliable_imports_async.web.http.authentication import ApiKeys, hash_of, new_api_key
+from reliable_imports_async.web.http.browser_sessions import BrowserSessions
 from reliable_imports_async.web.http.middleware import (
     BodyPace,
     RequestIdFilter,
@@ -43,6 +44,7 @@ __all__ = [
     "PAGES",
     "ApiKeys",
     "BodyPace",
+    "BrowserSessions",
     "CreateBatch",
     "EventStream",
     "ProgressFeed",

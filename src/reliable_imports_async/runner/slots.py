@@ -296,7 +296,7 @@ class Slots:
         """The outcomes in the items' rows, read under their locks; pending items have none."""
         return await self._leases.retry_until_answered(
             lambda conn: settlements.read_outcomes(conn, self._batch_run.batch.id, in_doubt),
-            own_connection=True,
+            dedicated=True,
         )
 
 
