@@ -12,12 +12,13 @@ from reliable_imports_async.database.embedded import (
     is_embedded_url,
     parse_embedded_url,
 )
-from reliable_imports_async.database.guard import Trace, examined
+from reliable_imports_async.database.guard import GuardedConnection, Trace, examined
 from reliable_imports_async.database.pool import Database
 from reliable_imports_async.database.statements import statements
 
 __all__ = [
     "EmbeddedServer",
+    "GuardedConnection",
     "Trace",
     "database_of",
     "embedded",

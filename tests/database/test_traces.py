@@ -14,7 +14,7 @@ from reliable_imports_async import BaseProcessor, BatchManager
 from reliable_imports_async.errors import ContextClosed
 
 from ..support.trying import LEDGER, PATIENCE, run, some_long, written
-from .reach import pool_of
+from .reach import GuardedConnection, pool_of
 
 # What is left, and what tells that it is still there.
 PATH = "current_setting('search_path') LIKE '%elsewhere%'"
@@ -483,3 +483,18 @@ async def test_a_dry_run_of_a_hook_that_sets_something(manager, conn):
     batch_id = await manager.create_batch("dry", [{}] * 3)
     report = await manager.process_batch(batch_id, dry_run=True)
     assert [one.table for one in report.tables] == ["public.ledger"]
+
+
+async def test_the_error_of_a_connection_that_its_pool_has_lost_is_remembered(dsn):
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
+        connection = await pool.acquire()
+        guard = GuardedConnection(connection)
+        connection.terminate()
+        for call in (guard.execute, guard.fetch, guard.fetchrow, guard.fetchval):
+            with pytest.raises(asyncpg.InterfaceError) as caught:
+                await call("SELECT 1")
+            assert guard.errors[-1] is caught.value
+        with pytest.raises(asyncpg.InterfaceError) as caught:
+            await guard.executemany("SELECT $1", [(1,)])
+        assert guard.errors[-1] is caught.value
+        assert not getattr(caught.value, "__notes__", None)

@@ -514,7 +514,7 @@ async def test_names_and_contents_tell_the_format(tmp_path, suffix, data, zipped
     path.write_bytes(data)
     source = read_file(path)
     assert isinstance(source, Source)
-    assert source.at_hand
+    assert source.is_local
     info, records = await opened(source)
     assert values(records) == [{"a": "1"}]
     assert (info.name, info.size) == (path.name, len(data))
@@ -639,7 +639,7 @@ data_and_info = (
 async def test_kinds_of_file(make):
     data, expected = data_and_info
     source = read_file(make(data))
-    assert not source.at_hand
+    assert not source.is_local
     info, records = await opened(source)
     assert info == expected
     assert values(records) == [{"a": "1"}, {"a": "2"}]
@@ -834,7 +834,7 @@ async def people(count):
 
 
 @pytest.mark.parametrize(
-    ("items", "at_hand"),
+    ("items", "is_local"),
     [
         ([{"n": number} for number in range(1_234)], True),
         (tuple({"n": number} for number in range(1_234)), True),
@@ -843,11 +843,11 @@ async def people(count):
         ({number: {"n": number} for number in range(1_234)}.values(), False),
     ],
 )
-async def test_iterables(items, at_hand):
+async def test_iterables(items, is_local):
     source = as_source(items)
     assert isinstance(source, Source)
     assert as_source(source) is source
-    assert source.at_hand is at_hand
+    assert source.is_local is is_local
     async with source.open() as reading:
         chunks = [chunk async for chunk in reading.chunks(Limits())]
         assert reading.info == SourceInfo()

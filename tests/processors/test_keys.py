@@ -501,7 +501,7 @@ async def test_a_declared_key_that_records_call_otherwise_is_refused(manager):
 
     with pytest.raises(NotAProcessor, match="field k has another name") as caught:
         manager.registry.register(declared(model=Renamed))
-    assert "write item_key" in caught.value.hint
+    assert "def item_key" in caught.value.hint
     manager.registry.register(declared(model=Renamed, item_key=lambda self, record: record["Key"]))
 
 

@@ -98,7 +98,7 @@ WORST = {
     "database.statements._NAME": ("-- name: ", "-- name: a ", "\n"),
     "processors.registry._WORD_STARTS": ("A", "aA", "Aa"),
     "web.http.problems._WORD_STARTS": ("A", "aA", "Aa"),
-    "web.http.middleware._SANE": ("a", "a/", " "),
+    "web.http.middleware._VALID_ID": ("a", "a/", " "),
     "web.http.bodies._SPACE": (" ", "a"),
     "cli.formatting._CONTROL": ("a", "\x1b"),
     "cli.formatting._SURROGATE": ("a", "\ud800"),

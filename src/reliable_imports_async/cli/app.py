@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -127,12 +128,8 @@ def _with_global_options(
     run: Callable[[dict[str, Any], dict[str, Any]], None] | None = None,
 ) -> Callable[..., None]:
     """Add the global options to a function's own; they count before the command's name as well."""
-    own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in inspect.signature(function, eval_str=True).parameters.values()
-        if parameter.name != "cli"
-    ]
-    shared = list(inspect.signature(global_options, eval_str=True).parameters.values())
+    own, groups = _own_options(function)
+    shared = _parameters(global_options)
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
     @functools.wraps(function)
@@ -142,6 +139,9 @@ def _with_global_options(
             option.name: arguments.pop(option.name) or before.get(option.name) for option in shared
         }
         context.obj = options
+        for name, group in groups.items():
+            values = {option.name: arguments.pop(option.name) for option in _parameters(group)}
+            arguments[name] = group(**values)
         if run is not None:
             for name in ("json", "quiet", "verbose"):
                 setattr(output, name, bool(options[name]))
@@ -150,6 +150,25 @@ def _with_global_options(
 
     wrapped.__signature__ = inspect.Signature([context, *own, *shared])  # type: ignore[attr-defined]
     return wrapped
+
+
+def _own_options(
+    function: Callable[..., Any],
+) -> tuple[list[inspect.Parameter], dict[str, type[Any]]]:
+    """The options of a command, and the groups of options by the parameter that takes them."""
+    own: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for parameter in _parameters(function):
+        if is_dataclass(parameter.annotation) and isinstance(parameter.annotation, type):
+            groups[parameter.name] = parameter.annotation
+            own += _parameters(parameter.annotation)
+        elif parameter.name != "cli":
+            own.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    return own, groups
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function, eval_str=True).parameters.values())
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """import, process: the commands that run a batch for the first time."""
 
 import io
-import json
 import os
 import select
 import stat
@@ -13,7 +12,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 from anyio import to_thread
 
-from ..loading.options import ThresholdOptions
+from .. import exact_json
 from ..loading.sources import read_file
 from ..manager import BatchManager
 from .exit_codes import UsageRefused
@@ -23,7 +22,6 @@ from .options import (
     AllowEmpty,
     BatchName,
     Columns,
-    Concurrency,
     Delimiter,
     Encoding,
     ExpectCount,
@@ -32,14 +30,11 @@ from .options import (
     Format,
     IdempotencyKey,
     ImportedType,
-    MaxFailureRate,
-    MaxFailures,
     Metadata,
-    MinProcessed,
     OnSameFile,
+    RunOptions,
     SameFileChoice,
     SourceName,
-    Tolerate,
     Trial,
     Unchanged,
 )
@@ -72,11 +67,7 @@ async def import_file(  # noqa: PLR0913 - the command's options
     dry_run: Trial = False,
     expect_count: ExpectCount = None,
     expect_sum: ExpectSum = None,
-    max_failures: MaxFailures = None,
-    max_failure_rate: MaxFailureRate = None,
-    min_processed: MinProcessed = None,
-    tolerate: Tolerate = None,
-    concurrency: Concurrency = None,
+    running: RunOptions,
 ) -> int:
     """Import a file as a new batch and process it."""
     source = read_file(
@@ -92,14 +83,12 @@ async def import_file(  # noqa: PLR0913 - the command's options
         "idempotency_key": idempotency_key,
         "on_same_file": on_same_file.value,
         "allow_empty": allow_empty,
-        "max_failures": max_failures,
-        "max_failure_rate": max_failure_rate,
-        "min_processed": min_processed,
         "skip_unchanged": False if no_skip_unchanged else None,
         "expect": _expected(expect_count, expect_sum),
+        **running.thresholds,
     }
-    async with cli.manager(concurrency=concurrency, discover=True) as manager:
-        run = Run(cli, manager, tolerate=tolerate or 0.0)
+    async with cli.manager(concurrency=running.concurrency, discover=True) as manager:
+        run = Run(cli, manager, tolerate=running.tolerate or 0.0)
         if dry_run:
             return await run.load_and_try(source, type, options)
         return await run.load_and_process(source, type, options)
@@ -111,30 +100,21 @@ async def process(
     batch: BatchName,
     background: Background = False,
     dry_run: Trial = False,
-    max_failures: MaxFailures = None,
-    max_failure_rate: MaxFailureRate = None,
-    min_processed: MinProcessed = None,
-    tolerate: Tolerate = None,
-    concurrency: Concurrency = None,
+    running: RunOptions,
 ) -> int:
     """Process a batch, or continue it after it was stopped."""
     if dry_run and background:
         raise UsageRefused(
             "A dry run cannot be queued for the workers.", hint="leave out --background."
         )
-    thresholds: ThresholdOptions = {
-        "max_failures": max_failures,
-        "max_failure_rate": max_failure_rate,
-        "min_processed": min_processed,
-    }
-    async with cli.manager(concurrency=concurrency, discover=not background) as manager:
+    async with cli.manager(concurrency=running.concurrency, discover=not background) as manager:
         batch_id = await manager.find_batch(batch)
-        run = Run(cli, manager, tolerate=tolerate or 0.0)
+        run = Run(cli, manager, tolerate=running.tolerate or 0.0)
         if dry_run:
             return await run.try_batch(batch_id)
         if not background:
-            return await run.process(batch_id, thresholds)
-        await manager.set_thresholds(batch_id, **thresholds)
+            return await run.process(batch_id, running.thresholds)
+        await manager.set_thresholds(batch_id, **running.thresholds)
         await manager.enqueue_batch(batch_id)
     if cli.output.json:
         cli.output.record({"batch_id": batch_id, "enqueued": True})
@@ -166,6 +146,21 @@ async def full_group(manager: BatchManager, batch: str, name: str) -> str:
     )
 
 
+def json_object(option: str, text: str, example: str) -> dict[str, Any]:
+    """The JSON object in the value of an option.
+
+    Raises:
+        UsageRefused: The value is not a JSON object.
+    """
+    try:
+        value = exact_json.read_unchecked(text)
+    except ValueError as exc:
+        raise UsageRefused(f"{option} is not JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise UsageRefused(f"{option} must be a JSON object.", hint=f"write '{example}'.")
+    return value
+
+
 def _expected(count: int | None, sums: list[str] | None) -> dict[str, Any] | None:
     """The control totals given on the command line."""
     if count is None and not sums:
@@ -177,15 +172,7 @@ def _expected(count: int | None, sums: list[str] | None) -> dict[str, Any] | Non
 
 
 def _metadata(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except ValueError as exc:
-        raise UsageRefused(f"--metadata is not JSON: {exc}") from None
-    if not isinstance(value, dict):
-        raise UsageRefused("--metadata must be a JSON object.", hint="write '{\"year\": 2013}'")
-    return value
+    return None if text is None else json_object("--metadata", text, '{"year": 2013}')
 
 
 def _delimiter(text: str | None) -> str | None:

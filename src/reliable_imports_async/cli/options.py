@@ -1,10 +1,13 @@
 """The arguments and options of the commands, each declared once."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ..loading.options import ThresholdOptions
 
 GLOBAL = "Global options (before or after the command)"
 LARGEST_NUMBER = 2_147_483_647
@@ -219,13 +222,33 @@ IdempotencyKey = Annotated[
     typer.Option(
         "--idempotency-key",
         metavar="KEY",
-        help="A request with the same key returns the same batch.",
+        help="Another import with the same key returns the same batch.",
     ),
 ]
 SameFileChoice = Annotated[
     OnSameFile,
     typer.Option("--on-same-file", help="What to do if the same file was already imported."),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options of the commands that run a batch, declared together."""
+
+    max_failures: MaxFailures = None
+    max_failure_rate: MaxFailureRate = None
+    min_processed: MinProcessed = None
+    tolerate: Tolerate = None
+    concurrency: Concurrency = None
+
+    @property
+    def thresholds(self) -> ThresholdOptions:
+        """The failure limits, as the manager takes them."""
+        return {
+            "max_failures": self.max_failures,
+            "max_failure_rate": self.max_failure_rate,
+            "min_processed": self.min_processed,
+        }
 
 
 def global_options(

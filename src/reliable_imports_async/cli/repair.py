@@ -17,7 +17,7 @@ from ..repair.export import ExportFormat
 from ..wording import counted
 from .exit_codes import UsageRefused
 from .formatting import number, tail
-from .import_file import full_group
+from .import_file import full_group, json_object
 from .invocation import Invocation
 from .options import (
     LARGEST_NUMBER,
@@ -183,7 +183,10 @@ async def edit(
     async with cli.manager(discover=not force) as manager:
         batch_id = await manager.find_batch(batch)
         item = await manager.get_item(batch_id, item_number)
-        record = _object(data) if data is not None else _with_changes(item, change or [])
+        if data is not None:
+            record = json_object("--data", data, '{"dest": "SJU"}')
+        else:
+            record = _with_changes(item, change or [])
         await manager.update_item_source(
             batch_id, item_number, record, reason=reason, actor=cli.actor, force=force
         )
@@ -313,16 +316,6 @@ def _kind(target: str, wanted: str | None) -> ExportFormat:
     raise UsageRefused(
         f"Failures cannot be exported as {name}.", hint="use --format csv or --format jsonl."
     )
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = exact_json.read_unchecked(text)
-    except ValueError as exc:
-        raise UsageRefused(f"--data is not JSON: {exc}") from None
-    if not isinstance(value, dict):
-        raise UsageRefused("--data must be a JSON object.", hint='write \'{"dest": "SJU"}\'.')
-    return value
 
 
 def _with_changes(item: ImportBatchItem[Any], changes: list[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from enum import IntEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 import anyio
 import asyncpg
@@ -59,7 +59,6 @@ else:
     Connection = asyncpg.Connection
     PooledConnection = asyncpg.pool.PoolConnectionProxy
 Reserve = Callable[[Trace], AbstractAsyncContextManager[Connection]]
-Result = TypeVar("Result")
 
 
 def is_lost(connection: Connection) -> bool:
@@ -163,32 +162,32 @@ class GuardedConnection:
         self, sql: str, *args: Any, timeout: float | None = None
     ) -> Coroutine[Any, Any, str]:
         """Run a statement, or several without arguments; return PostgreSQL's command tag."""
-        return self._remembering(self._usable(sql).execute(sql, *args, timeout=timeout), args)
+        return self._remembering(self._usable(sql).execute, sql, *args, timeout=timeout)
 
     def executemany(
         self, sql: str, args: Iterable[Any], *, timeout: float | None = None
     ) -> Coroutine[Any, Any, None]:
         """Run a statement once for each sequence of arguments."""
-        return self._remembering(self._usable(sql).executemany(sql, args, timeout=timeout), ())
+        return self._remembering(self._usable(sql).executemany, sql, args=args, timeout=timeout)
 
     def fetch(
         self, sql: str, *args: Any, timeout: float | None = None
     ) -> Coroutine[Any, Any, list[asyncpg.Record]]:
         """Run a query and return its rows."""
-        return self._remembering(self._usable(sql).fetch(sql, *args, timeout=timeout), args)
+        return self._remembering(self._usable(sql).fetch, sql, *args, timeout=timeout)
 
     def fetchrow(
         self, sql: str, *args: Any, timeout: float | None = None
     ) -> Coroutine[Any, Any, asyncpg.Record | None]:
         """Run a query and return its first row, or None."""
-        return self._remembering(self._usable(sql).fetchrow(sql, *args, timeout=timeout), args)
+        return self._remembering(self._usable(sql).fetchrow, sql, *args, timeout=timeout)
 
     def fetchval(
         self, sql: str, *args: Any, column: int = 0, timeout: float | None = None
     ) -> Coroutine[Any, Any, Any]:
         """Run a query and return one value of its first row, or None."""
-        fetched = self._usable(sql).fetchval(sql, *args, column=column, timeout=timeout)
-        return self._remembering(fetched, args)
+        fetchval = self._usable(sql).fetchval
+        return self._remembering(fetchval, sql, *args, column=column, timeout=timeout)
 
     async def prepare(self, sql: str, **options: Any) -> Any:
         """asyncpg's `prepare`, with the same check of the SQL text."""
@@ -259,11 +258,11 @@ class GuardedConnection:
         self.calls = self.calls or effects.calls
 
     async def _remembering(
-        self, statement: Coroutine[Any, Any, Result], args: tuple[Any, ...]
-    ) -> Result:
-        """Run a statement, and remember its error."""
+        self, method: Callable[..., Coroutine[Any, Any, Any]], sql: str, *args: Any, **options: Any
+    ) -> Any:
+        """Call a method of the connection, and remember its error."""
         try:
-            return await statement
+            return await method(sql, *args, **options)
         except BaseException as exc:
             self.errors = (*self.errors, exc)
             packed = len(args) == 1 and isinstance(args[0], tuple | list)
@@ -275,7 +274,7 @@ class GuardedConnection:
 
 
 class _Lent:
-    """A statement, cursor or savepoint of a guarded connection; unusable when that is closed."""
+    """A statement, cursor or savepoint of a `GuardedConnection`; unusable once that is closed."""
 
     __slots__ = ("_guard", "_object")
 

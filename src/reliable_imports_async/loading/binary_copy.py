@@ -25,10 +25,8 @@ from .sources import OpenedSource
 
 Progress = Callable[[int, int, int | None], None]
 """Called while loading with: records so far, bytes read, bytes in total (None if unknown)."""
-
 WRITE_BYTES = 65_536
 READ_AHEAD = 3  # chunks that wait while PostgreSQL takes one: 200 kB each as a rule, 1 MiB at most
-
 _COLUMNS = (
     "batch_id",
     "item_number",
@@ -55,7 +53,6 @@ _LENGTH = struct.Struct(">i")
 _LINE = struct.Struct(">iq")
 _PENDING_STATUS = b"\0\0\0\x07pending"
 _FAILED_STATUS = b"\0\0\0\x06failed"
-
 _Ahead: TypeAlias = bytes | Exception
 
 
@@ -104,22 +101,6 @@ async def copy(conn: Connection, rows: AsyncIterator[bytes], *, keyed: bool = Fa
         raise failure
 
 
-async def _read_ahead(rows: AsyncIterator[bytes], send: MemoryObjectSendStream[_Ahead]) -> None:
-    with send:
-        try:
-            async for chunk in rows:
-                await send.send(chunk)
-        except Exception as exc:  # noqa: BLE001 - raised in _received
-            await send.send(exc)
-
-
-async def _received(receive: MemoryObjectReceiveStream[_Ahead]) -> AsyncIterator[bytes]:
-    async for chunk in receive:
-        if isinstance(chunk, Exception):
-            raise chunk
-        yield chunk
-
-
 async def rows(
     batch_id: UUID,
     opened: OpenedSource,
@@ -141,6 +122,22 @@ async def rows(
         if progress is not None:
             progress(loaded.total, opened.bytes_read, opened.info.size)
     yield piece + _TRAILER
+
+
+async def _read_ahead(rows: AsyncIterator[bytes], send: MemoryObjectSendStream[_Ahead]) -> None:
+    with send:
+        try:
+            async for chunk in rows:
+                await send.send(chunk)
+        except Exception as exc:  # noqa: BLE001 - raised in _received
+            await send.send(exc)
+
+
+async def _received(receive: MemoryObjectReceiveStream[_Ahead]) -> AsyncIterator[bytes]:
+    async for chunk in receive:
+        if isinstance(chunk, Exception):
+            raise chunk
+        yield chunk
 
 
 def _encode(batch_id: UUID, records: Sequence[StoredRecord], loaded: Loaded) -> bytes:

@@ -154,7 +154,7 @@ async def load(
         loaded = Loaded()
         rows = binary_copy.rows(batch_id, opened, limits, loaded, progress, request.keys)
         creation = _Creation(request, new, metadata, options, rows, loaded)
-        if source.at_hand:
+        if source.is_local:
             return await _create(database, connection, creation)
         async with _spooled(rows) as spooled:  # a slow source must not hold a transaction open
             return await _create(database, connection, replace(creation, rows=spooled))

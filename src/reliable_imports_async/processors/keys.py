@@ -104,13 +104,6 @@ def has_keys(processor: BaseProcessor[Any]) -> bool:
     return _has_item_keys(processor) or processor.overrides("lock_key")
 
 
-def _has_item_keys(processor: BaseProcessor[Any]) -> bool:
-    """Whether a processor's items have item keys: by its method, or by the key of its table."""
-    cls = type(processor)
-    needed = processor.skip_unchanged or processor.on_duplicate != "process"
-    return cls.overrides("item_key") or (needed and is_declared(cls))
-
-
 def remembering(processor: BaseProcessor[Any], batch_type: str) -> Remembering | None:
     """How a processor's contents are remembered; None if it does not skip unchanged records."""
     if not processor.skip_unchanged:
@@ -140,35 +133,6 @@ def key_text(key: object, name: str = "item_key") -> str | None:
     if size > LONGEST_KEY:
         raise _refused(f"{name} is {size:,} bytes long; at most {LONGEST_KEY:,} are allowed.")
     return text
-
-
-def _part(part: object, name: str) -> str:
-    """One part of a key as text; an empty text for a missing part."""
-    if part is None:
-        return ""
-    if isinstance(part, bool) or not isinstance(part, str | int | float | Decimal):
-        raise _refused(f"{name} returned {type(part).__name__}.")
-    if isinstance(part, float | Decimal) and not math.isfinite(part):
-        raise _refused(f"{name} returned a number that is not finite.")
-    text = str.__str__(part) if isinstance(part, str) else format(part)
-    if "\0" in text:
-        raise _refused(f"{name} contains a NUL character, which PostgreSQL cannot store.")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _refused(f"{name} contains half a character (a lone surrogate).")
-    return text
-
-
-def _refused(message: str) -> ItemKeyRefused:
-    hint = "return a text, a number, or a tuple of them; None for a record without a key."
-    return ItemKeyRefused(message, hint=hint)
-
-
-def _raised(exc: BaseException, hook: str) -> ItemKeyRefused:
-    try:
-        reason = f"{type(exc).__name__}: {exc}"
-    except Exception:  # noqa: BLE001 - even this may be a user's code
-        reason = type(exc).__name__
-    return _refused(f"{hook} raised {reason}")
 
 
 def check_keys(processor: BaseProcessor[Any]) -> None:
@@ -201,6 +165,42 @@ def check_keys(processor: BaseProcessor[Any]) -> None:
                 hint=f"write `def {hook}(self, record): return record['id']`.",
             )
     _check_item_keys(processor, class_name)
+
+
+def _has_item_keys(processor: BaseProcessor[Any]) -> bool:
+    """Whether a processor's items have item keys: by its method, or by the key of its table."""
+    cls = type(processor)
+    needed = processor.skip_unchanged or processor.on_duplicate != "process"
+    return cls.overrides("item_key") or (needed and is_declared(cls))
+
+
+def _part(part: object, name: str) -> str:
+    """One part of a key as text; an empty text for a missing part."""
+    if part is None:
+        return ""
+    if isinstance(part, bool) or not isinstance(part, str | int | float | Decimal):
+        raise _refused(f"{name} returned {type(part).__name__}.")
+    if isinstance(part, float | Decimal) and not math.isfinite(part):
+        raise _refused(f"{name} returned a number that is not finite.")
+    text = str.__str__(part) if isinstance(part, str) else format(part)
+    if "\0" in text:
+        raise _refused(f"{name} contains a NUL character, which PostgreSQL cannot store.")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise _refused(f"{name} contains half a character (a lone surrogate).")
+    return text
+
+
+def _refused(message: str) -> ItemKeyRefused:
+    hint = "return a text, a number, or a tuple of them; None for a record without a key."
+    return ItemKeyRefused(message, hint=hint)
+
+
+def _raised(exc: BaseException, hook: str) -> ItemKeyRefused:
+    try:
+        reason = f"{type(exc).__name__}: {exc}"
+    except Exception:  # noqa: BLE001 - even this may be a user's code
+        reason = type(exc).__name__
+    return _refused(f"{hook} raised {reason}")
 
 
 def _check_item_keys(processor: BaseProcessor[Any], class_name: str) -> None:

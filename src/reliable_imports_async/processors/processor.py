@@ -209,15 +209,6 @@ class BaseProcessor(Generic[T]):
         return cls._adapter
 
 
-def _declared_model(cls: type[Any]) -> Any | None:
-    """The type argument of the nearest ``BaseProcessor[…]`` among the direct bases."""
-    for base in getattr(cls, "__orig_bases__", ()):
-        if isinstance(get_origin(base), type) and issubclass(get_origin(base), BaseProcessor):
-            (model,) = get_args(base)[:1] or (None,)
-            return None if model is None or hasattr(model, "__bound__") else model
-    return None
-
-
 def can_process(cls: type[BaseProcessor[Any]]) -> bool:
     """Whether a class defines how to process items."""
     return cls.overrides("process_item") or is_set_wise(cls)
@@ -258,10 +249,6 @@ def null_values_of(processor: BaseProcessor[Any]) -> tuple[str, ...]:
     return _texts(processor.null_values)
 
 
-def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
 def interval_of(processor: BaseProcessor[Any]) -> int:
     """How many items share a transaction."""
     default = DEFAULT_SET_SIZE if is_set_wise(type(processor)) else 1
@@ -298,19 +285,6 @@ def check_processor(processor: BaseProcessor[Any]) -> None:
     except ConfigurationError as exc:
         raise NotAProcessor(f"{name}: {exc.message}", hint=exc.hint) from None
     _check_hooks(cls, name)
-
-
-def _check_hooks(cls: type[BaseProcessor[Any]], name: str) -> None:
-    for hook in ASYNC_HOOKS:
-        if not inspect.iscoroutinefunction(getattr(cls, hook)):
-            raise NotAProcessor(
-                f"{name}.{hook} is not async.", hint=f"write `async def {hook}(…)`."
-            )
-    if inspect.iscoroutinefunction(cls.resources) or inspect.isasyncgenfunction(cls.resources):
-        raise NotAProcessor(
-            f"{name}.resources does not return an async context manager.",
-            hint="decorate an async generator with contextlib.asynccontextmanager.",
-        )
 
 
 def check_commit_interval(value: object) -> None:
@@ -374,6 +348,32 @@ def as_outcomes(results: object, count: int) -> list[Completed | Skip]:
             hint="return one result for each item, in order, or None.",
         )
     return [as_outcome(result) for result in results]
+
+
+def _declared_model(cls: type[Any]) -> Any | None:
+    """The type argument of the nearest ``BaseProcessor[…]`` among the direct bases."""
+    for base in getattr(cls, "__orig_bases__", ()):
+        if isinstance(get_origin(base), type) and issubclass(get_origin(base), BaseProcessor):
+            (model,) = get_args(base)[:1] or (None,)
+            return None if model is None or hasattr(model, "__bound__") else model
+    return None
+
+
+def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _check_hooks(cls: type[BaseProcessor[Any]], name: str) -> None:
+    for hook in ASYNC_HOOKS:
+        if not inspect.iscoroutinefunction(getattr(cls, hook)):
+            raise NotAProcessor(
+                f"{name}.{hook} is not async.", hint=f"write `async def {hook}(…)`."
+            )
+    if inspect.iscoroutinefunction(cls.resources) or inspect.isasyncgenfunction(cls.resources):
+        raise NotAProcessor(
+            f"{name}.resources does not return an async context manager.",
+            hint="decorate an async generator with contextlib.asynccontextmanager.",
+        )
 
 
 def _name(value: object) -> str | None:

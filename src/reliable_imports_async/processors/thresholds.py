@@ -13,6 +13,7 @@ from ..wording import counted
 
 BUGS_IN_A_ROW = 5
 MIN_PROCESSED = 100
+THRESHOLDS = ("max_failures", "max_failure_rate", "min_processed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +68,6 @@ class Thresholds:
             f"{failed:,} of {counted(settled, 'item')} failed, {failed / settled:.1%}; "
             f"at most {rate:.1%} may fail (max_failure_rate)"
         )
-
-
-THRESHOLDS = ("max_failures", "max_failure_rate", "min_processed")
 
 
 @dataclass(slots=True)

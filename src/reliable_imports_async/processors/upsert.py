@@ -23,6 +23,16 @@ from .context import ImportContext
 from .processor import BaseProcessor, fields_of, key_of
 
 Key = tuple[str, ...]
+_SIMPLE = frozenset({str, int, UUID, date, datetime})
+_NOT_A_TABLE = {
+    "v": "a view",
+    "m": "a materialized view",
+    "f": "a foreign table",
+    "S": "a sequence",
+    "i": "an index",
+    "I": "an index",
+    "c": "a type",
+}
 
 
 class _Row(NamedTuple):
@@ -147,20 +157,6 @@ class Upsert:
         )
 
 
-_SIMPLE = frozenset({str, int, UUID, date, datetime})
-
-
-def _slots(data: Any) -> Mapping[str, Any]:
-    """The values of a dataclass with slots."""
-    return {field.name: getattr(data, field.name) for field in fields(data)}
-
-
-def _shown(value: Any) -> str:
-    if type(value) is str:
-        return value
-    return str(value.value if isinstance(value, Enum) else value)
-
-
 async def declared_upsert(conn: Connection, processor: BaseProcessor[Any]) -> Upsert:
     """The upsert that a processor declares, checked against the table and the role's privileges.
 
@@ -189,15 +185,15 @@ async def declared_upsert(conn: Connection, processor: BaseProcessor[Any]) -> Up
     return Upsert(table, key, columns, nulls_equal=index.nulls_equal, folding=folding)
 
 
-_NOT_A_TABLE = {
-    "v": "a view",
-    "m": "a materialized view",
-    "f": "a foreign table",
-    "S": "a sequence",
-    "i": "an index",
-    "I": "an index",
-    "c": "a type",
-}
+def _slots(data: Any) -> Mapping[str, Any]:
+    """The values of a dataclass with slots."""
+    return {field.name: getattr(data, field.name) for field in fields(data)}
+
+
+def _shown(value: Any) -> str:
+    if type(value) is str:
+        return value
+    return str(value.value if isinstance(value, Enum) else value)
 
 
 def _check_table(table: str, facts: TableFacts | None) -> TableFacts:

@@ -22,7 +22,6 @@ from ..store import items, repairs, reprocessing
 from ..store.repairs import FailedItem
 
 Change = Callable[[Any], Mapping[str, Any] | None]
-
 PAGE = 500
 ROOT_SECONDS = 10.0
 """How long an edit waits for a reprocessing that is being created and may take the item."""
@@ -107,20 +106,6 @@ async def edit_items(
     return count
 
 
-def _changed(item: FailedItem, change: Change) -> Mapping[str, Any] | None:
-    return change(item.raw if item.text is None else exact_json.read(item.text))
-
-
-def _storable(new_data: Mapping[str, Any], item_number: int, limits: Limits) -> str:
-    record = from_value(new_data, limits=limits)
-    if record.text is None:
-        raise EditRefused(
-            f"The new record of item {item_number} cannot be stored: {record.reason}",
-            hint="nothing was changed.",
-        )
-    return record.text.decode()
-
-
 def check_edit(
     item: ImportBatchItem[Any],
     new_data: Record,
@@ -157,6 +142,20 @@ def check_edit(
         ]
     if problems:
         raise EditNotAccepted(item.item_number, problems)
+
+
+def _changed(item: FailedItem, change: Change) -> Mapping[str, Any] | None:
+    return change(item.raw if item.text is None else exact_json.read(item.text))
+
+
+def _storable(new_data: Mapping[str, Any], item_number: int, limits: Limits) -> str:
+    record = from_value(new_data, limits=limits)
+    if record.text is None:
+        raise EditRefused(
+            f"The new record of item {item_number} cannot be stored: {record.reason}",
+            hint="nothing was changed.",
+        )
+    return record.text.decode()
 
 
 def _unknown_fields(

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -413,8 +414,15 @@ async def _fill(
         return await reprocessing.take_all(conn, batch.id, child_id, batch.root_batch_id)
     numbers = await _root_numbers(conn, batch, selection)
     named = selection.transform is not None and (selection.group is not None or numbers is not None)
+    eligible = partial(
+        reprocessing.eligible,
+        conn,
+        batch.root_batch_id,
+        group=selection.group,
+        unreadable=named,
+    )
     if numbers is not None and not selection.checked:
-        await _check_named(conn, batch, selection, numbers, unreadable=named)
+        _require_all(numbers, await eligible(numbers=numbers, limit=len(numbers)))
     if selection.canary is not None:
         numbers = await reprocessing.sample(
             conn,
@@ -424,13 +432,18 @@ async def _fill(
             unreadable=named,
             count=selection.canary,
         )
-    if selection.transform is not None:
-        return await _take_transformed(
-            conn, batch, child_id, selection, numbers, limits, unreadable=named
+    if selection.transform is None:
+        return await reprocessing.take_over(
+            conn, batch.root_batch_id, child_id, group=selection.group, numbers=numbers
         )
-    return await reprocessing.take_over(
-        conn, batch.root_batch_id, child_id, group=selection.group, numbers=numbers
-    )
+    count = after = 0
+    while page := await eligible(numbers=numbers, after=after, limit=PAGE):
+        texts = [_transformed(item, selection.transform, limits) for item in page]
+        count += await reprocessing.take_over_edited(
+            conn, batch.root_batch_id, child_id, page, texts, change="replace", offset=count
+        )
+        after = page[-1].root_number
+    return count
 
 
 async def _root_numbers(
@@ -446,23 +459,8 @@ async def _root_numbers(
     return list(roots.values())
 
 
-async def _check_named(
-    conn: Connection,
-    batch: ImportBatch,
-    selection: Selection,
-    numbers: Sequence[int],
-    *,
-    unreadable: bool,
-) -> None:
-    """Check that all named items can run again, before any item is marked."""
-    eligible = await reprocessing.eligible(
-        conn,
-        batch.root_batch_id,
-        group=selection.group,
-        numbers=numbers,
-        unreadable=unreadable,
-        limit=len(numbers),
-    )
+def _require_all(numbers: Sequence[int], eligible: Sequence[EligibleItem]) -> None:
+    """Refuse the selection if some of the named items are not eligible."""
     if len(eligible) == len(set(numbers)):
         return
     refused = sorted(set(numbers) - {item.root_number for item in eligible})
@@ -477,37 +475,6 @@ async def _check_named(
         "`reprocess --from-file`, or with `edit`.",
         web_hint="correct an unreadable record: edit it, or upload a corrected file.",
     )
-
-
-async def _take_transformed(
-    conn: Connection,
-    batch: ImportBatch,
-    child_id: UUID,
-    selection: Selection,
-    numbers: list[int] | None,
-    limits: Limits,
-    *,
-    unreadable: bool,
-) -> int:
-    """Insert the child's items with transformed records, page by page."""
-    if selection.transform is None:
-        return 0
-    count = after = 0
-    while page := await reprocessing.eligible(
-        conn,
-        batch.root_batch_id,
-        group=selection.group,
-        numbers=numbers,
-        unreadable=unreadable,
-        after=after,
-        limit=PAGE,
-    ):
-        texts = [_transformed(item, selection.transform, limits) for item in page]
-        count += await reprocessing.take_over_edited(
-            conn, batch.root_batch_id, child_id, page, texts, change="replace", offset=count
-        )
-        after = page[-1].root_number
-    return count
 
 
 def _transformed(item: EligibleItem, transform: Transform, limits: Limits) -> str:

@@ -132,7 +132,7 @@ class FileSource:
     was_opened: bool = False
 
     @property
-    def at_hand(self) -> bool:
+    def is_local(self) -> bool:
         """Whether the file is on disk."""
         return isinstance(self.file, Path) and self.file.is_file()
 

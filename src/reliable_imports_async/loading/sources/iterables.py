@@ -48,7 +48,7 @@ class IterableSource:
     """A source over an iterable."""
 
     def __init__(self, items: Items) -> None:
-        self.at_hand = isinstance(items, list | tuple)
+        self.is_local = isinstance(items, list | tuple)
         self._items = items
         self._is_single_use = isinstance(items, Iterator | AsyncIterator)
         self._was_opened = False

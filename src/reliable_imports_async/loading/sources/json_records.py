@@ -101,7 +101,7 @@ class JsonRecords:
         records: Values that are not a `StoredRecord` are converted like the records of a list.
     """
 
-    at_hand = True
+    is_local = True
 
     def __init__(self, records: Sequence[StoredRecord | Any]) -> None:
         self._records = records

@@ -62,7 +62,7 @@ class Source(Protocol):
     """Something that records can be read from."""
 
     @property
-    def at_hand(self) -> bool:
+    def is_local(self) -> bool:
         """Whether the records are in memory or on disk, so that reading them never waits."""
         ...
 
