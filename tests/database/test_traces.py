@@ -262,7 +262,8 @@ async def test_nothing_that_user_code_leaves_is_met_by_anybody(dsn, role, place,
     assert met == []
 
 
-async def test_what_a_function_sets_is_not_met_by_the_next_item(manager, conn):
+@pytest.mark.parametrize("commit_interval", [1, 20])
+async def test_what_a_function_sets_is_not_met_by_the_next_item(manager, conn, commit_interval):
     """Nothing in the text tells; but the server reports this setting, since PostgreSQL 18."""
     if conn.get_server_version().major < 18:
         pytest.skip("search_path is not reported")
@@ -275,7 +276,7 @@ async def test_what_a_function_sets_is_not_met_by_the_next_item(manager, conn):
         assert "tenant" not in await ctx.fetchval("SHOW search_path")
         await ctx.execute("SELECT enter('tenant')")
 
-    assert (await run(manager, process_item, 20)).ok
+    assert (await run(manager, process_item, 20, commit_interval=commit_interval)).ok
 
 
 DRIVER: list[Callable[[Any], Awaitable[Any]]] = [
