@@ -35,11 +35,11 @@ axe: ## Fetch axe-core, with which the tests check accessibility; needs npm
 
 .PHONY: test
 test: install ## Run all tests but the long ones, on a PostgreSQL of their own, or on TEST_DSN=postgresql://…
-	@$(BIN)/python -m pytest -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder -m 'not long'
+	@$(BIN)/python -m pytest -n $(or $(PROCESSES),auto) --dist worksteal -m 'not long'
 
 .PHONY: test-all
 test-all: install ## The long ones too, as CI does
-	@$(BIN)/python -m pytest -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n $(or $(PROCESSES),auto) --dist worksteal
 
 .PHONY: fuzz
 fuzz: install ## Try the REST API with many generated requests (EXAMPLES=300)

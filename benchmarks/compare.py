@@ -177,7 +177,7 @@ def show(console: Console, pairs: Pairs, base: str) -> None:
     console.print(table)
     for mode, rows in by_mode(pairs).items():
         found = [(name, spread([*rows.values()][-1], cost)) for name, cost in COSTS.items()]
-        told = [f"{verdict(one.ratio.median)} in {name}" for name, one in found if one]
+        told = [f"{comparison(one.ratio.median)} in {name}" for name, one in found if one]
         console.print(f"{mode}: {', '.join(told) or 'not measured'}.", highlight=False)
 
 
@@ -218,7 +218,7 @@ def spread(pairs: list[Pair], cost: Cost) -> Spread | None:
     return Spread(ratio, statistics.median(best))
 
 
-def verdict(ratio: float) -> str:
+def comparison(ratio: float) -> str:
     """A ratio of costs in words."""
     percent = 100 * (ratio - 1)
     if abs(percent) < 0.05:

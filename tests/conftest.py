@@ -19,7 +19,9 @@ import pytest_asyncio
 from reliable_imports_async import BatchManager
 from reliable_imports_async.errors import EmbeddedServerError
 
+from .cli.reach import main
 from .database.reach import EmbeddedServer
+from .support.command import Command, Result
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 MEMORY = Path("/dev/shm")
@@ -101,6 +103,21 @@ async def conn(dsn: str) -> AsyncIterator["asyncpg.Connection"]:
     connection = await asyncpg.connect(dsn)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def bare(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command in this process, which knows nothing of the environment's settings."""
+    for name in [name for name in os.environ if name.startswith("RELIABLE_IMPORTS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)  # readline puts it into the environment
+
+    async def call(*arguments: object) -> Result:
+        code = await anyio.to_thread.run_sync(main, [str(each) for each in arguments])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call
 
 
 @pytest.fixture

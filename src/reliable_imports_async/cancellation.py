@@ -158,7 +158,7 @@ def undisturbed(seen: tuple[BaseException, ...]) -> bool:
     )
 
 
-async def in_child_task(function: Callable[[], Awaitable[Any]]) -> Any:
+async def run_in_child_task(function: Callable[[], Awaitable[Any]]) -> Any:
     """Run a function in a child task, and return its result.
 
     If asyncio cancels the caller, for example by asyncio.wait_for, that reaches into shielded

@@ -20,7 +20,7 @@ from anyio import to_thread
 from typing_extensions import Unpack
 from uuid_utils.compat import uuid7
 
-from .cancellation import in_child_task
+from .cancellation import run_in_child_task
 from .database import migrations
 from .database.guard import Connection
 from .database.pool import Database, PoolUse
@@ -437,7 +437,7 @@ class BatchManager:
         processing = self._open_processing()
         outbox, rests = self._outbox, self._continuation
         worker = Worker(self._database, processing, outbox, rests, self.settings, names)
-        await in_child_task(worker.run)
+        await run_in_child_task(worker.run)
 
     async def pause_batch(
         self, batch_id: UUID, *, reason: str = "paused on request", actor: str | None = None

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,98 +21,18 @@ import anyio
 import asyncpg
 import pytest
 from anyio import to_thread
-from pydantic import BaseModel
 from rich.console import Console
 
-from reliable_imports_async import BaseProcessor, BatchManager, Skip
+from reliable_imports_async import BatchManager
 
+from ..support.command import Command, Result, unpadded
 from ..support.trying import PATIENCE
-from .reach import Bar, Lines, Output, batches_table, display, main
+from . import processors
+from .processors import HOSTILE, HostileProcessor
+from .reach import Bar, Lines, Output, batches_table, display
 from .reach import formatting as words
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
-HOSTILE = "\x1b]0;owned\x07\x9b31m [bold red]x[/] \u202e"
-
-
-class Order(BaseModel):
-    sku: str
-    count: int = 1
-
-
-class OrdersProcessor(BaseProcessor[Order]):
-    async def process_item(self, item, ctx):
-        if item.data.sku == "skip":
-            return Skip(f"nothing to do {HOSTILE}")
-        number = await ctx.fetchval(
-            "INSERT INTO orders (sku) VALUES ($1) RETURNING id", item.data.sku
-        )
-        return {"target_table": "orders", "target_id": number}
-
-
-class HostileProcessor(BaseProcessor):
-    async def process_item(self, item, ctx):
-        ctx.warning(f"log {HOSTILE}", detail=HOSTILE)
-        raise RuntimeError(f"failure {HOSTILE}")
-
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def objects(self) -> list[dict]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Command = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture
-def bare(capsys, monkeypatch) -> Command:
-    """The command without a database."""
-    for name in [name for name in os.environ if name.startswith("RELIABLE_IMPORTS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("RELIABLE_IMPORTS_PROCESSORS", __name__)
-    monkeypatch.delenv("COLUMNS", raising=False)  # readline puts it into the environment
-
-    async def call(*arguments: object) -> Result:
-        code = await to_thread.run_sync(main, [str(each) for each in arguments])
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return call
-
-
-@pytest.fixture
-def cli(bare: Command, dsn: str, monkeypatch) -> Command:
-    """The command on the test's own database."""
-    monkeypatch.setenv("RELIABLE_IMPORTS_DATABASE_URL", dsn)
-    return bare
-
-
-@pytest.fixture
-async def shop(conn: asyncpg.Connection) -> asyncpg.Connection:
-    """The tables that the processors write to."""
-    await conn.execute(
-        "CREATE TABLE products (sku text PRIMARY KEY);"
-        "CREATE TABLE orders (id bigserial PRIMARY KEY, sku text REFERENCES products);"
-        "INSERT INTO products VALUES ('a'), ('b')"
-    )
-    return conn
-
-
-@pytest.fixture
-def orders(tmp_path: Path) -> Path:
-    """Five orders: two for what is known, one to skip, two for what is not in the shop."""
-    file = tmp_path / "orders.csv"
-    file.write_text("sku,count\na,1\nb,2\nskip,3\nc,4\nc,5\n")
-    return file
-
-
-def unpadded(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 # ---------------------------------------------------------------- running items
@@ -335,14 +255,14 @@ async def test_an_item_shows_the_value_at_fault_and_what_cannot_be_seen(
 async def test_types_need_no_database(bare: Command, monkeypatch) -> None:
     shown = await bare("types")
     assert shown.code == 0
-    assert re.search(rf"orders +{__name__}.OrdersProcessor +Order", shown.out)
+    assert re.search(rf"orders +{processors.__name__}.OrdersProcessor +Order", shown.out)
     rows = {row["batch_type"]: row for row in (await bare("types", "--json")).objects}
     assert rows["orders"]["schema"]["properties"].keys() == {"sku", "count"}
     assert rows["hostile"]["schema"] is None
     monkeypatch.delenv("RELIABLE_IMPORTS_PROCESSORS")
     assert "--processors" in (await bare("types")).err
-    assert (await bare("--processors", __name__, "types")).out == shown.out
-    broken = await bare("types", "-p", f"{__name__},no.such.module")
+    assert (await bare("--processors", processors.__name__, "types")).out == shown.out
+    broken = await bare("types", "-p", f"{processors.__name__},no.such.module")
     assert (broken.code, "no.such.module" in broken.err) == (2, True)
 
 

@@ -1,24 +1,21 @@
 """From a terminal: what is skipped and why, and who has to wait for whom."""
 
-# ruff: noqa: F811 - fixtures that are imported
-
 import asyncio
 from pathlib import Path
 
 import pytest
 from uuid_utils.compat import uuid7
 
+from ..support.command import Command
 from ..support.keyed_processors import running
-from .test_cli import Command, bare  # noqa: F401 - fixtures
 
 END = "DELETE FROM reliable_imports.import_batches WHERE id = $1"
 
 
 @pytest.fixture
-def cli(bare: Command, dsn: str, monkeypatch) -> Command:
-    monkeypatch.setenv("RELIABLE_IMPORTS_DATABASE_URL", dsn)
+def cli(cli: Command, monkeypatch) -> Command:
     monkeypatch.setenv("RELIABLE_IMPORTS_PROCESSORS", "tests.support.keyed_processors")
-    return bare
+    return cli
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """From a terminal: what failed, corrected by each way, until all is in."""
 
-# ruff: noqa: F811 - fixtures that are imported
-
 import csv
 import json
 import re
@@ -9,14 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_cli import Command, bare, orders, shop, unpadded  # noqa: F401 - fixtures
-
-
-@pytest.fixture
-def cli(bare: Command, dsn: str, monkeypatch) -> Command:
-    monkeypatch.setenv("RELIABLE_IMPORTS_DATABASE_URL", dsn)
-    monkeypatch.setenv("RELIABLE_IMPORTS_PROCESSORS", "tests.cli.test_cli")
-    return bare
+from ..support.command import Command, unpadded
 
 
 @pytest.fixture
@@ -106,10 +97,10 @@ async def test_edit_an_item_and_run_it(cli, shop, failed) -> None:
 
 async def test_reprocess_says_what_took_no_part(cli, shop, failed) -> None:
     await shop.execute("INSERT INTO products VALUES ('c')")
-    result = await cli("reprocess", "latest", "--processors", "tests.cli.test_cli")
+    result = await cli("reprocess", "latest", "--processors", "tests.cli.processors")
     assert result.code == 0
     assert "1 unreadable record was not included. To correct it: " in result.err
-    assert re.search(r"--from-file bad.csv --processors tests.cli.test_cli$", result.err.strip())
+    assert re.search(r"--from-file bad.csv --processors tests.cli.processors$", result.err.strip())
 
 
 async def test_a_canary_that_fails_stops(cli, failed) -> None:
@@ -142,10 +133,12 @@ async def test_limits_and_totals(cli, shop, orders, monkeypatch) -> None:
 
 async def test_the_next_step_repeats_the_processors(cli, failed, monkeypatch) -> None:
     monkeypatch.delenv("RELIABLE_IMPORTS_PROCESSORS")
-    options = ("--processors", "tests.cli.test_cli")
+    options = ("--processors", "tests.cli.processors")
     again = ("-t", "orders", "--on-same-file", "force")
     shown = await cli("import", failed, *again, *options)
-    assert re.search(r"reliable-imports reprocess \w+ --processors tests.cli.test_cli\n", shown.out)
+    assert re.search(
+        r"reliable-imports reprocess \w+ --processors tests.cli.processors\n", shown.out
+    )
 
 
 async def test_a_dry_run_says_what_would_happen(cli, shop, orders) -> None:

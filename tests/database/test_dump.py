@@ -18,6 +18,7 @@ from reliable_imports_async import BatchManager, BatchStatus, BatchSummary, read
 from reliable_imports_async.errors import SameFile
 
 from ..support.trying import PATIENCE
+from ..web.reach import BrowserSessions
 from .data import make_dump, shop
 
 DUMPS = sorted((Path(__file__).parent / "data").glob("schema-*.sql"))
@@ -163,7 +164,7 @@ async def test_workers_go_on(old):
 
 
 async def test_a_browser_stays_signed_in(old):
-    session = await old.manager.sessions.find(old.seen["session"])
+    session = await BrowserSessions(old.manager.database).find(old.seen["session"])
     assert (session.user_id, session.key) == ("ann", b"a key of the API")
 
 

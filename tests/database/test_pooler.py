@@ -20,7 +20,7 @@ from reliable_imports_async import BatchManager, Settings
 from reliable_imports_async.errors import PoolerUnsupported
 
 from ..support.trying import LEDGER, PATIENCE, insert, processor, records, written
-from ..workers.test_worker import finished, worker
+from ..support.workers import finished, worker
 from .reach import database_of
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/sbin")

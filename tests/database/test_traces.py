@@ -487,13 +487,13 @@ async def test_a_dry_run_of_a_hook_that_sets_something(manager, conn):
 async def test_the_error_of_a_connection_that_its_pool_has_lost_is_remembered(dsn):
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
         connection = await pool.acquire()
-        guarded = GuardedConnection(connection)
+        guard = GuardedConnection(connection)
         connection.terminate()
-        for call in (guarded.execute, guarded.fetch, guarded.fetchrow, guarded.fetchval):
+        for call in (guard.execute, guard.fetch, guard.fetchrow, guard.fetchval):
             with pytest.raises(asyncpg.InterfaceError) as caught:
                 await call("SELECT 1")
-            assert guarded.errors[-1] is caught.value
+            assert guard.errors[-1] is caught.value
         with pytest.raises(asyncpg.InterfaceError) as caught:
-            await guarded.executemany("SELECT $1", [(1,)])
-        assert guarded.errors[-1] is caught.value
+            await guard.executemany("SELECT $1", [(1,)])
+        assert guard.errors[-1] is caught.value
         assert not getattr(caught.value, "__notes__", None)

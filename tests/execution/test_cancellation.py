@@ -58,7 +58,7 @@ WAYS = (by_wait_for, by_move_on_after, by_cancelling_the_task, by_cancelling_twi
 
 
 @pytest.fixture
-def verdicts(monkeypatch) -> Counter:
+def outcomes(monkeypatch) -> Counter:
     """What the engine believed about each item, as often as it believed it."""
     seen: Counter = Counter()
     outcomes_of_items(monkeypatch, seen)
@@ -68,7 +68,7 @@ def verdicts(monkeypatch) -> Counter:
 
 @pytest.mark.long
 @pytest.mark.parametrize("size", list(CANCELLATIONS))
-async def test_a_thousand_cancellations_tear_nothing(dsn, conn, verdicts, size):
+async def test_a_thousand_cancellations_tear_nothing(dsn, conn, outcomes, size):
     chance = random.Random(20260801)
     async with BatchManager(dsn, concurrency=3) as manager:
         manager.registry.register(processor(insert, commit_interval=size))
@@ -83,24 +83,24 @@ async def test_a_thousand_cancellations_tear_nothing(dsn, conn, verdicts, size):
             if number % 10 == 9:
                 assert await conn.fetchval(TORN, batch_id) == 0
             if (await manager.get_batch(batch_id)).finished_at is not None:
-                await _check(manager, conn, batch_id, verdicts)
+                await _check(manager, conn, batch_id, outcomes)
                 batch_id = None
         if batch_id is not None:
             assert (await manager.process_batch(batch_id)).ok
-            await _check(manager, conn, batch_id, verdicts)
+            await _check(manager, conn, batch_id, outcomes)
         await _pool_is_whole(manager, conn)
 
 
-async def _check(manager, conn, batch_id, verdicts) -> None:
-    """A finished batch: every row once, and no verdict that the database does not share."""
+async def _check(manager, conn, batch_id, outcomes) -> None:
+    """A finished batch: every row once, and no outcome that the database does not share."""
     summary = await manager.get_batch_summary(batch_id)
     assert (summary.completed_items, summary.total_items) == (ITEMS, ITEMS)
     assert await conn.fetchval("SELECT count(*) FROM ledger") == ITEMS
     assert await conn.fetchval(TORN, batch_id) == 0
-    assert {(status, times) for (_, status), times in verdicts.items()} <= {
+    assert {(status, times) for (_, status), times in outcomes.items()} <= {
         (ItemStatus.COMPLETED, 1)
     }
-    verdicts.clear()
+    outcomes.clear()
     await conn.execute("TRUNCATE ledger")
 
 

@@ -1,4 +1,4 @@
-"""Several items in one transaction: the same verdicts, the same effects, the same records."""
+"""Several items in one transaction: the same outcomes, the same effects, the same records."""
 
 import asyncio
 import contextlib
@@ -170,7 +170,7 @@ async def test_an_item_that_is_too_slow_fails_and_no_other(manager, conn):
     summary = await run(manager, process_item, 20, commit_interval=20, item_timeout=1.0)
 
     assert (await outcomes(manager, summary))[7] is FailureKind.TIMEOUT
-    assert slow == [7], "its verdict is known although the transaction is lost"
+    assert slow == [7], "its outcome is known although the transaction is lost"
     assert await written(conn) == [number for number in range(1, 21) if number != 7]
 
 

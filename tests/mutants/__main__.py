@@ -15,7 +15,7 @@ from .catalogue import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "reliable_imports_async"
-TORTURE = ("--seconds", "12", "--seed", "7", "--batch-items", "400", "--patience", "60")
+TORTURE = ("--seconds", "12", "--seed", "7", "--batch-items", "400", "--max-wait", "60")
 SURVIVED = "SURVIVED"
 
 
@@ -28,10 +28,10 @@ def main() -> int:
         if wanted not in mutant.name:
             continue
         began = time.monotonic()
-        verdicts = attempt(mutant)
-        survivors += not all(verdict.startswith(("killed", "-")) for verdict in verdicts)
-        table.add_row(mutant.name, *verdicts, f"{time.monotonic() - began:.0f}")
-        print(f"{mutant.name}: {'; '.join(verdicts)}", flush=True)
+        results = attempt(mutant)
+        survivors += not all(outcome.startswith(("killed", "-")) for outcome in results)
+        table.add_row(mutant.name, *results, f"{time.monotonic() - began:.0f}")
+        print(f"{mutant.name}: {'; '.join(results)}", flush=True)
     Console(width=160).print(table)
     return 1 if survivors else 0
 
@@ -58,7 +58,7 @@ def attempt(mutant: Mutant) -> tuple[str, str]:
 
 
 def torture(mutant: Mutant, source: Path) -> str:
-    """Torture the broken copy, with as little patience as does."""
+    """Torture the broken copy, with as little max_wait as does."""
     command = [sys.executable, "-m", "tests.torture", *TORTURE, *mutant.torture]
     done = subprocess.run(
         command,

@@ -72,8 +72,8 @@ MUTANTS = (
     Mutant(
         "two transactions",
         "execution/executor.py",
-        "            chain = not (guarded.changed_transaction or guarded.trace) and session.more()\n",
-        "            chain = not (guarded.changed_transaction or guarded.trace) and session.more()\n"
+        "            chain = not (guard.changed_transaction or guard.trace) and session.more()\n",
+        "            chain = not (guard.changed_transaction or guard.trace) and session.more()\n"
         "            await session.commit(chain=True)\n",
         (
             "tests/system/test_processes.py::test_kill_9_in_the_middle_of_a_batch_loses_and_doubles_nothing",
@@ -97,7 +97,7 @@ MUTANTS = (
         "execution/executor.py",
         "            raise outage(exc, lost=True, redact=self.database.redact) from exc\n"
         "        return None",
-        "            return exc\n        return None",
+        "            return RuntimeError(str(exc))\n        return None",
         ("tests/system/test_processes.py::test_a_connection_cut_while_commit_is_in_flight",),
         torture=("--kinds", "lose_commit,lose_answer"),
     ),
@@ -107,19 +107,19 @@ MUTANTS = (
         " ORDER BY item_number\n   FOR UPDATE;",
         " ORDER BY item_number;",
         ("tests/system/test_processes.py::test_an_outcome_in_doubt_is_read_under_the_row_lock",),
-        torture=("--kinds", "abandon_commit", "--slow-commits", "--patience", "100"),
+        torture=("--kinds", "abandon_commit", "--slow-commits", "--max-wait", "100"),
     ),
     Mutant(
         "no reset after a hook",
         "runner/lifecycle.py",
-        "            self._database.note_trace(tx.conn, guarded.left_behind)\n",
+        "            self._database.note_trace(tx.conn, guard.left_behind)\n",
         "",
         ("tests/database/test_traces.py", "-k", "Start or Complete or Check"),
     ),
     Mutant(
         "no reset after an item",
         "execution/attempt.py",
-        "            self._session.note(guarded)\n            self._session.refuse(guarded.trace)\n",
+        "            self._session.note(guard)\n            self._session.refuse(guard.trace)\n",
         "            pass\n",
         ("tests/database/test_traces.py", "-k", "Item or Prepared"),
     ),

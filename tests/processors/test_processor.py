@@ -88,9 +88,9 @@ async def test_any_type_of_pydantic_makes_a_model(manager, conn):
 
 
 async def test_a_falsy_verdict_rejects_the_item(manager, conn):
-    verdicts = [False, None, 0, "", [], True, "yes"]
+    outcomes = [False, None, 0, "", [], True, "yes"]
     summary = await run(
-        manager, insert, 7, validate_item=lambda item, ctx: verdicts[item.source_data["n"] - 1]
+        manager, insert, 7, validate_item=lambda item, ctx: outcomes[item.source_data["n"] - 1]
     )
 
     failed = [item.failure async for item in manager.list_items(summary.batch_id, limit=5)]

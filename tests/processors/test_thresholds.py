@@ -124,10 +124,10 @@ async def test_thresholds_that_cannot_work_are_refused(manager, processor, optio
 
 
 def test_a_failure_beyond_the_threshold_is_refused_whatever_its_kind():
-    streak = FailureLimits(None, Thresholds(max_failures=1))
+    limits = FailureLimits(None, Thresholds(max_failures=1))
     failure = Failure(kind=FailureKind.DATA, type="E", message="m", group="g")
-    assert [streak.refuses(failure) for _ in range(3)] == [False, True, True]
-    assert (streak.failed, streak.settled) == (1, 1)
+    assert [limits.refuses(failure) for _ in range(3)] == [False, True, True]
+    assert (limits.failed, limits.settled) == (1, 1)
     others = FailureLimits(None, Thresholds(max_failures=1))
     others.learn(2, 2)
     assert others.refuses(failure)

@@ -12,7 +12,7 @@ from reliable_imports_async.errors import EditNotAccepted
 from reliable_imports_async.failures import describe
 from reliable_imports_async.outcomes import FailureKind
 
-from ..cli.test_cli import Command, bare  # noqa: F401 - fixtures
+from ..support.command import Command
 from ..web.reach import wrong_fields
 
 
@@ -113,7 +113,7 @@ async def batch_id(manager: BatchManager):
     return made
 
 
-async def test_the_command_line_asks_for_force(bare: Command, dsn, batch_id, monkeypatch):  # noqa: F811
+async def test_the_command_line_asks_for_force(bare: Command, dsn, batch_id, monkeypatch):
     monkeypatch.setenv("RELIABLE_IMPORTS_DATABASE_URL", dsn)
     monkeypatch.setenv("RELIABLE_IMPORTS_PROCESSORS", __name__)
     refused = await bare("edit", "latest", "1", "--set", "hihg=5")

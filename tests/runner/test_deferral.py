@@ -16,7 +16,7 @@ from reliable_imports_async.errors import NotAProcessor
 
 from ..store.reach import ranges
 from ..support.trying import LEDGER, MODES, PATIENCE, insert, processor, run, written
-from ..workers.test_worker import finished, worker
+from ..support.workers import finished, worker
 
 NODES = "CREATE TABLE nodes (id integer PRIMARY KEY, parent integer REFERENCES nodes)"
 MODE = {"item": 1, "interval": 7, "set": 8}

@@ -172,7 +172,7 @@ async def test_errors_are_judged_as_in_the_real_run(manager, conn):
     causes = [*RAISED, *SENT]
 
     class Processor(BaseProcessor):
-        batch_type = "judged"
+        batch_type = "compared"
         pause_after = None
 
         async def process_item(self, item, ctx):
@@ -182,14 +182,14 @@ async def test_errors_are_judged_as_in_the_real_run(manager, conn):
             raise cause
 
     manager.registry.register(Processor)
-    batch_id = await manager.create_batch("judged", [{}] * len(causes))
+    batch_id = await manager.create_batch("compared", [{}] * len(causes))
     report = await manager.process_batch(batch_id, dry_run=True)
     summary = await manager.process_batch(batch_id)
 
-    def judged(groups):
+    def compared(groups):
         return sorted((one.kind, one.type, one.sqlstate or "", one.count) for one in groups)
 
-    assert judged(report.groups) == judged(summary.groups)
+    assert compared(report.groups) == compared(summary.groups)
     assert report.failed == summary.failed_items == len(causes)
 
 

@@ -13,9 +13,11 @@ from reliable_imports_async.store import (
     settlements,
     summaries,
 )
+from reliable_imports_async.store.item_keys import Remembering
 from reliable_imports_async.store.visibility import Visibility
 
 __all__ = [
+    "Remembering",
     "Visibility",
     "batches",
     "break_item_keys",

@@ -146,9 +146,9 @@ def test_trees_are_compared_round_by_round():
     time = compare.spread([pair], compare.COSTS["time"])
     assert time.ratio.median == pytest.approx(1.1)
     assert time.best == pytest.approx(1.1)
-    assert compare.verdict(time.ratio.median) == "slower by 10.0 %"
-    assert compare.verdict(0.98) == "faster by 2.0 %"
-    assert compare.verdict(1.0001) == "as fast"
+    assert compare.comparison(time.ratio.median) == "slower by 10.0 %"
+    assert compare.comparison(0.98) == "faster by 2.0 %"
+    assert compare.comparison(1.0001) == "as fast"
     pairs = {("customers", "item mode"): pair, ("flights", "item mode"): compare.Pair()}
     assert compare.too_slow(pairs, 9) == ["item mode (time)", "item mode (processor time)"]
     assert compare.too_slow(pairs, 11) == []

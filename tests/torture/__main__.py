@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=[*PROCESSORS, ALL], default="item", help=modes)
     parser.add_argument("--kinds", help="only these faults, separated by commas")
     parser.add_argument(
-        "--patience", type=float, default=LIVENESS_SECONDS, help="seconds without progress"
+        "--max-wait", type=float, default=LIVENESS_SECONDS, help="seconds without progress"
     )
     parser.add_argument("--foreground", action="store_true", help="process_batch instead of jobs")
     parser.add_argument("--slow-commits", action="store_true", help="a COMMIT takes 0.1 s")
@@ -73,7 +73,7 @@ def main() -> int:
         batch_items=given.batch_items,
         flights=given.flights,
         kinds=kinds,
-        calm=given.patience,
+        calm=given.max_wait,
         foreground=given.foreground,
         slow_commits=given.slow_commits,
         isolation=given.isolation,

@@ -22,20 +22,20 @@ EXPECTED = "CASE WHEN i.source_data ? '{}' THEN 'crash' {} ELSE 'completed' END"
     ),
 )
 # Killed twice by us in the middle of the same item, which is rare, a worker says that the item did it.
-CONVICTED = "(i.error_kind = 'crash' AND NOT i.source_data ? 'poison')"
+WRONGLY_BLAMED = "(i.error_kind = 'crash' AND NOT i.source_data ? 'poison')"
 COUNTS = f"""
 WITH applied AS (SELECT batch_id, number, count(*) AS times FROM ledger GROUP BY 1, 2),
 flown AS (SELECT batch_id, number, count(*) AS times FROM flights GROUP BY 1, 2),
 logged AS (
     SELECT batch_id, item_number AS number, count(*) AS times
       FROM reliable_imports.import_logs WHERE item_number IS NOT NULL GROUP BY 1, 2),
-judged AS (
+compared AS (
     SELECT b.batch_type, i.status, i.attempts, i.item_number, coalesce(a.times, 0) AS applied,
            coalesce(f.times, 0) AS flown, coalesce(l.times, 0) AS logged,
            i.status IN ('completed', 'skipped') AS good, {EXPECTED} AS expected,
-           CASE WHEN {CONVICTED} THEN {EXPECTED}
-                WHEN i.status = 'failed' THEN i.error_kind ELSE i.status END AS verdict,
-           coalesce({CONVICTED}, false) AS convicted
+           CASE WHEN {WRONGLY_BLAMED} THEN {EXPECTED}
+                WHEN i.status = 'failed' THEN i.error_kind ELSE i.status END AS outcome,
+           coalesce({WRONGLY_BLAMED}, false) AS wrongly_blamed
       FROM reliable_imports.import_batch_items i
       JOIN reliable_imports.import_batches b ON b.id = i.batch_id
       LEFT JOIN applied a ON (a.batch_id, a.number) = (i.batch_id, i.item_number)
@@ -43,23 +43,23 @@ judged AS (
       LEFT JOIN logged l ON (l.batch_id, l.number) = (i.batch_id, i.item_number))
 SELECT count(*) AS items,
        count(*) FILTER (WHERE status = 'pending') AS pending,
-       count(*) FILTER (WHERE convicted) AS convicted_innocent,
+       count(*) FILTER (WHERE wrongly_blamed) AS wrongly_blamed_items,
        count(*) FILTER (WHERE good AND (applied = 0 OR flown = 0)) AS lost,
        count(*) FILTER (WHERE applied > 1 OR flown > 1 OR logged > 1) AS doubled,
        count(*) FILTER (WHERE NOT good AND applied + flown > 0) AS torn,
-       count(*) FILTER (WHERE verdict <> expected) AS wrong_verdicts,
+       count(*) FILTER (WHERE outcome <> expected) AS wrong_outcomes,
        count(*) FILTER (WHERE attempts <> 1 AND status <> 'pending') AS wrong_attempts,
        count(*) FILTER (WHERE good AND item_number % 10 = 0 AND ({LOGGED})) AS wrong_logs
-  FROM judged
+  FROM compared
 """
 WRONG = f"""
 SELECT i.item_number, i.status, i.error_kind, i.error_message, {EXPECTED} AS expected
   FROM reliable_imports.import_batch_items i
  WHERE CASE i.status WHEN 'failed' THEN i.error_kind ELSE i.status END <> {EXPECTED}
-   AND NOT coalesce({CONVICTED}, false) LIMIT 5
+   AND NOT coalesce({WRONGLY_BLAMED}, false) LIMIT 5
 """
 WRONG_COUNTS = {
-    "pending", "lost", "doubled", "torn", "wrong_verdicts", "wrong_attempts", "wrong_logs", "altered"
+    "pending", "lost", "doubled", "torn", "wrong_outcomes", "wrong_attempts", "wrong_logs", "altered"
 }  # fmt: skip
 ALTERED = """
 SELECT count(*)
@@ -96,12 +96,12 @@ async def check(conn: asyncpg.Connection, dsn: str, history: Path) -> tuple[dict
     violations = [
         f"{name}: {count}" for name, count in counts.items() if count and name in WRONG_COUNTS
     ]
-    violations += [f"wrong verdict: {dict(row)}" for row in await conn.fetch(WRONG)]
+    violations += [f"wrong outcome: {dict(row)}" for row in await conn.fetch(WRONG)]
     if total := await conn.fetchval("SELECT sum(balance) FROM accounts"):
         violations.append(f"the balances add up to {total}")
     violations += await _batches(conn, dsn)
-    if counts["convicted_innocent"] > 5:
-        violations.append(f"{counts['convicted_innocent']} items were blamed for our kills")
+    if counts["wrongly_blamed_items"] > 5:
+        violations.append(f"{counts['wrongly_blamed_items']} items were blamed for our kills")
     counts["acknowledged"], wrong = await _acknowledged(conn, history)
     wrong += await _overtaken(conn, history)
     counts["taken_over"] = await conn.fetchval(

@@ -15,7 +15,7 @@ from reliable_imports_async.database.embedded import EmbeddedServer
 from ..support.proxy import Fault, Proxy
 from .report import KILL, SERVER_THERE
 from .schedule import Event
-from .watch import UNREACHABLE, Glance, Watch, connected
+from .watch import UNREACHABLE, Snapshot, Watch, connected
 from .workers import Crew
 
 BACKENDS = """
@@ -59,7 +59,7 @@ class Nemesis:
 
     async def play(self, events: Iterable[Event], enough: Callable[[], bool]) -> None:
         """Strike at the appointed times, once somebody works, and see the consequences through."""
-        await self._see(lambda glance: glance.committed is not None)
+        await self._see(lambda snapshot: snapshot.committed is not None)
         self.began = asyncio.get_running_loop().time()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -100,13 +100,13 @@ class Nemesis:
         outages = None if self._away else self._outages
         began = asyncio.get_running_loop().time()
         held: frozenset[tuple] | None = None
-        async for glance in self._glances():
-            if (holds := glance.held.get(worker_id)) is None:
+        async for snapshot in self._snapshots():
+            if (holds := snapshot.held.get(worker_id)) is None:
                 continue
             for _ in () if held is None else held - holds:
-                self.recoveries[KILL].append(glance.seen_at - began)
+                self.recoveries[KILL].append(snapshot.seen_at - began)
                 if outages == self._outages:
-                    self.recoveries[SERVER_THERE].append(glance.seen_at - began)
+                    self.recoveries[SERVER_THERE].append(snapshot.seen_at - began)
             held = holds
             if not held:
                 return
@@ -191,24 +191,24 @@ class Nemesis:
     async def _recovered(self, kind: str) -> None:
         """Measure until an item is committed that began after the fault was over."""
         began, since = asyncio.get_running_loop().time(), datetime.now(UTC)
-        glance = await self._see(
-            lambda glance: glance.committed is not None and glance.committed > since
+        snapshot = await self._see(
+            lambda snapshot: snapshot.committed is not None and snapshot.committed > since
         )
-        if glance is not None:
-            self.recoveries[kind].append(glance.seen_at - began)
+        if snapshot is not None:
+            self.recoveries[kind].append(snapshot.seen_at - began)
 
-    async def _see(self, wanted: Callable[[Glance], bool]) -> Glance | None:
+    async def _see(self, wanted: Callable[[Snapshot], bool]) -> Snapshot | None:
         """Wait until something is seen in the database; None when there is nothing to wait for."""
-        async for glance in self._glances():
-            if wanted(glance):
-                return glance
+        async for snapshot in self._snapshots():
+            if wanted(snapshot):
+                return snapshot
         return None
 
-    async def _glances(self) -> AsyncIterator[Glance]:
-        async for glance in self.watch.glances():
+    async def _snapshots(self) -> AsyncIterator[Snapshot]:
+        async for snapshot in self.watch.snapshots():
             if self.over:
                 return
-            yield glance
+            yield snapshot
 
     @contextmanager
     def _outage(self) -> Iterator[None]:

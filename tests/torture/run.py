@@ -72,7 +72,7 @@ class Plan:
         return self.faults / self.seconds / USUAL if self.faults else 1.0
 
     @property
-    def patience(self) -> float:
+    def max_wait(self) -> float:
         """Seconds after which the faults end, whatever has become of the items."""
         return 2 * self.seconds + self.calm + (self.items or 0) / 100
 
@@ -144,7 +144,7 @@ async def _fire(plan: Plan, url: str, nemesis: Nemesis, working: "asyncio.Task[N
     events = schedule(plan.seed, plan.pace, plan.kinds)
     playing = asyncio.create_task(nemesis.play(events, supply.ends_faults))
     both = asyncio.gather(playing, asyncio.create_task(supply.run()))
-    await asyncio.wait([both, working], timeout=plan.patience, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([both, working], timeout=plan.max_wait, return_when=asyncio.FIRST_COMPLETED)
     if both.done():
         both.result()
     both.cancel()
@@ -214,8 +214,8 @@ class Supply:
 
     async def _wait(self, unfinished: int) -> None:
         """Until so few batches are unfinished, or the faults end."""
-        async for glance in self._nemesis.watch.glances():
-            if glance.unfinished <= unfinished or self.ends_faults():
+        async for snapshot in self._nemesis.watch.snapshots():
+            if snapshot.unfinished <= unfinished or self.ends_faults():
                 return
 
 
@@ -224,9 +224,9 @@ async def _peace(watch: Watch, working: "asyncio.Task[None]", report: Report, ca
     began = time.monotonic()
     moved, last = began, None
     while not (await asyncio.wait([working], timeout=1.0))[0]:
-        async for glance in watch.glances():
-            if (glance.committed, glance.unfinished) != last:
-                moved, last = time.monotonic(), (glance.committed, glance.unfinished)
+        async for snapshot in watch.snapshots():
+            if (snapshot.committed, snapshot.unfinished) != last:
+                moved, last = time.monotonic(), (snapshot.committed, snapshot.unfinished)
             break
         if time.monotonic() - moved > calm:
             left = 0 if last is None else last[1]

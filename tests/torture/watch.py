@@ -27,7 +27,7 @@ UNREACHABLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.I
 
 
 @dataclass(frozen=True)
-class Glance:
+class Snapshot:
     """What was seen at one moment.
 
     Attributes:
@@ -60,7 +60,7 @@ class Watch:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._seen: asyncio.Future[Glance] = asyncio.get_running_loop().create_future()
+        self._seen: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
         self.victims: set[str] = set()
 
     async def run(self) -> None:
@@ -73,7 +73,7 @@ class Watch:
                         await asyncio.sleep(LOOK_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def glances(self) -> AsyncIterator[Glance]:
+    async def snapshots(self) -> AsyncIterator[Snapshot]:
         """What is seen from now on."""
         while True:
             yield await asyncio.shield(self._seen)
@@ -87,4 +87,4 @@ class Watch:
         row = await conn.fetchrow(LOOK)
         found = {name: frozenset(held[name]) for name in victims}
         seen, self._seen = self._seen, asyncio.get_running_loop().create_future()
-        seen.set_result(Glance(asyncio.get_running_loop().time(), *row, found))
+        seen.set_result(Snapshot(asyncio.get_running_loop().time(), *row, found))

@@ -17,6 +17,7 @@ from reliable_imports_async.web.events.feed import ProgressFeed
 from reliable_imports_async.web.events.stream import EventStream, progress_response
 from reliable_imports_async.web.http import middleware
 from reliable_imports_async.web.http.authentication import ApiKeys, hash_of, new_api_key
+from reliable_imports_async.web.http.browser_sessions import BrowserSessions
 from reliable_imports_async.web.http.middleware import (
     BodyPace,
     RequestIdFilter,
@@ -32,6 +33,7 @@ from reliable_imports_async.web.server import (
     configuration,
     is_loopback,
     refuse_open_door,
+    run,
 )
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "PAGES",
     "ApiKeys",
     "BodyPace",
+    "BrowserSessions",
     "CreateBatch",
     "EventStream",
     "ProgressFeed",
@@ -61,6 +64,7 @@ __all__ = [
     "refuse_open_door",
     "render",
     "request_id",
+    "run",
     "server",
     "set_the_clock",
     "shared_feeds",

@@ -272,8 +272,8 @@ async def test_a_signal_ends_it_and_lines_name_the_request(number, unused_port):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = await asyncio.create_subprocess_exec(*command, **pipes, env=dict(os.environ))
     async with asyncio.timeout(PATIENCE):
-        while b"running on" not in await process.stdout.readline():
-            pass
+        while b"running on" not in (line := await process.stdout.readline()):
+            assert line, "it has ended"
         async with client(unused_port) as caller:
             await caller.get("/", x_request_id="who-asks")
             await caller.until("hello")

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -28,6 +27,7 @@ from reliable_imports_async.errors import (
 from ..store.reach import enqueue
 from ..support.proxy import Proxy
 from ..support.trying import LEDGER, PATIENCE, insert, processor, records, written
+from ..support.workers import finished, until, worker
 
 JOBS = "SELECT count(*) FROM pgqueuer"
 SESSIONS = """
@@ -43,33 +43,6 @@ class SlowProcessor(BaseProcessor):
         await ctx.execute("INSERT INTO ledger (n) VALUES ($1)", item.item_number)
         await asyncio.sleep(0.05)
 """
-
-
-@asynccontextmanager
-async def worker(manager: BatchManager) -> AsyncIterator[asyncio.Task]:
-    """A worker that runs meanwhile."""
-    task = asyncio.ensure_future(manager.run_worker())
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-
-async def finished(manager: BatchManager, batch_id, seconds: float = 60):
-    """The summary of a batch, once it has ended."""
-    with anyio.fail_after(seconds):
-        while (summary := await manager.get_batch_summary(batch_id)).finished_at is None:
-            await anyio.sleep(0.05)
-    return summary
-
-
-async def until(check, *args, seconds: float = 60):
-    """Wait until something holds."""
-    with anyio.fail_after(seconds):
-        while not await check(*args):
-            await anyio.sleep(0.05)
 
 
 async def test_a_worker_drains_what_is_enqueued(manager, conn):

@@ -274,7 +274,7 @@ class GuardedConnection:
 
 
 class _Lent:
-    """A statement, cursor or savepoint of a guarded connection; unusable when that is closed."""
+    """A statement, cursor or savepoint of a `GuardedConnection`; unusable once that is closed."""
 
     __slots__ = ("_guard", "_object")
 

@@ -35,7 +35,7 @@ def as_sql() -> str:
 
 async def find(conn: Connection) -> str | None:
     """The schema of PgQueuer's tables; None if they do not exist."""
-    schema: str | None = await conn.fetchval(_SQL["queue_schema"], db_settings().queue_table)
+    schema: str | None = await conn.fetchval(_SQL["pgqueuer_schema"], db_settings().queue_table)
     return schema
 
 

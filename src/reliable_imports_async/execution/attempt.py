@@ -58,7 +58,7 @@ class Attempt:
         conn: The connection, inside the transaction.
 
     Attributes:
-        connection: The same connection, guarded: the code gets this.
+        connection: The same connection, guard: the code gets this.
         raised: The exception that ended the block; None: the block was completed.
         own: The errors that the connection itself raised, as opposed to the code.
     """
@@ -96,13 +96,13 @@ class Attempt:
             TransactionEnded: The code has ended the transaction.
             PoolerUnsupported: The code has changed a session that a pooler lends to other clients.
         """
-        guarded = self.connection
-        guarded.close()
+        guard = self.connection
+        guard.close()
         if not self._conn.is_in_transaction():
             raise TransactionEnded
-        if self._session is not None and (guarded.trace or guarded.calls):
-            self._session.note(guarded)
-            self._session.refuse(guarded.trace)
+        if self._session is not None and (guard.trace or guard.calls):
+            self._session.note(guard)
+            self._session.refuse(guard.trace)
 
     @property
     def undisturbed(self) -> bool:

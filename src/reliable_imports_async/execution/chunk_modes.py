@@ -77,8 +77,8 @@ class ItemWise:
             prepared.rewind()
             started, item, ctx = perf_counter(), prepared.item, prepared.ctx
             attempt = Attempt(session, savepoints.conn)
-            async with attempt as guarded:
-                ctx._enter(guarded, item)  # noqa: SLF001
+            async with attempt as guard:
+                ctx._enter(guard, item)  # noqa: SLF001
                 # Not through the invoker: a further coroutine for each item takes time.
                 result = await session.limit.run(process(item, ctx), timeout)
                 if item.is_large:  # so its result may be, too
@@ -89,7 +89,7 @@ class ItemWise:
             prepared.leave()
             if attempt.raised is not None:
                 return _failed(attempt, started, position)
-            if not savepoints.admit(guarded):
+            if not savepoints.admit(guard):
                 return Run(changed=True)
         return Run(outcomes)
 
@@ -115,14 +115,14 @@ class SetWise:
         startable = _startable(items, may_start)
         attempt, log = Attempt(session, savepoints.conn), self._executor.new_log()
         outcomes: Sequence[Completed | Skip] = ()
-        async with attempt as guarded:
-            ctx = self._executor.set_context(startable, guarded, log)
+        async with attempt as guard:
+            ctx = self._executor.set_context(startable, guard, log)
             outcomes = await self._executor.invoker.call_for_set(startable, ctx, session.limit)
             attempt.finish()
         if attempt.raised is not None:
             exc = attempt.raised
             return _failed(attempt, started, exc.position if isinstance(exc, ItemRefused) else None)
-        if not savepoints.admit(guarded):
+        if not savepoints.admit(guard):
             return Run(changed=True)
         return Run(outcomes, log.finished())
 

@@ -205,15 +205,15 @@ class Executor:
         item, ctx = prepared.item, prepared.ctx
         chain, fenced, at_once = False, True, None
         attempt = Attempt(session, conn)
-        async with attempt as guarded:
-            ctx._enter(guarded, item)  # noqa: SLF001
+        async with attempt as guard:
+            ctx._enter(guard, item)  # noqa: SLF001
             if self.database.pooled:
                 await self.database.configure_transaction(conn, self.item_timeout)
             outcome = await self.invoker.call(item, ctx, session.limit)
             attempt.finish()
             if self.ordering.version != prepared.ordered:
                 raise KeyLearnt
-            chain = not (guarded.changed_transaction or guarded.trace) and session.more()
+            chain = not (guard.changed_transaction or guard.trace) and session.more()
             if chain:
                 at_once = settlements.settling_text(
                     item, outcome, prepared.lines, remembering=self.remembering
@@ -329,12 +329,12 @@ class Executor:
         return LogBuffer(self.settings.log_level, self.database.redact)
 
     def set_context(
-        self, items: Sequence[ImportBatchItem[Any]], guarded: GuardedConnection, log: LogBuffer
+        self, items: Sequence[ImportBatchItem[Any]], guard: GuardedConnection, log: LogBuffer
     ) -> ImportContext:
         """The context of a set of items."""
         ctx = ImportContext(
             self.batch,
-            guarded,
+            guard,
             shared=self._shared,
             log=log,
             of_items=True,

@@ -37,7 +37,7 @@ class Savepoints:
         """Whether the transaction has to end before further items run."""
         return self._used >= ROOM
 
-    def admit(self, guarded: GuardedConnection) -> bool:
+    def admit(self, guard: GuardedConnection) -> bool:
         """Count the savepoints that user code has set.
 
         If it has changed a setting, no further items run in this transaction.
@@ -46,9 +46,9 @@ class Savepoints:
             False if items cannot share the transaction: the code has changed its characteristics,
             such as its isolation level, or handled savepoints by name.
         """
-        if guarded.changed_transaction or guarded.names_savepoints:
+        if guard.changed_transaction or guard.names_savepoints:
             return False
-        self._used = ROOM if guarded.sets else self._used + guarded.savepoints
+        self._used = ROOM if guard.sets else self._used + guard.savepoints
         return True
 
     async def set(self) -> None:

@@ -143,13 +143,13 @@ class Session:
         self._undone = self._transaction is not None and self.more()
         return self._undone or await self.rollback()
 
-    def note(self, guarded: GuardedConnection) -> None:
+    def note(self, guard: GuardedConnection) -> None:
         """Note the traces of user code, so that the next item begins in a clean session."""
-        if guarded.calls and self._reported() != self._clean:
-            guarded.sets = True
-            guarded.trace = max(guarded.trace, Trace.POSSIBLE)
-        if guarded.trace and self._connection is not None:
-            self._database.note_trace(self._connection, guarded.trace)
+        if guard.calls and self._reported() != self._clean:
+            guard.sets = True
+            guard.trace = max(guard.trace, Trace.POSSIBLE)
+        if guard.trace and self._connection is not None:
+            self._database.note_trace(self._connection, guard.trace)
 
     def refuse(self, trace: Trace) -> None:
         """Refuse a trace that cannot be removed.

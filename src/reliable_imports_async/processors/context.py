@@ -104,8 +104,8 @@ class ImportContext(LogMethods):
             ContextClosed: The item is already settled.
         """
         match self._session:
-            case GuardedConnection() as guarded:
-                return guarded
+            case GuardedConnection() as guard:
+                return guard
             case ReadingConnection():
                 raise ProcessorError(
                     "There is no item transaction here.",

@@ -24,11 +24,6 @@ async def auto_pause(batch_run: BatchRun) -> AsyncIterator[None]:
         group.start_soon(_keep_counting, batch_run)
         yield
         group.cancel_scope.cancel()
-    await pause_at_limits(batch_run)
-
-
-async def pause_at_limits(batch_run: BatchRun) -> None:
-    """Pause a batch if its failures have reached a limit."""
     if batch_run.limits.reason is not None:
         await pause(batch_run, batch_run.limits.reason)
 

@@ -206,8 +206,8 @@ class TrialTransaction:
         self._changed = {}
         conn, before = await self._begin()
         attempt = Attempt(self._session, conn)
-        async with attempt as guarded:
-            prepared.ctx._enter(guarded, prepared.item)  # noqa: SLF001
+        async with attempt as guard:
+            prepared.ctx._enter(guard, prepared.item)  # noqa: SLF001
             outcome = await self._executor.invoker.call(
                 prepared.item, prepared.ctx, self._session.limit
             )
@@ -242,15 +242,15 @@ class TrialTransaction:
 
     async def _start(self, conn: PooledConnection) -> None:
         """Run on_batch_start, because items may need what it creates."""
-        guarded = GuardedConnection(conn)
-        ctx = ImportContext(self._executor.batch, guarded)
+        guard = GuardedConnection(conn)
+        ctx = ImportContext(self._executor.batch, guard)
         ctx.dry_run = True
         try:
             await self._executor.processor.on_batch_start(ctx)
         finally:
-            guarded.close()
-            self._trace = guarded.trace
-        if guarded.sets:  # a real run has items in other sessions
+            guard.close()
+            self._trace = guard.trace
+        if guard.sets:  # a real run has items in other sessions
             await self._executor.database.reset_settings(conn)
 
     async def _undo(

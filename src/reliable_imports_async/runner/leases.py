@@ -239,17 +239,17 @@ class Leases:
         return start + max(self.seconds, HEARTBEAT_SECONDS * 1.5)
 
     async def retry_until_answered(
-        self, statement: Callable[[Connection], Awaitable[R]], *, own_connection: bool = False
+        self, statement: Callable[[Connection], Awaitable[R]], *, dedicated: bool = False
     ) -> R:
         """Run a statement, again after each outage until the server answers.
 
         Only for statements that may be repeated when their answer was lost.
 
         Args:
-            own_connection: Use a connection of its own: the statement may wait for a lock.
+            dedicated: Use a connection of its own: the statement may wait for a lock.
         """
         try:
-            return await self._run(statement, own_connection=own_connection)
+            return await self._run(statement, dedicated=dedicated)
         except Exception as exc:
             if not is_outage(exc):
                 raise
@@ -257,14 +257,12 @@ class Leases:
             on=is_outage, attempts=None, timeout=None, wait_initial=0.1, wait_max=LONGEST_WAIT
         ):
             with attempt:
-                return await self._run(statement, own_connection=own_connection)
+                return await self._run(statement, dedicated=dedicated)
         raise AssertionError  # pragma: no cover - the loop above never ends by itself
 
-    async def _run(
-        self, statement: Callable[[Connection], Awaitable[R]], *, own_connection: bool
-    ) -> R:
+    async def _run(self, statement: Callable[[Connection], Awaitable[R]], *, dedicated: bool) -> R:
         """Run a statement on the connection that is kept while batches are drained."""
-        if own_connection or not self._drains:
+        if dedicated or not self._drains:
             async with self._database.connection() as conn:
                 return await statement(conn)
         async with self._kept_lock:

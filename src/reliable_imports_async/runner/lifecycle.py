@@ -182,19 +182,19 @@ class Lifecycle:
             return "{}"
         await tx.bound(tx.seconds + SERVER_GRACE)
         log = LogBuffer(self._settings.log_level, self._database.redact)
-        guarded = GuardedConnection(tx.conn)
-        ctx = ImportContext(batch, guarded, log=log)
+        guard = GuardedConnection(tx.conn)
+        ctx = ImportContext(batch, guard, log=log)
         tx.hooked = True
         try:
             with anyio.move_on_after(tx.seconds) as scope:
                 hook = _hook_of(processor, name, args)
-                changes = await self._called(tx.conn, guarded, ctx, hook)
+                changes = await self._called(tx.conn, guard, ctx, hook)
             if scope.cancel_called:
                 reason = f"HookTimeout: {name} took longer than hook_timeout ({tx.seconds:g} s)"
                 raise _HookFailed(reason, late=True)
         finally:
-            guarded.close()
-            self._database.note_trace(tx.conn, guarded.left_behind)
+            guard.close()
+            self._database.note_trace(tx.conn, guard.left_behind)
         await tx.bound(tx.seconds + SERVER_GRACE)
         await logs.insert_lines(tx.conn, batch.id, log.finished())
         return changes
@@ -202,7 +202,7 @@ class Lifecycle:
     async def _called(
         self,
         conn: Connection,
-        guarded: GuardedConnection,
+        guard: GuardedConnection,
         ctx: ImportContext,
         hook: Hook,
     ) -> str:
@@ -211,13 +211,13 @@ class Lifecycle:
             await hook(ctx)
             if not conn.is_in_transaction():
                 raise TransactionEnded
-            self._database.refuse_trace(guarded.trace)
+            self._database.refuse_trace(guard.trace)
             changes = exact_json.write(dict(ctx.changes), inf_nan_mode="strings")
             return storable_json(changes.decode())
         except BaseException as exc:
             if must_propagate(exc):
                 raise
-            own, lost = tuple(guarded.errors), is_lost(conn)
+            own, lost = tuple(guard.errors), is_lost(conn)
             meaning = classify(exc, own=own, broken=lost, redact=self._database.redact)
             if not isinstance(meaning, Failed):
                 raise _HookFailed(_reason(meaning.failure), again=True, lost=lost) from exc

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import anyio
 
-from ..cancellation import in_child_task
+from ..cancellation import run_in_child_task
 from ..database.pool import Database
 from ..errors import AnotherBatchRuns, BatchCancelled, BatchNotFound, BatchPaused, StateError
 from ..models import BatchStatus, BatchSummary, ImportBatch
@@ -77,7 +77,7 @@ class Processing:
             AnotherBatchRuns: Another of its type does, and its processor says "refuse".
         """
         here = time_slice or TimeSlice()
-        summary: BatchSummary = await in_child_task(
+        summary: BatchSummary = await run_in_child_task(
             lambda: self._process(batch_id, here, commit_interval, waits=time_slice is not None)
         )
         if here.rest is not None and time_slice is None:
@@ -95,7 +95,7 @@ class Processing:
         trial = TrialRun(
             batch, self._registry.get(batch.batch_type), self._database, self._settings
         )
-        report: DryRun = await in_child_task(trial.run)
+        report: DryRun = await run_in_child_task(trial.run)
         return report
 
     async def _process(

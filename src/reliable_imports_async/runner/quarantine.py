@@ -115,7 +115,7 @@ class Quarantine:
                 return False
             entry.poison = crash_failure(DEATHS + 1)
         entry.held.unsettled += 1
-        await self._slots.run_alone(entry, session)
+        await self._slots.run_item(entry, session)
         if entry.poison is not None:
             await self._leases.retry_until_answered(
                 lambda conn: crash_marks.unmark_item(conn, self._batch.id, entry.number)

@@ -36,7 +36,7 @@ from ..outcomes import (
 from ..store import settlements
 from ..wording import counted
 from .adaptive_limit import AdaptiveLimit
-from .auto_pause import pause_at_limits
+from .auto_pause import pause
 from .batch_run import BatchRun
 from .item_queue import HANDED_BACK, Queue, QueuedItem
 from .leases import HeldRange
@@ -204,12 +204,13 @@ class Slots:
                 _count(entry, outcome)
                 entry.held.finish_item()
             elif not _stays_behind(entry, unsettled):
-                await self.run_alone(entry, session)
+                await self.run_item(entry, session)
             if not entry.settled:
                 unsettled |= dict.fromkeys(entry.keys, entry.held)
         if outcomes:
             self._succeeded += sum(map(_succeeded, outcomes.values()))
-        await pause_at_limits(self._batch_run)
+        if self._limits.reason is not None:
+            await pause(self._batch_run, self._limits.reason)
 
     async def _prepare(self, entries: Sequence[QueuedItem]) -> None:
         """Validate and prepare items, except those during which the server fails."""
@@ -242,7 +243,7 @@ class Slots:
                 await anyio.sleep(_backoff(1))
         return await self._stored_outcomes([each.item for each in prepared])
 
-    async def run_alone(self, entry: QueuedItem, session: Session) -> None:
+    async def run_item(self, entry: QueuedItem, session: Session) -> None:
         """Run an item in its own transaction, unless its range or the batch was given up."""
         try:
             if self._batch_run.may_start(entry.held):
@@ -251,7 +252,8 @@ class Slots:
                 if _succeeded(outcome):
                     self._limits.success()
                     self._succeeded += 1
-                await pause_at_limits(self._batch_run)
+                if self._limits.reason is not None:
+                    await pause(self._batch_run, self._limits.reason)
         finally:
             entry.held.finish_item()
 
@@ -294,7 +296,7 @@ class Slots:
         """The outcomes in the items' rows, read under their locks; pending items have none."""
         return await self._leases.retry_until_answered(
             lambda conn: settlements.read_outcomes(conn, self._batch_run.batch.id, in_doubt),
-            own_connection=True,
+            dedicated=True,
         )
 
 

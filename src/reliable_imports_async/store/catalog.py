@@ -14,7 +14,7 @@ Columns = Mapping[str, Column]
 
 
 class Fetches(Protocol):
-    """A connection, guarded or not."""
+    """A connection, guard or not."""
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """Return the rows of a query."""

@@ -134,8 +134,8 @@ async def _transact(
     savepoint = conn.transaction()
     await savepoint.start()
     item, ctx, attempt = prepared.item, prepared.ctx, Attempt(None, conn)
-    async with attempt as guarded:
-        ctx._enter(guarded, item)  # noqa: SLF001
+    async with attempt as guard:
+        ctx._enter(guard, item)  # noqa: SLF001
         outcome = await executor.invoker.call(item, ctx, limit)
         attempt.finish()
         async with _undone(conn):  # constraints stay deferred for the caller

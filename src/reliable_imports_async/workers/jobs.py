@@ -1,7 +1,8 @@
 """Runs the jobs that PgQueuer dispatches: each gives a batch a time slice in this process."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -78,11 +79,12 @@ class BatchJobs:
             raise RetryRequested
         if place.batch_id in self._slices:  # another process may help; here it is drained already
             raise RetryRequested(timedelta(seconds=PUT_OFF_SECONDS))
-        time_slice = self._slices[place.batch_id] = self._new_slice(MAX_IDLE_SECONDS)
-        try:
-            await self._work_on_job(job, place, time_slice)
-        finally:
-            del self._slices[place.batch_id]
+        with self._time_slice(place.batch_id, MAX_IDLE_SECONDS) as time_slice:
+            failure = await self._work(place.batch_id, time_slice)
+            if failure is not None:
+                self._put_off(job, place, failure)
+            if not time_slice.gone:
+                await self._go_on(job, place, time_slice)
 
     async def help(self) -> None:
         """Process a batch with a range that waits, if there is one and no job waits."""
@@ -91,11 +93,8 @@ class BatchJobs:
         batch_id = await self._helpable()
         if batch_id is None or batch_id in self._slices:
             return
-        time_slice = self._slices[batch_id] = self._new_slice(0.0)
-        try:
+        with self._time_slice(batch_id, 0.0) as time_slice:
             failure = await self._work(batch_id, time_slice)
-        finally:
-            del self._slices[batch_id]
         if failure is not None:
             logger.error("could not help with batch %s: %s", batch_id, self._describe(failure))
             await anyio.sleep(PUT_OFF_SECONDS)
@@ -107,9 +106,6 @@ class BatchJobs:
                 async with conn.transaction():
                     await enqueue.enqueue(conn, batch_id)
 
-    def _new_slice(self, max_idle: float) -> TimeSlice:
-        return TimeSlice(max_idle=max_idle, on_taken=self._tell_start)
-
     def end_slices(self) -> None:
         """Let running items settle, and hand all ranges back."""
         for time_slice in self._slices.values():
@@ -120,12 +116,14 @@ class BatchJobs:
         for scope in self._scopes:
             scope.cancel()
 
-    async def _work_on_job(self, job: Job, place: Place, time_slice: TimeSlice) -> None:
-        failure = await self._work(place.batch_id, time_slice)
-        if failure is not None:
-            self._put_off(job, place, failure)
-        if not time_slice.gone:
-            await self._go_on(job, place, time_slice)
+    @contextmanager
+    def _time_slice(self, batch_id: UUID, max_idle: float) -> Iterator[TimeSlice]:
+        time_slice = TimeSlice(max_idle=max_idle, on_taken=self._tell_start)
+        self._slices[batch_id] = time_slice
+        try:
+            yield time_slice
+        finally:
+            del self._slices[batch_id]
 
     async def _work(self, batch_id: UUID, time_slice: TimeSlice) -> Exception | None:
         """Process a batch for a time slice; return the exception if that is impossible."""

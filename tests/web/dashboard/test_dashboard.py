@@ -331,7 +331,7 @@ KEY = new_api_key()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def guarded(dsn, manager):
+async def guard(dsn, manager):
     settings = Settings(
         api_keys=(f"ann:{hash_of(KEY)}",), api_secret="a secret that nobody can guess at all"
     )
@@ -344,46 +344,46 @@ async def guarded(dsn, manager):
         yield client
 
 
-async def test_people_sign_in_with_an_api_key(guarded, manager):
+async def test_people_sign_in_with_an_api_key(guard, manager):
     batch_id = await manager.create_batch("thing", [{}])
-    asked = await guarded.get(f"/dashboard/batches/{batch_id}")
+    asked = await guard.get(f"/dashboard/batches/{batch_id}")
     assert asked.status_code == 303
     where = asked.headers["location"]
     assert where.startswith("/dashboard/sign-in?next=%2Fdashboard%2Fbatches")
-    assert (await guarded.post(f"/dashboard/batches/{batch_id}/pause")).status_code == 401
+    assert (await guard.post(f"/dashboard/batches/{batch_id}/pause")).status_code == 401
     wanted = f"/dashboard/batches/{batch_id}"
-    wrong = await send(guarded, "/dashboard/sign-in", key="wrong", next=wanted)
+    wrong = await send(guard, "/dashboard/sign-in", key="wrong", next=wanted)
     assert wrong.status_code == 401
-    away = await send(guarded, "/dashboard/sign-in", key=KEY, next="//evil.example/x")
+    away = await send(guard, "/dashboard/sign-in", key=KEY, next="//evil.example/x")
     assert away.headers["location"] == "/dashboard"
-    assert (await guarded.get(wanted)).status_code == 200
-    await send(guarded, f"{wanted}/pause")
+    assert (await guard.get(wanted)).status_code == 200
+    await send(guard, f"{wanted}/pause")
     lines = [line async for line in manager.get_logs(batch_id)]
     assert any(line.details == {"actor": "ann", "reason": "paused on request"} for line in lines)
-    assert (await guarded.get(f"/api/batches/{batch_id}")).status_code == 200
-    await send(guarded, "/dashboard/sign-out", "/dashboard")
-    assert (await guarded.get(wanted)).status_code == 303
+    assert (await guard.get(f"/api/batches/{batch_id}")).status_code == 200
+    await send(guard, "/dashboard/sign-out", "/dashboard")
+    assert (await guard.get(wanted)).status_code == 303
 
 
-async def test_whatever_changes_something_names_who_did_it(guarded, manager):
+async def test_whatever_changes_something_names_who_did_it(guard, manager):
     """Each action leaves a line in the log of its batch, with the user."""
-    await send(guarded, "/dashboard/sign-in", key=KEY, next="")
+    await send(guard, "/dashboard/sign-in", key=KEY, next="")
     manager.registry.register(PersonProcessor)
     upload = {"files": {"file": ("people.csv", CSV)}, "batch_type": "person"}
-    path = (await send(guarded, "/dashboard/upload", **upload)).headers["location"]
-    await send(guarded, f"{path}/dry-run", path)
+    path = (await send(guard, "/dashboard/upload", **upload)).headers["location"]
+    await send(guard, f"{path}/dry-run", path)
     for verb in ("pause", "resume", "start"):
-        assert (await send(guarded, f"{path}/{verb}")).status_code == 303
+        assert (await send(guard, f"{path}/{verb}")).status_code == 303
     batch_id = path.rpartition("/")[2]
     await manager.process_batch(batch_id)
-    taken = await send(guarded, f"{path}/download", format="csv")
-    await send(guarded, f"{path}/items/2/edit", **{"field-1": "Bo", "force": "1"})
-    child = await send(guarded, f"{path}/reprocess", f"{path}/reprocess?canary=1", canary="1")
+    taken = await send(guard, f"{path}/download", format="csv")
+    await send(guard, f"{path}/items/2/edit", **{"field-1": "Bo", "force": "1"})
+    child = await send(guard, f"{path}/reprocess", f"{path}/reprocess?canary=1", canary="1")
     await manager.process_batch(child.headers["location"].rpartition("/")[2])
     better = {"file": ("failures.csv", taken.content.replace(b"200", b"20"))}
-    await send(guarded, f"{path}/corrected", files=better)
+    await send(guard, f"{path}/corrected", files=better)
     other = await manager.create_batch("person", [{}])
-    await send(guarded, f"/dashboard/batches/{other}/cancel")
+    await send(guard, f"/dashboard/batches/{other}/cancel")
     ids = [one.id async for one in manager.list_batches()]
     lines = [line for one in ids async for line in manager.get_logs(one)]
     mine = {line.message for line in lines if (line.details or {}).get("actor") == "ann"}
@@ -442,14 +442,14 @@ async def test_there_is_nothing_yet(client):
     assert "No matching batches" in (await client.get("/dashboard?search=x")).text
 
 
-async def test_a_session_does_not_change_anything_through_the_api(guarded, manager):
-    await send(guarded, "/dashboard/sign-in", key=KEY, next="")
+async def test_a_session_does_not_change_anything_through_the_api(guard, manager):
+    await send(guard, "/dashboard/sign-in", key=KEY, next="")
     batch_id = await manager.create_batch("thing", [{}])
-    answer = await guarded.post(f"/api/batches/{batch_id}/pause", headers=SAME_SITE)
+    answer = await guard.post(f"/api/batches/{batch_id}/pause", headers=SAME_SITE)
     assert answer.status_code == 401
 
 
-async def test_every_page_but_the_entrance_is_closed(guarded):
+async def test_every_page_but_the_entrance_is_closed(guard):
     number = {"batch_id:uuid": "00000000-0000-7000-8000-000000000000", "item_number:number": "1"}
     for page in PAGES:
         if page.public:
@@ -457,7 +457,7 @@ async def test_every_page_but_the_entrance_is_closed(guarded):
         path = page.path
         for name, value in {**number, "name": "x", "action": "pause"}.items():
             path = path.replace(f"{{{name}}}", value)
-        answer = await guarded.request(page.method, f"/dashboard{path}", headers=SAME_SITE)
+        answer = await guard.request(page.method, f"/dashboard{path}", headers=SAME_SITE)
         assert answer.status_code == (303 if page.method == "GET" else 401), path
 
 

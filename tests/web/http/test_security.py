@@ -82,14 +82,14 @@ async def refuse():
     raise HTTPException(401)
 
 
-@pytest.mark.parametrize("way", ["mounted", "guarded by dependencies", "running", "lifespan"])
+@pytest.mark.parametrize("way", ["mounted", "protected by dependencies", "running", "lifespan"])
 async def test_nobody_comes_in_unasked(dsn, caplog, way):
     manager = BatchManager(dsn)
     manager.registry.register(processor(quiet))
     api, prefix = APIManager(manager), ""
     app = api.app
-    if way in ("mounted", "guarded by dependencies"):
-        app = FastAPI(dependencies=[Depends(refuse)] if way.startswith("guarded") else [])
+    if way in ("mounted", "protected by dependencies"):
+        app = FastAPI(dependencies=[Depends(refuse)] if way.startswith("protected") else [])
         prefix = "/imports"
         api.mount_into(app, prefix)
     running = api.running() if way == "running" else app.router.lifespan_context(app)

@@ -1,6 +1,6 @@
 -- Where the tables of PgQueuer are.
 
--- name: queue_schema
+-- name: pgqueuer_schema
 -- The schema of its table $1: the one that an unqualified name finds, or else any; none: it is not installed.
 SELECT n.nspname
   FROM pg_catalog.pg_class c
