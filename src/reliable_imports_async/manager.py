@@ -110,7 +110,7 @@ Row = TypeVar("Row")
 
 
 class BatchManager:
-    """Creates batches, processes them, and says what became of them.
+    """Creates batches, processes them, and reports their results.
 
     Args:
         database_url: ``postgresql://…``, or ``embedded:`` for a PostgreSQL that this library
@@ -144,7 +144,7 @@ class BatchManager:
 
     @classmethod
     def embedded(cls, database: str = "imports", **options: Any) -> Self:
-        """A manager on the embedded PostgreSQL, in the database of this name."""
+        """Return a manager on the embedded PostgreSQL, in the database of this name."""
         return cls(f"embedded:{database}", **options)
 
     async def __aenter__(self) -> Self:
@@ -157,7 +157,7 @@ class BatchManager:
     async def open(self) -> None:
         """Connect, verify the schema, and discover the processors that the settings name.
 
-        Opening what is open already changes nothing.
+        Opening an open manager changes nothing.
 
         Raises:
             DatabaseUrlMissing: No database is configured.
@@ -169,7 +169,7 @@ class BatchManager:
         await self._database.open()
         try:
             async with self._database.connection(seconds=None) as conn:
-                if self._database.embedded:  # made by us, so migrated by us
+                if self._database.embedded:  # the library made it, so the library migrates it
                     await migrations.migrate(conn)
                 await migrations.verify(conn)
             for package in self.settings.processors:
@@ -177,7 +177,7 @@ class BatchManager:
         except BaseException:
             await self._database.close()
             raise
-        if self._processing is None:  # and nobody else was faster
+        if self._processing is None:  # unless another task has opened it meanwhile
             self._outbox = Outbox(self, self._database, self.settings, self.registry)
             self._continuation = Continuation(self._database, self._limits)
             after = self._continuation.after
@@ -196,7 +196,10 @@ class BatchManager:
         return self._processing is not None
 
     async def migrate(self) -> tuple[str, ...]:
-        """Bring the schema up to date; the names of the migrations applied. Works unopened."""
+        """Bring the schema up to date, and return the names of the applied migrations.
+
+        The manager need not be open.
+        """
         opened_here = not self._database.is_open
         if opened_here:
             await self._database.open()
@@ -208,7 +211,10 @@ class BatchManager:
                 await self._database.close()
 
     async def check(self) -> str:
-        """See that the database answers and has this version's tables; the last migration's name.
+        """Check that the database answers and has the tables of this version.
+
+        Returns:
+            The name of the last migration.
 
         Raises:
             DatabaseUnavailable: The server cannot be reached.
@@ -235,26 +241,31 @@ class BatchManager:
         visible: Visibility | None = None,
         **options: Unpack[BatchOptions],
     ) -> UUID:
-        """Store records as a new batch, whole or not at all, and return its id.
+        """Store records as a new batch, completely or not at all, and return its id.
 
         Args:
-            batch_type: Names the processor.
-            items: Dicts, models, dataclasses; or a file. What cannot be stored is a failed item.
-            metadata: The caller's own; processors read it as ``ctx.metadata``.
-            created_by: Who asks, and owns the key.
+            batch_type: Selects the processor.
+            items: Dicts, models, dataclasses, or a file. A record that cannot be stored becomes a
+                failed item.
+            metadata: Any values of the caller; processors read them as ``ctx.metadata``.
+            created_by: The user, who also owns the idempotency key.
             idempotency_key: The same key with the same records gives the same batch.
             connection: Joins the transaction that is open on this connection.
-            on_same_file: When it came before for this type: "refuse", "skip" (that batch), "force".
-            enqueue: Have a worker process it; decided with the batch, in one transaction.
-            progress: Called while loading with records, bytes read and bytes in all.
-            visible: What the caller may see; the same file in another batch does not count.
+            on_same_file: What to do if the file was already imported for this type: "refuse",
+                "skip" (return that batch) or "force".
+            enqueue: Whether a worker processes it; stored in the transaction of the batch.
+            progress: Called while loading with the records and bytes read, and the total bytes.
+            visible: The batches that the caller may see; only in these the same file counts.
             options: Thresholds, control totals and others; see `BatchOptions`.
 
         Raises:
-            UnknownBatchType, TypeError: It has no processor here; there is no such option.
-            SourceError: The source cannot be read, is empty, or fits neither model nor totals.
-            SameFile, IdempotencyConflict: The file came before; the key did, with other records.
-            AnotherBatchRuns: With `enqueue`, of a type whose `only_one` is "refuse".
+            UnknownBatchType: No processor is registered for the batch type.
+            TypeError: There is no such option.
+            SourceError: The source cannot be read, is empty, does not fit the model, or differs
+                from its control totals.
+            SameFile: The file was already imported.
+            IdempotencyConflict: The key was used with other records.
+            AnotherBatchRuns: With `enqueue`, if the processor's `only_one` is "refuse".
         """
         created = await self.create_or_find_batch(
             batch_type,
@@ -280,14 +291,15 @@ class BatchManager:
         request_sha256: str | None = None,
         **given: Unpack[CreateOptions],
     ) -> Created:
-        """The same as `create_batch`; says as well whether an idempotency key was replayed.
+        """Do the same as `create_batch`, and tell whether an idempotency key was replayed.
 
         Args:
-            batch_type: Names the processor.
+            batch_type: Selects the processor.
             items: The records.
-            after_create: For the REST API: no item runs before `run_after_create` has, with this.
-            request_sha256: Kept with the batch for `find_replayed`.
-            given: What `create_batch` takes by name.
+            after_create: For the REST API: stored for `run_after_create`, which must run before any
+                item does.
+            request_sha256: Stored with the batch for `find_replayed`.
+            given: The keyword arguments of `create_batch`.
         """
         require_names("create_batch", given, CreateOptions)
         connection, enqueue = given.get("connection"), given.get("enqueue", False)
@@ -313,7 +325,7 @@ class BatchManager:
     async def find_replayed(
         self, created_by: str | None, idempotency_key: str
     ) -> ImportBatch | None:
-        """The batch that this user has created with this key, if there is one."""
+        """Return the batch that this user has created with this key, if there is one."""
         async with self._database.connection() as conn:
             found = await batches.find_idempotent(conn, created_by, idempotency_key)
         return None if found is None else await self.get_batch(found[0])
@@ -321,17 +333,18 @@ class BatchManager:
     async def import_file(
         self, file: Any, batch_type: str, *, progress: Progress | None = None, **options: Any
     ) -> BatchSummary:
-        """Create a batch from a file and process it; the final summary.
+        """Create a batch from a file, process it, and return the final summary.
 
         Args:
-            file: A path, a binary file, an async iterable of bytes, or what `read_file` returned.
-            batch_type: Names the processor.
+            file: A path, a binary file, an async iterable of bytes, or a result of `read_file`.
+            batch_type: Selects the processor.
             progress: Called while loading.
-            options: Those of `read_file` and of `create_batch`.
+            options: The options of `read_file` and of `create_batch`.
 
         Raises:
             TypeError: There is no such option.
-            AnotherBatchRuns: Another of its type does, and its processor says "refuse".
+            AnotherBatchRuns: Another batch of the type runs, and the processor's `only_one` is
+                "refuse".
         """
         reading = {name: options.pop(name) for name in READ_OPTIONS if name in options}
         source = file if isinstance(file, Source) else read_file(file, **reading)
@@ -340,14 +353,14 @@ class BatchManager:
         return await self.process_batch(batch_id)
 
     async def run_after_create(self, batch_id: UUID, hook: Callable[[], Awaitable[None]]) -> bool:
-        """Run after_create_batch of a batch created with `after_create`; then it may be processed.
+        """Run the hook of a batch created with `after_create`; then the batch can be processed.
 
         Args:
-            batch_id: What `create_batch` returned.
-            hook: Calls it; what it raises is raised here.
+            batch_id: The batch.
+            hook: Calls after_create_batch; its exceptions are raised here.
 
         Returns:
-            False when it is not to be run: the batch is an earlier one, or somebody has run it.
+            False if the hook was not called, because it has run already or the batch is older.
         """
         self._open_processing()
         return await self._outbox.created(batch_id, hook)
@@ -367,25 +380,27 @@ class BatchManager:
     async def process_batch(
         self, batch_id: UUID, *, dry_run: bool = False, **options: Unpack[ProcessOptions]
     ) -> BatchSummary | DryRun:
-        """Process a batch here, beside others who do, until it ends; return the summary.
+        """Process a batch in this process until it ends, and return the summary.
 
-        Failed items raise nothing. After a crash, calling it again resumes; a finished batch is
-        returned as it is. When the batch is paused meanwhile, the summary says so.
+        Other processes may work on the same batch. Failed items raise no exception. After a crash,
+        call it again to continue. Of a finished batch the summary is returned at once. If the batch
+        is paused meanwhile, its status in the summary is `paused`.
 
         Args:
             batch_id: The batch.
-            dry_run: Only try: each item meets the database as it is, and is rolled back; the
-                batch stays pending. `prepare_item` still runs, and sequences advance; items that
-                depend on each other get the verdict they would have alone.
+            dry_run: Only try: the effects of each item are rolled back, and the batch stays
+                pending. `prepare_item` still runs, and sequences advance. Items that depend on
+                each other have the outcome that each would have alone.
             options: Thresholds and the commit interval; see `ProcessOptions`.
 
         Raises:
-            ConfigurationError: One of the options cannot work.
+            ConfigurationError: An option has an invalid value.
             BatchNotFound: There is no such batch.
-            BatchPaused, BatchCancelled: It was so before the call.
-            AnotherBatchRuns: Another of its type does, and its processor says "refuse".
-            WrongBatchStatus: A dry run of a batch that is not pending.
-            UnknownBatchType: Its processor is not registered here.
+            BatchPaused, BatchCancelled: The batch already has this status.
+            AnotherBatchRuns: Another batch of the type runs, and the processor's `only_one` is
+                "refuse".
+            WrongBatchStatus: A dry run was asked for a batch that is not pending.
+            UnknownBatchType: No processor is registered for its type in this process.
         """
         require_names("process_batch", options, ProcessOptions)
         interval = options.get("commit_interval")
@@ -393,18 +408,20 @@ class BatchManager:
         processing = self._open_processing()
         if dry_run:
             return await processing.dry_run(batch_id)
-        thresholds = {name: one for name, one in options.items() if name != "commit_interval"}
+        thresholds = {name: value for name, value in options.items() if name != "commit_interval"}
         await self.set_thresholds(batch_id, **cast("ThresholdOptions", thresholds))
         return await processing.process(batch_id, commit_interval=interval)
 
     async def enqueue_batch(self, batch_id: UUID) -> None:
-        """Have workers process a batch, here or on other machines; returns at once.
+        """Pass a batch to workers, on this or other machines; returns at once.
 
-        A batch that is enqueued or finished already stays as it is.
+        A batch that is already enqueued or finished is not changed.
 
         Raises:
             BatchNotFound: There is no such batch.
-            BatchPaused, BatchCancelled, AnotherBatchRuns: It is so.
+            BatchPaused, BatchCancelled: The batch has this status.
+            AnotherBatchRuns: Another batch of the type runs, and the processor's `only_one` is
+                "refuse".
             QueueMissing: The database needs `migrate`.
         """
         async with self._database.connection() as conn, conn.transaction():
@@ -419,13 +436,13 @@ class BatchManager:
             refuse_stopped(batch)
 
     async def run_worker(self, batch_types: Sequence[str] | None = None) -> None:
-        """Process enqueued batches until cancelled, beside the workers of other processes.
+        """Process enqueued batches until cancelled, together with workers in other processes.
 
-        Cancelled, it takes nothing more, waits up to the setting `stop_timeout` for the items
-        that run, and hands back what is left.
+        When it is cancelled, it takes no further items, waits up to the setting `stop_timeout` for
+        the running items, and hands back the rest of its ranges.
 
         Args:
-            batch_types: Only these; by default all that are registered.
+            batch_types: The batch types to process; by default all registered types.
 
         Raises:
             UnknownBatchType: No processor is registered for one of them.
@@ -435,14 +452,14 @@ class BatchManager:
         for name in names:
             self.registry.get(name)
         processing = self._open_processing()
-        outbox, rests = self._outbox, self._continuation
-        worker = Worker(self._database, processing, outbox, rests, self.settings, names)
+        outbox, continuation = self._outbox, self._continuation
+        worker = Worker(self._database, processing, outbox, continuation, self.settings, names)
         await run_in_child_task(worker.run)
 
     async def pause_batch(
         self, batch_id: UUID, *, reason: str = "paused on request", actor: str | None = None
     ) -> None:
-        """Start no further item of a batch; running ones settle. Takes effect within seconds."""
+        """Start no further item of a batch. Running items finish, usually within seconds."""
         await self._change(
             batch_id, lambda conn: batches.pause(conn, batch_id, reason), "paused", actor, reason
         )
@@ -450,7 +467,7 @@ class BatchManager:
     async def resume_batch(
         self, batch_id: UUID, *, reason: str | None = None, actor: str | None = None
     ) -> None:
-        """Undo a pause; `process_batch` then continues, or workers do. Thresholds count anew."""
+        """End a pause, so that `process_batch` or workers continue. Thresholds start new counts."""
 
         async def resume(conn: Connection) -> bool:
             enqueued = await batches.resume(conn, batch_id)
@@ -461,21 +478,21 @@ class BatchManager:
     async def cancel_batch(
         self, batch_id: UUID, *, reason: str | None = None, actor: str | None = None
     ) -> None:
-        """End a batch for good; what has not started stays pending, for `reprocess_batch`."""
+        """End a batch for ever. Its pending items can run in a `reprocess_batch`."""
         await self._change(
             batch_id, lambda conn: batches.cancel(conn, batch_id), "cancelled", actor, reason
         )
 
     async def set_thresholds(self, batch_id: UUID, **given: Unpack[ThresholdOptions]) -> None:
-        """Say how many items of a batch may fail, for everybody who works on it from now on.
+        """Change how many items of a batch may fail, for all processes that work on it.
 
         Args:
             batch_id: A batch that is not finished.
             given: max_failures, max_failure_rate, min_processed, as for `create_batch`; None
-                leaves one as it is.
+                does not change the threshold.
 
         Raises:
-            ConfigurationError: One of them cannot work.
+            ConfigurationError: A threshold has an invalid value.
             TypeError: There is no such threshold.
         """
         require_names("set_thresholds", given, ThresholdOptions)
@@ -488,28 +505,28 @@ class BatchManager:
             await batches.set_options(conn, batch_id, thresholds.options())
 
     async def running_batch(self, batch_type: str) -> UUID | None:
-        """The batch of a type whose processor says `only_one` that runs now; None: none does."""
+        """Return the running batch of a type whose processor has `only_one`; None without one."""
         holder = await exclusive.running(self._database, batch_type)
         return None if holder is None else holder.batch_id
 
     async def announce_finished(self) -> int:
-        """Run the hooks outside of transactions that are due and that nobody ran; how many.
+        """Run the due hooks that belong outside of transactions, and return their number.
 
-        These are after_batch_complete, of processors and of endpoints, and after_create_batch. A
-        worker and the API do so every few seconds, and each `process_batch` at its end.
+        These are after_batch_complete, of processors and of endpoints, and after_create_batch.
+        Workers and the API do this every few seconds, and each `process_batch` at its end.
         """
         self._open_processing()
         return await self._outbox.sweep()
 
     async def keep_announcing(self) -> None:
-        """The same every few seconds until cancelled, where no worker runs."""
+        """Run the due hooks every few seconds until cancelled, where no worker runs."""
         self._open_processing()
         await self._outbox.keep_sweeping()
 
     # Asking about them
 
     async def get_batch(self, batch_id: UUID) -> ImportBatch:
-        """A batch as its row says; raises `BatchNotFound`."""
+        """Return a batch as it is stored; raises `BatchNotFound`."""
         async with self._database.connection() as conn:
             batch = await batches.get(conn, batch_id)
         if batch is None:
@@ -517,7 +534,7 @@ class BatchManager:
         return batch
 
     async def get_batch_summary(self, batch_id: UUID) -> BatchSummary:
-        """Where a batch stands: counts, rates and failure groups; raises `BatchNotFound`.
+        """Return the counts, rates and failure groups of a batch; raises `BatchNotFound`.
 
         Costs O(ranges). While a batch runs, its counts are about a second old.
         """
@@ -528,20 +545,21 @@ class BatchManager:
         return summary
 
     async def batch_progress(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchSummary]:
-        """Where several batches stand, in one query of O(ranges); unknown ones are left out.
+        """Return the summaries of several batches, in one query of O(ranges), without unknown ones.
 
         Failure groups are not read.
         """
         async with self._database.connection() as conn:
-            return {one.batch_id: one for one in await summaries.progress(conn, batch_ids)}
+            found = await summaries.progress(conn, batch_ids)
+        return {summary.batch_id: summary for summary in found}
 
     async def watch(
         self, batch_id: UUID, *, interval: float = WATCH_SECONDS
     ) -> AsyncIterator[BatchSummary]:
-        """Summaries of a batch until nothing more happens by itself; the last one is final.
+        """Yield summaries of a batch until it is settled; the last one is final.
 
         Args:
-            interval: Seconds between two looks.
+            interval: Seconds between two summaries.
         """
         while True:
             summary = await self.get_batch_summary(batch_id)
@@ -551,7 +569,7 @@ class BatchManager:
             await anyio.sleep(interval)
 
     async def wait_for_batch(self, batch_id: UUID, *, timeout: float | None = None) -> BatchSummary:
-        """The summary of a batch once it is finished, failed, paused or cancelled.
+        """Return the summary of a batch when it is finished, failed, paused or cancelled.
 
         Args:
             timeout: Seconds after which TimeoutError is raised; None waits for ever.
@@ -562,10 +580,10 @@ class BatchManager:
             return await self.get_batch_summary(batch_id)
 
     async def find_batch(self, name: str) -> UUID:
-        """A batch by its id, by a unique tail of it, or by ``latest`` or ``latest:batch_type``.
+        """Find a batch by its id, a unique end of it, ``latest`` or ``latest:batch_type``.
 
         Raises:
-            BatchNotFound: None, or more than one, has this name.
+            BatchNotFound: No batch, or more than one, has this name.
         """
         word, _, batch_type = name.partition(":")
         if word == "latest":
@@ -594,16 +612,16 @@ class BatchManager:
         visible: Mapping[str, Visible | bool] | Visibility | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[ListedBatch]:
-        """Batches with their counts, newest first, read in pages.
+        """Yield batches with their counts, newest first, read in pages.
 
         Args:
             created_since: Only batches created then or later.
             created_before: Only batches created earlier.
             before: Only batches older than this one.
-            search: Only batches whose file, type, creator or id has this in it.
+            search: Only batches whose file, type, creator or id contains this text.
             visible: By batch type, which of its batches to list: True, False or `Visible`. A
                 type that is not named has no restriction.
-            limit: At most so many; None for all.
+            limit: The largest number of results; None for all.
         """
         rules = Visibility.of(visible)
 
@@ -638,13 +656,13 @@ class BatchManager:
         after: int = 0,
         limit: int | None = None,
     ) -> AsyncIterator[ImportBatchItem]:
-        """Items in the order of their numbers, read in pages.
+        """Yield items in the order of their numbers, read in pages.
 
         Args:
             status: Only items in this status.
             group: Only failed items of this failure group.
             after: Only items with a higher number.
-            limit: At most so many; None for all.
+            limit: The largest number of results; None for all.
         """
 
         def read(
@@ -658,7 +676,7 @@ class BatchManager:
                 yield item
 
     async def get_item(self, batch_id: UUID, item_number: int) -> ImportBatchItem:
-        """One item with everything stored about it; raises `ItemNotFound`."""
+        """Return one item with everything stored about it; raises `ItemNotFound`."""
         async with self._database.connection() as conn:
             item = await items.get(conn, batch_id, item_number)
         if item is None:
@@ -675,13 +693,13 @@ class BatchManager:
         after: int = 0,
         limit: int | None = None,
     ) -> AsyncIterator[LogEntry]:
-        """Log lines in the order of writing, read in pages.
+        """Yield log lines in the order of writing, read in pages.
 
         Args:
             item_number: Only lines of this item.
             levels: Only lines of these levels.
             after: Only lines with a higher log_id.
-            limit: At most so many; None for all.
+            limit: The largest number of results; None for all.
         """
 
         def read(conn: Connection, last: LogEntry | None, size: int) -> Awaitable[list[LogEntry]]:
@@ -699,16 +717,16 @@ class BatchManager:
                 yield line
 
     async def add_logs(self, batch_id: UUID, log: LogBuffer) -> None:
-        """Store log lines about a batch, and forget them in the buffer."""
+        """Store log lines about a batch, and remove them from the buffer."""
         async with self._database.connection() as conn, conn.transaction():
             await logs.insert_lines(conn, batch_id, log.finished())
         log.truncate(0)
 
     async def skip_reasons(self, batch_id: UUID, *, limit: int = 10) -> tuple[tuple[str, int], ...]:
-        """Why items of a batch were skipped and how many, most frequent first.
+        """Return the reasons for skipped items with their counts, most frequent first.
 
-        Numbers and ids in a reason are taken out. In a batch of more than 100,000 items only the
-        first 250 ranges that have skipped items are looked at.
+        Numbers and ids are removed from the reasons. In a batch of more than 100,000 items only the
+        first 250 ranges with skipped items are read.
         """
         async with self._database.connection() as conn:
             return tuple(await summaries.skip_reasons(conn, batch_id, limit))
@@ -716,11 +734,11 @@ class BatchManager:
     async def failure_groups(
         self, batch_id: UUID, *, values: int = 10, visible: Visibility | None = None
     ) -> tuple[FailureGroup, ...]:
-        """The failed items by cause, largest first, with offending values and first items.
+        """Return the failed items by cause, largest group first, with offending values.
 
         Args:
-            values: How many values and item numbers to show a group.
-            visible: Which earlier batches are looked at for the same cause; None for all.
+            values: How many values and item numbers each group shows.
+            visible: The earlier batches to search for the same cause; None for all.
         """
         async with self._database.connection() as conn:
             if await batches.get(conn, batch_id) is None:
@@ -731,15 +749,15 @@ class BatchManager:
     async def outstanding_failures(
         self, batch_id: UUID, *, values: int = 10, visible: Visibility | None = None
     ) -> tuple[FailureGroup, ...]:
-        """What is outstanding in the whole lineage of a batch, by cause.
+        """Return the outstanding failures in the whole lineage of a batch, by cause.
 
-        Only failures that no later batch has taken up. Each group names the batch in which its
-        items stand (`FailureGroup.batch_id`): their numbers are numbers there.
+        These are the failures that no later batch has taken over. Each group names the batch of its
+        items (`FailureGroup.batch_id`); item numbers refer to that batch.
 
         Args:
             batch_id: Any batch of the lineage.
-            values: How many values and item numbers to show a group.
-            visible: Which earlier batches are looked at for the same cause; None for all.
+            values: How many values and item numbers each group shows.
+            visible: The earlier batches to search for the same cause; None for all.
         """
         root = (await self.get_batch(batch_id)).root_batch_id
         async with self._database.connection() as conn:
@@ -747,22 +765,22 @@ class BatchManager:
             return await summaries.with_values(conn, root, found, values, visible)
 
     async def unreadable_items(self, batch_id: UUID) -> int:
-        """How many records of the lineage could not be read and have not come back corrected.
+        """Return how many unreadable records of the lineage have not been corrected yet.
 
-        Reprocessing leaves them out: only new data can help them.
+        Reprocessing leaves them out, because they need new data.
         """
         root = (await self.get_batch(batch_id)).root_batch_id
         async with self._database.connection() as conn:
             return await reprocessing.unreadable(conn, root)
 
     async def lineage(self, batch_id: UUID) -> tuple[BatchSummary, ...]:
-        """The root batch and everything that came of reprocessing it, oldest first."""
+        """Return the root batch and all its reprocessing batches, oldest first."""
         return (await self.get_batch_with_lineage(batch_id))[1]
 
     async def get_batch_with_lineage(
         self, batch_id: UUID
     ) -> tuple[ImportBatch, tuple[BatchSummary, ...]]:
-        """A batch as its row says, and its `lineage`; raises `BatchNotFound`."""
+        """Return a batch as it is stored, and its `lineage`; raises `BatchNotFound`."""
         async with self._database.connection() as conn:
             family = {batch.id: batch for batch in await batches.lineage(conn, batch_id)}
             if batch_id not in family:
@@ -772,7 +790,7 @@ class BatchManager:
     # Overviews for pages and monitoring
 
     async def batch_overview(self, batch_id: UUID, *, causes: bool = True) -> BatchSummary:
-        """Where a batch stands; raises `BatchNotFound`.
+        """Return the summary of a batch; raises `BatchNotFound`.
 
         Args:
             causes: Whether to read the failure groups too.
@@ -788,17 +806,19 @@ class BatchManager:
     async def throughput(
         self, *, minutes: int = 60, visible: Visibility | None = None
     ) -> tuple[Minute, ...]:
-        """Settled items a minute, oldest first; each batch's items spread over the time it ran.
+        """Return the settled items per minute, oldest minute first.
+
+        The items of a batch are spread evenly over the time in which it ran.
 
         Args:
-            minutes: How far to look back.
-            visible: Which batches count; None for all.
+            minutes: How many minutes to return.
+            visible: The batches that count; None for all.
         """
         async with self._database.connection() as conn:
             return tuple(await previews.throughput(conn, minutes, visible))
 
     async def timeline(self, batch_id: UUID, total_items: int) -> tuple[tuple[Tick, ...], int]:
-        """When items of a batch were settled: every n-th of them, and n."""
+        """Return when every n-th item of a batch was settled, and n."""
         step = max(1, -(-total_items // TIMELINE_SAMPLE))
         async with self._database.connection() as conn:
             return tuple(await previews.timeline(conn, batch_id, total_items, step)), step
@@ -812,13 +832,13 @@ class BatchManager:
         after: int = 0,
         limit: int = 50,
     ) -> tuple[ItemPreview, ...]:
-        """A page of items, shortened; of a status only those ranges are read that have such items.
+        """Return a page of shortened items; with a status, only ranges that have it are read.
 
         Args:
             status: Only items in this status.
             group: Only failures of this group.
             after: Only items with a higher number.
-            limit: At most so many.
+            limit: The largest number of results.
         """
         async with self._database.connection() as conn:
             found = await previews.previews(
@@ -829,17 +849,17 @@ class BatchManager:
     async def failure_group_preview(
         self, batch_id: UUID, group: str, *, shown: int = 5, sampled: int = VALUES_SAMPLE
     ) -> FailureGroupPreview:
-        """The offending values among the first items of a failure group, and its first items.
+        """Return the offending values of a failure group, and its first items.
 
         Args:
-            shown: How many of them.
-            sampled: Among how many items to look for values; 0 for none.
+            shown: How many items and values to return.
+            sampled: In how many of its first items to look for values; 0 for none.
         """
         async with self._database.connection() as conn:
             return await previews.failure_group_preview(conn, batch_id, group, sampled, shown)
 
     async def source_details(self, batch_id: UUID) -> SourceDetails:
-        """What is known about a batch's file; raises `BatchNotFound`."""
+        """Return what is stored about the file of a batch; raises `BatchNotFound`."""
         async with self._database.connection() as conn:
             found = await previews.source(conn, batch_id)
         if found is None:
@@ -849,11 +869,11 @@ class BatchManager:
     async def latest_logs(
         self, batch_id: UUID, *, before: int | None = None, limit: int = 50
     ) -> tuple[LogPreview, ...]:
-        """Log lines of a batch, newest first.
+        """Return log lines of a batch, newest first.
 
         Args:
             before: Only lines with a lower log_id.
-            limit: At most so many.
+            limit: The largest number of results.
         """
         async with self._database.connection() as conn:
             return tuple(await previews.latest_logs(conn, batch_id, before, limit))
@@ -861,11 +881,11 @@ class BatchManager:
     async def measure(
         self, bounds: Sequence[float], *, visible: Visibility | None = None
     ) -> Measurements:
-        """What monitoring wants to know about all batches; costs O(batches).
+        """Return the figures for monitoring, over all batches; costs O(batches).
 
         Args:
             bounds: The upper bounds of the buckets for the durations of batches, in seconds.
-            visible: Which batches count; None for all.
+            visible: The batches that count; None for all.
         """
         async with self._database.connection() as conn:
             return await metrics.measure(conn, bounds, visible)
@@ -873,12 +893,12 @@ class BatchManager:
     async def visible_among(
         self, batch_ids: Sequence[UUID], visible: Visibility
     ) -> frozenset[UUID]:
-        """Which of some batches somebody may see."""
+        """Return the ids of those batches that a user may see."""
         async with self._database.connection() as conn:
             return await batches.visible_among(conn, batch_ids, visible)
 
     def pool_use(self) -> PoolUse:
-        """How many connections this process has, lends and may have."""
+        """Return how many connections the pool of this process has, uses and may have."""
         return self._database.use()
 
     # Repairing failures
@@ -895,28 +915,28 @@ class BatchManager:
         min_success: float = 0.9,
         actor: str | None = None,
     ) -> BatchSummary:
-        """Run again what failed, in a new batch linked to this one; return the new summary.
+        """Run the failed items again, in a new batch linked to this one; return its summary.
 
-        What succeeded never runs again, however often and concurrently this is called: eligible
-        is what failed anywhere in the lineage and nobody has taken up since, and what was left
-        pending in a cancelled batch. When nothing is eligible, a reprocessing that is under way
-        is joined; otherwise the summary of the lineage's latest batch is returned.
+        Items that succeeded never run again, however often and concurrently this is called. It
+        runs the failed items of the whole lineage that no later batch has taken over, and the
+        pending items of a cancelled batch. Without such items, it joins a reprocessing in progress,
+        or returns the summary of the latest batch of the lineage.
 
         Args:
-            batch_id: Any batch of the lineage; it has come to an end.
-            failed_items_only: False deliberately runs every item of this batch again.
+            batch_id: Any batch of the lineage; it must have ended.
+            failed_items_only: False runs every item of this batch again.
             group: Only failures of this group.
             item_numbers: Only these items of this batch.
             transform: Makes the new record from the old one.
-            canary: First only so many items, in a batch of their own; the rest, with what failed
-                among them, runs when enough of them succeed. Otherwise the summary is the
-                canary's, and its `stopped` says why.
+            canary: Run this many items first, in their own batch. If enough of them succeed, the
+                other items run, together with those that failed in the canary. Otherwise the
+                summary is that of the canary, and its `stopped` says why.
             min_success: The share of the canary (0-1) that must succeed.
-            actor: Who asks, for the log.
+            actor: The user, for the log.
 
         Raises:
             WrongBatchStatus: The batch is still pending or processing.
-            ReprocessRefused: Items were named that cannot run again.
+            ReprocessRefused: Some of the named items cannot run again.
         """
         child = await self.create_reprocessing(
             batch_id,
@@ -978,25 +998,25 @@ class BatchManager:
     async def process_reprocessing(
         self, batch_id: UUID, *, transform: Transform | None = None, actor: str | None = None
     ) -> BatchSummary:
-        """Process a batch that `create_reprocessing` made; after a canary that passes, the rest.
+        """Process a batch of `create_reprocessing`, and after a passed canary the other items.
 
-        After a crash, calling it again goes on.
+        After a crash, call it again to continue.
 
         Args:
-            batch_id: What `create_reprocessing` returned.
-            transform: The same as there; a canary needs it for the rest.
-            actor: Who asks, for the log.
+            batch_id: The batch that `create_reprocessing` returned.
+            transform: The same as there; a canary needs it for the other items.
+            actor: The user, for the log.
         """
         batch = await self.get_batch(batch_id)
         continues = batch.options.get("canary", {}).get("continues")
-        if batch.status is BatchStatus.CANCELLED:  # nothing was left to take out of it
+        if batch.status is BatchStatus.CANCELLED:  # none of its items was taken over
             summary = await self.get_batch_summary(batch_id)
         else:
             summary = await self.process_batch(batch_id)
         options = (await self.get_batch(batch_id)).options
         if "canary" in options and (stopped := stopped_by(options, summary)):
             return replace(summary, stopped=stopped)
-        if continues and "rest" in options["canary"]:  # it has run just now, here or elsewhere
+        if continues and "rest" in options["canary"]:  # this or another process has created it
             noted = options["canary"]["rest"]
             rest = None if noted is None else UUID(noted)
         else:
@@ -1010,9 +1030,11 @@ class BatchManager:
     async def continue_reprocessing(
         self, batch_id: UUID, *, transform: Transform | None = None, actor: str | None = None
     ) -> UUID | None:
-        """Create the batch of the rest, once a canary has passed; its id, or None.
+        """Create the batch of the other items after a canary has passed, and return its id.
 
-        None also when there is no rest, or the batch is no canary.
+        Returns:
+            None if the canary has not passed, if there are no other items, or if the batch is not a
+            canary.
         """
         batch = await self.get_batch(batch_id)
         if "canary" not in batch.options:
@@ -1034,19 +1056,21 @@ class BatchManager:
         group: str | None = None,
         byte_order_mark: bool = False,
     ) -> AsyncIterator[bytes]:
-        """The outstanding failures of a batch as the chunks of a file; holds no connection.
+        """Yield the outstanding failures of a batch as the chunks of a file.
 
-        Exactly the records that failed in this batch and whose last try, here or in a later batch
-        of the lineage, has failed as well; each as it was last tried, with its last error.
-        CSV has ``_batch``, the source's columns in their order, then ``_item``, ``_line``,
-        ``_group``, ``_error``, ``_detail`` and, for a record that could not be read, ``_raw``; a
-        cell that a spreadsheet would run as a formula begins with an apostrophe. JSON Lines are
-        lossless: the record stands under ``record``.
+        These are the records that failed in this batch and whose last attempt, in this or a later
+        batch of the lineage, failed too. Each has its last values and its last error. No connection
+        is held between chunks.
+
+        CSV has ``_batch``, the columns of the source in their order, then ``_item``, ``_line``,
+        ``_group``, ``_error``, ``_detail`` and, for unreadable records, ``_raw``. A cell that a
+        spreadsheet would run as a formula begins with an apostrophe. JSON Lines are lossless, with
+        the record under ``record``.
 
         Args:
             format: "csv" or "jsonl".
             group: Only failures of this group.
-            byte_order_mark: Begin CSV with the mark by which spreadsheets know that it is UTF-8.
+            byte_order_mark: Begin CSV with the mark that tells spreadsheets that it is UTF-8.
 
         Raises:
             BatchNotFound, ConfigurationError: With the first chunk.
@@ -1057,21 +1081,21 @@ class BatchManager:
     async def create_corrected_batch(
         self, batch_id: UUID, file: Any, *, actor: str | None = None
     ) -> CorrectedFile:
-        """Take a corrected file of failures back: a new batch of exactly its rows.
+        """Create a batch of exactly the rows of a corrected file of failures.
 
-        The rows, matched by batch and item number, replace the records of those items; other
-        failures are left alone. Rows that name no item, or one that has not failed or is being
-        reprocessed, are refused and reported. `process_batch` then runs the new batch.
+        The rows replace the records of their items, matched by batch and item number; other
+        failures do not change. A row is refused and reported if its item does not exist, has not
+        failed, or is being reprocessed. Run the new batch with `process_batch`.
 
         Args:
             batch_id: Any batch of the lineage.
-            file: What `export_failures` gave, corrected: as for `import_file`, CSV or JSON Lines.
-            actor: Who asks, for the log.
+            file: The corrected output of `export_failures`; otherwise as for `import_file`.
+            actor: The user, for the log.
 
         Raises:
             WrongBatchStatus: The batch is still pending or processing.
-            SourceError: The file cannot be read, or is no file of failures.
-            ReprocessRefused: No row could be taken.
+            SourceError: The file cannot be read, or is not a file of failures.
+            ReprocessRefused: All rows were refused.
         """
         source = file if isinstance(file, Source) else read_file(file)
         return await create_corrected(self._database, batch_id, source, self._limits, actor)
@@ -1079,7 +1103,7 @@ class BatchManager:
     async def reprocess_from_file(
         self, batch_id: UUID, file: Any, *, actor: str | None = None
     ) -> BatchSummary:
-        """Take a corrected file back and process it; see `create_corrected_batch`."""
+        """Create a batch of a corrected file, and process it; see `create_corrected_batch`."""
         corrected = await self.create_corrected_batch(batch_id, file, actor=actor)
         return await self.process_batch(corrected.batch_id)
 
@@ -1093,17 +1117,18 @@ class BatchManager:
         actor: str | None = None,
         force: bool = False,
     ) -> None:
-        """Replace the record of a failed item; the old one stays in its history.
+        """Replace the record of a failed item; the old record stays in its history.
 
-        The item stays failed until it is reprocessed. One that could not be read can be, then.
+        The item stays failed until it is reprocessed. After the edit that is also possible for an
+        unreadable record.
 
         Args:
             new_data: The whole new record.
-            reason: Why, for the history.
-            actor: Who asks, for the history.
-            force: Save also what the check refuses: fields that neither the record, the source
-                nor the model has, and changed values that the model refuses. The model is asked
-                where the processor is registered in this process.
+            reason: The reason, for the history.
+            actor: The user, for the history.
+            force: Whether to skip the check, which refuses fields that neither the record, the
+                source nor the model has, and changed values that the model refuses. The model is
+                only known if the processor is registered in this process.
 
         Raises:
             ItemNotFound: There is no such item.
@@ -1136,16 +1161,16 @@ class BatchManager:
         reason: str | None = None,
         actor: str | None = None,
     ) -> int:
-        """Replace the records of failed items by what `transform` makes of them; how many.
+        """Replace the records of failed items by the results of `transform`; return their number.
 
-        All or none: what `transform` raises leaves everything as it was.
+        If `transform` raises, no record changes.
 
         Args:
             transform: Is given the record, or the raw bytes of one that could not be read;
                 returns the new one, or None to leave it.
             group: Only failures of this group.
             reason: Why, for the history.
-            actor: Who asks, for the history.
+            actor: The user, for the history.
 
         Raises:
             EditRefused: A new record cannot be stored.
@@ -1162,7 +1187,7 @@ class BatchManager:
         )
 
     async def item_history(self, batch_id: UUID, item_number: int) -> tuple[ItemEdit, ...]:
-        """Who has changed the record of an item, what and when; oldest first."""
+        """Return who changed the record of an item, when and how, oldest change first."""
         async with self._database.connection() as conn:
             return await repairs.history(conn, batch_id, item_number)
 
@@ -1182,7 +1207,7 @@ class BatchManager:
             batch_id: One batch.
             older_than: Or all whose lineage finished so long ago.
             batch_type: With `older_than`, only of this type.
-            actor: Who asks, for the log.
+            actor: The user, for the log.
         """
         if (batch_id is None) == (older_than is None):
             raise ConfigurationError("purge needs a batch or older_than, and not both.")
@@ -1196,7 +1221,7 @@ class BatchManager:
 
     @property
     def database(self) -> Database:
-        """Lends connections; for what the web keeps beside the batches."""
+        """The database; the web stores its sessions there."""
         return self._database
 
     def _batch_jobs(self, batch_types: Sequence[str], stopping: Callable[[], bool]) -> BatchJobs:

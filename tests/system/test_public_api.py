@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MODULE_LINES = 600
 LONGER = {
     "errors.py": 700,
-    "manager.py": 1_300,
+    "manager.py": 1_350,
 }  # the public face: mostly docstrings and signatures
 FUNCTION_LINES = 50
 
