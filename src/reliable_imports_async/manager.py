@@ -1199,23 +1199,22 @@ class BatchManager:
         batch_type: str | None = None,
         actor: str | None = None,
     ) -> int:
-        """Delete finished batches with everything about them; how many.
+        """Delete finished batches with their items and logs, and return their number.
 
-        A batch is deleted with its whole lineage. What processors wrote stays.
+        A batch is deleted with its whole lineage. Rows written by processors are kept.
 
         Args:
-            batch_id: One batch.
-            older_than: Or all whose lineage finished so long ago.
-            batch_type: With `older_than`, only of this type.
+            batch_id: The batch to delete.
+            older_than: Or the age of the lineages to delete, since they finished.
+            batch_type: With `older_than`, only batches of this type.
             actor: The user, for the log.
         """
-        if (batch_id is None) == (older_than is None):
-            raise ConfigurationError("purge needs a batch or older_than, and not both.")
-        if batch_id is not None:
+        if batch_id is not None and older_than is None:
             return await purge_batch(self._database, batch_id, actor)
-        assert older_than is not None  # noqa: S101 - checked above
-        before = datetime.now(UTC) - older_than
-        return await purge_finished(self._database, before, batch_type, actor)
+        if older_than is not None and batch_id is None:
+            before = datetime.now(UTC) - older_than
+            return await purge_finished(self._database, before, batch_type, actor)
+        raise ConfigurationError("purge needs a batch or older_than, and not both.")
 
     # Below the verbs
 

@@ -9,6 +9,11 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
+from typing import Any
+
+import asyncpg
+
+from .guard import Connection
 
 _PACKAGE = resources.files(__package__.rpartition(".")[0])
 
@@ -34,6 +39,18 @@ def statements(file: str) -> Mapping[str, str]:
     return MappingProxyType(
         {name: _statement(body, parts) for kind, name, body in blocks if kind == "name"}
     )
+
+
+async def only_row(conn: Connection, statement: str, *args: Any) -> asyncpg.Record:
+    """The row of a statement that always returns one, such as an aggregate.
+
+    Raises:
+        LookupError: It returned none.
+    """
+    row: asyncpg.Record | None = await conn.fetchrow(statement, *args)
+    if row is None:
+        raise LookupError("A statement that always returns a row returned none.")
+    return row
 
 
 def _statement(body: str, parts: Mapping[str, str]) -> str:

@@ -81,7 +81,7 @@ class Registry:
 
         Raises:
             DuplicateBatchType: Another endpoint has this batch type.
-            NotAnEndpoint: It is no subclass of BaseEndpoint.
+            NotAnEndpoint: It is not a subclass of BaseEndpoint.
         """
         cls = endpoint if inspect.isclass(endpoint) else type(endpoint)
         if not issubclass(cls, EndpointHooks):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from ..database.guard import Connection
-from ..database.statements import statements
+from ..database.statements import only_row, statements
 
 _SQL = statements("store/crash_marks")
 
@@ -33,8 +33,9 @@ async def mark(
         dead_after: Seconds of silence after which a worker counts as dead.
         most: With so many marks of others no mark is added: the item must not run now.
     """
-    row = await conn.fetchrow(_SQL["mark_item"], batch_id, item_number, worker_id, dead_after, most)
-    assert row is not None  # noqa: S101 - an aggregate always returns a row
+    row = await only_row(
+        conn, _SQL["mark_item"], batch_id, item_number, worker_id, dead_after, most
+    )
     return Marks(row["dead"], row["living"])
 
 

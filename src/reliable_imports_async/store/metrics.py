@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..database.guard import Connection
-from ..database.statements import statements
+from ..database.statements import only_row, statements
 from .visibility import Visibility
 
 _SQL = statements("store/metrics")
@@ -52,8 +52,7 @@ async def measure(
         visible: Which batches count; None for all.
     """
     rules = None if visible is None else visible.as_json()
-    health = await conn.fetchrow(_SQL["health"], rules)
-    assert health is not None  # noqa: S101 - it reads no table in its FROM
+    health = await only_row(conn, _SQL["health"], rules)
     return Measurements(
         batches=await _batches(conn, rules),
         items=await _items(conn, rules),

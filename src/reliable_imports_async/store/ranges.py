@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic_core import from_json
 
 from ..database.guard import Connection
-from ..database.statements import statements
+from ..database.statements import only_row, statements
 from ..models import BatchStatus
 
 _SQL = statements("store/ranges")
@@ -168,10 +168,9 @@ async def runnable(
 
 async def count(conn: Connection, claimed: ClaimedRange) -> Counts:
     """Count a range's settled items."""
-    row = await conn.fetchrow(
-        _SQL["count_range"], claimed.batch_id, claimed.first_item, claimed.last_item
+    row = await only_row(
+        conn, _SQL["count_range"], claimed.batch_id, claimed.first_item, claimed.last_item
     )
-    assert row is not None  # noqa: S101 - an aggregate always returns a row
     return Counts(row["completed"], row["skipped"], row["failed"], from_json(row["groups"]))
 
 
@@ -223,8 +222,7 @@ async def release(
 
 async def outlook(conn: Connection, batch_id: UUID, lease: float) -> Outlook:
     """The unfinished ranges of a batch, and when the first of them can be claimed."""
-    row = await conn.fetchrow(_SQL["outlook"], batch_id, lease)
-    assert row is not None  # noqa: S101 - an aggregate always returns a row
+    row = await only_row(conn, _SQL["outlook"], batch_id, lease)
     return Outlook(**dict(row))
 
 

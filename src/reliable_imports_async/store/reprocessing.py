@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import asyncpg
 
 from ..database.guard import Connection
-from ..database.statements import statements
+from ..database.statements import only_row, statements
 from ..errors import BatchNotFound, EditRefused, ReprocessRefused
 from ..wording import counted
 
@@ -132,8 +132,7 @@ async def take_over(
     numbers: Sequence[int] | None,
 ) -> int:
     """Mark the items that may run again and write them into the child; how many."""
-    row = await conn.fetchrow(_SQL["take_over"], root_batch_id, child_id, 0, group, numbers)
-    return _written(row)
+    return await _write(conn, _SQL["take_over"], root_batch_id, child_id, 0, group, numbers)
 
 
 async def take_over_edited(
@@ -154,7 +153,8 @@ async def take_over_edited(
             with only the values that change.
         offset: The last number that the child has so far.
     """
-    row = await conn.fetchrow(
+    return await _write(
+        conn,
         _SQL["take_over_edited"],
         root_batch_id,
         child_id,
@@ -164,7 +164,6 @@ async def take_over_edited(
         texts,
         change,
     )
-    return _written(row)
 
 
 async def find_items(
@@ -183,7 +182,7 @@ async def open_tries(conn: Connection, batch_id: UUID, root_id: UUID) -> list[Op
 
 async def take_all(conn: Connection, batch_id: UUID, child_id: UUID, root_id: UUID) -> int:
     """Write every item of a batch into the child, whatever its outcome; how many."""
-    return _written(await conn.fetchrow(_SQL["take_all"], root_id, child_id, 0, batch_id))
+    return await _write(conn, _SQL["take_all"], root_id, child_id, 0, batch_id)
 
 
 async def begin_purge(
@@ -202,9 +201,9 @@ async def delete_last_tries(conn: Connection, root_batch_ids: Sequence[UUID]) ->
     await conn.execute(_SQL["delete_last_tries"], root_batch_ids)
 
 
-def _written(row: asyncpg.Record | None) -> int:
+async def _write(conn: Connection, statement: str, *args: Any) -> int:
     """The number of written items, which must be that of the marked items."""
-    assert row is not None  # noqa: S101 - the statement counts
+    row = await only_row(conn, statement, *args)
     if row["taken"] != row["written"]:
         raise ReprocessRefused(
             f"{counted(row['taken'] - row['written'], 'record')} already in another reprocessing.",

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from ..database.guard import Connection
-from ..database.statements import statements
+from ..database.statements import only_row, statements
 from ..models import BatchStatus, BatchSummary, FailureGroup
 from .visibility import Visibility
 
@@ -51,8 +51,7 @@ async def outstanding_groups(
 
 async def totals(conn: Connection, batch_id: UUID) -> tuple[int, int]:
     """The number of failed items of a batch, and of all settled ones; O(ranges)."""
-    row = await conn.fetchrow(_SQL["totals"], batch_id)
-    assert row is not None  # noqa: S101 - an aggregate always returns a row
+    row = await only_row(conn, _SQL["totals"], batch_id)
     return row["failed"], row["settled"]
 
 
@@ -111,8 +110,7 @@ async def with_values(
     for group in groups:
         open_only = group.batch_id is not None
         batch_id = group.batch_id or batch_id
-        history = await conn.fetchrow(_SQL["group_history"], batch_id, group.group, rules)
-        assert history is not None  # noqa: S101 - an aggregate always returns a row
+        history = await only_row(conn, _SQL["group_history"], batch_id, group.group, rules)
         values = await conn.fetch(_SQL["group_values"], batch_id, group.group, limit, open_only)
         samples = await conn.fetch(_SQL["group_samples"], batch_id, group.group, limit, open_only)
         detailed.append(
