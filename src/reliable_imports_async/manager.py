@@ -245,26 +245,21 @@ class BatchManager:
 
         Args:
             batch_type: Selects the processor.
-            items: Dicts, models, dataclasses, or a file. A record that cannot be stored becomes a
-                failed item.
+            items: Dicts, models, dataclasses, or a file. An unreadable record is a failed item.
             metadata: Any values of the caller; processors read them as ``ctx.metadata``.
             created_by: The user, who also owns the idempotency key.
             idempotency_key: The same key with the same records gives the same batch.
             connection: Joins the transaction that is open on this connection.
-            on_same_file: What to do if the file was already imported for this type: "refuse",
-                "skip" (return that batch) or "force".
+            on_same_file: If the file was already imported: "refuse", "skip" (return it) or "force".
             enqueue: Whether a worker processes it; stored in the transaction of the batch.
             progress: Called while loading with the records and bytes read, and the total bytes.
             visible: The batches that the caller may see; only in these the same file counts.
             options: Thresholds, control totals and others; see `BatchOptions`.
 
         Raises:
-            UnknownBatchType: No processor is registered for the batch type.
-            TypeError: There is no such option.
-            SourceError: The source cannot be read, is empty, does not fit the model, or differs
-                from its control totals.
-            SameFile: The file was already imported.
-            IdempotencyConflict: The key was used with other records.
+            UnknownBatchType, TypeError: No such processor is registered; no such option exists.
+            SourceError: The source is unreadable or empty, or differs from its model or totals.
+            SameFile, IdempotencyConflict: The file was imported, or the key used, before.
             AnotherBatchRuns: With `enqueue`, if the processor's `only_one` is "refuse".
         """
         created = await self.create_or_find_batch(
