@@ -536,6 +536,7 @@ async def test_version_and_help(bare: Command) -> None:
     assert all(f" {name} " in help_.out for name in ("import", "process", "reprocess", "db"))
 
 
+@pytest.mark.long
 async def test_the_embedded_server_runs_while_db_start_does(
     program: Program, bare: Command, monkeypatch
 ) -> None:

@@ -322,6 +322,7 @@ async def test_every_way_of_writing_stores_the_same(manager, dsn, way):
     assert await differences(manager, dsn, way) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", [ByItem, Declared])
 async def test_neither_settings_nor_codecs_change_what_is_stored(odd_manager, dsn, way):
     assert await differences(odd_manager, dsn, way) == []

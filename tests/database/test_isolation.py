@@ -289,6 +289,7 @@ async def test_a_database_without_a_schema_for_tables_can_be_migrated(empty_dsn)
         await manager.create_batch("tried", records(1), enqueue=True)
 
 
+@pytest.mark.long
 async def test_a_commit_that_is_never_answered_in_time_is_a_lost_connection(dsn, conn):
     """Each time it is rolled back, as asking under the lock tells."""
     await conn.execute(LEDGER)

@@ -339,7 +339,7 @@ class Storm:
             await manager.reprocess_batch(self.root)
 
 
-@pytest.mark.parametrize("seed", some_long(range(4), {0, 1}))
+@pytest.mark.parametrize("seed", some_long(range(4), {1}))
 @pytest.mark.parametrize("kind", [NumberProcessor, NumberChunkProcessor])
 async def test_no_sequence_of_verbs_opens_two_tries_or_repeats_a_success(dsn, conn, kind, seed):
     await conn.execute(LEDGER)

@@ -261,6 +261,7 @@ async def test_a_cancelled_process_batch_can_be_called_again(dsn, conn, native):
     await assert_exactly_once(conn, 80, batch_id)
 
 
+@pytest.mark.long
 async def test_an_immediate_restart_of_postgresql_needs_nobody_to_act(template):
     """Its own server, whose commits survive: the session's server runs without durability."""
     directory = Path(tempfile.gettempdir()) / f"ri-restart-{uuid4().hex[:12]}"

@@ -17,6 +17,7 @@ from reliable_imports_async.testing import run_item
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_the_documentation_runs(tmp_path, server):
     text = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

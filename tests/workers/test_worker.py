@@ -194,6 +194,7 @@ async def test_a_stored_retry_is_a_job_for_later(manager, conn):
     assert await written(conn) == [1]
 
 
+@pytest.mark.long
 async def test_a_small_batch_passes_a_large_one(dsn, conn, monkeypatch):
     await conn.execute(LEDGER)
     entered = asyncio.Event()

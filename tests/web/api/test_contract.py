@@ -76,6 +76,7 @@ DESCRIBED = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("operation", "mode"),
     DESCRIBED,

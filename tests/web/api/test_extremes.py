@@ -153,6 +153,7 @@ visible = [one for one in OPERATIONS if not one.hidden and not one.path.endswith
 each = pytest.mark.parametrize("operation", visible, ids=lambda one: one.handler.__name__)
 
 
+@pytest.mark.long
 @each
 async def test_parameters(served, operation):
     client, batch_id = served
@@ -174,6 +175,7 @@ async def test_parameters(served, operation):
             check(answer, (name, place, value[:60]))
 
 
+@pytest.mark.long
 @each
 async def test_query_strings(served, operation):
     client, batch_id = served
@@ -194,6 +196,7 @@ async def test_query_strings(served, operation):
         check(answer, query[:60])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "operation", [one for one in visible if one.body], ids=lambda one: one.handler.__name__
 )
@@ -234,6 +237,7 @@ async def test_bodies(served, operation):
         check(answer, kind[:60])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "operation", [one for one in visible if one.takes_file], ids=lambda one: one.handler.__name__
 )
@@ -282,6 +286,7 @@ async def form(client, operation, url, head, boundary):
 PARAMETERS = ("status", "before", "search", "batch_type", "group", "canary", "next")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "page", [one for one in PAGES if one.method == "GET"], ids=lambda one: one.path or "/"
 )

@@ -36,6 +36,7 @@ def test_every_hook_is_described():
         assert f"| `{name}(" in PAGE, name
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 async def test_every_command_runs(dsn, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:

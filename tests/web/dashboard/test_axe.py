@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from ...support.trying import some_long
 from ..browsers import chromium, needs_browser
 from ..http_server import serving
 from .test_dashboard import PEOPLE, api  # noqa: F401 - a fixture
@@ -19,7 +18,8 @@ RUN = (
 )
 
 
-@pytest.mark.parametrize("scheme", some_long(["light", "dark"], {"light"}))
+@pytest.mark.long
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_every_page_is_accessible(api, manager, scheme):  # noqa: F811
     paths = await _paths(manager)
     async with (

@@ -164,6 +164,7 @@ async def test_everything_works_without_javascript(site, manager, batch_id):  # 
     await context.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [320, 1180])
 async def test_no_page_is_wider_than_its_window(site, manager, batch_id, width):  # noqa: F811
     page, base = site

@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 from reliable_imports_async import APIManager, BaseProcessor, Skip, read_file
 from reliable_imports_async.models import ItemStatus
 
-from ...support.trying import some_long
 from ..browsers import chromium, needs_browser
 from ..http_server import serving
 
@@ -101,7 +100,8 @@ async def _paths(manager, created, child, waiting, paused) -> list[str]:
     return [*paths, *(f"/batches/{one}" for one in (child, waiting, paused))]
 
 
-@pytest.mark.parametrize("width", some_long([390, 1240], {390}))
+@pytest.mark.long
+@pytest.mark.parametrize("width", [390, 1240])
 async def test_what_means_harm_is_only_text(hostile, manager, width):
     api = APIManager(manager, worker=False)
     async with (
