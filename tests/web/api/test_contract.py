@@ -76,7 +76,6 @@ DESCRIBED = [
 ]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("operation", "mode"),
     DESCRIBED,

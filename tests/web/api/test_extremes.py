@@ -150,12 +150,20 @@ async def send(client, operation, url, **more):
 
 
 visible = [one for one in OPERATIONS if not one.hidden and not one.path.endswith("/events")]
-each = pytest.mark.parametrize("operation", visible, ids=lambda one: one.handler.__name__)
 
 
 @pytest.mark.long
-@each
-async def test_parameters(served, operation):
+@pytest.mark.parametrize("operation", visible, ids=lambda one: one.handler.__name__)
+async def test_an_operation(served, operation):
+    await send_parameters(served, operation)
+    await send_query_strings(served, operation)
+    if operation.body:
+        await send_bodies(served, operation)
+    if operation.takes_file:
+        await send_files(served, operation)
+
+
+async def send_parameters(served, operation):
     client, batch_id = served
     path, description = await described(client, operation)
     for parameter in description["parameters"]:
@@ -175,9 +183,7 @@ async def test_parameters(served, operation):
             check(answer, (name, place, value[:60]))
 
 
-@pytest.mark.long
-@each
-async def test_query_strings(served, operation):
+async def send_query_strings(served, operation):
     client, batch_id = served
     path, _ = await described(client, operation)
     many = "&".join(f"p{i}=1" for i in range(3_000))
@@ -196,11 +202,7 @@ async def test_query_strings(served, operation):
         check(answer, query[:60])
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "operation", [one for one in visible if one.body], ids=lambda one: one.handler.__name__
-)
-async def test_bodies(served, operation):
+async def send_bodies(served, operation):
     client, batch_id = served
     path, _ = await described(client, operation)
     url = url_of(path, batch_id)
@@ -237,11 +239,7 @@ async def test_bodies(served, operation):
         check(answer, kind[:60])
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "operation", [one for one in visible if one.takes_file], ids=lambda one: one.handler.__name__
-)
-async def test_files(served, operation):
+async def send_files(served, operation):
     client, batch_id = served
     path, _ = await described(client, operation)
     url = f"{url_of(path, batch_id)}?{'' if '{' in path else 'batch_type=things'}"

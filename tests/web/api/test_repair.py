@@ -118,10 +118,16 @@ async def test_a_dry_run_answers_with_what_it_would_come_to(client, conn):
     assert (await client.get(path)).json()["status"] == "pending"
 
 
-async def test_thresholds_and_control_totals(client):
+ALL_BACK = """
+SELECT WHERE NOT EXISTS (SELECT FROM reliable_imports.import_batch_ranges WHERE state = 'leased')
+"""
+
+
+async def test_thresholds_and_control_totals(client, conn):
     paused = await created(client, ["B"] * 40, max_failures=2)
     assert paused["status"] == "paused"
     path = f"/api/batches/{paused['batch_id']}"
+    await appears(conn, ALL_BACK)  # an item that fails meanwhile would pause it again
     resumed = await client.post(f"{path}/resume", json={"reason": "known"})
     assert resumed.status_code == 200
     logs = (await client.get(f"{path}/logs")).json()["logs"]
