@@ -122,7 +122,7 @@ def test_make_hands_on_what_its_command_line_says(monkeypatch):
 
 def _made(*variables):
     """The command that `make bench` would run."""
-    command = ["make", "--dry-run", "bench", *variables]
+    command = ["make", "--no-print-directory", "--dry-run", "bench", *variables]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return " ".join(said.splitlines()[-1].split()).removeprefix(".venv/bin/")
 

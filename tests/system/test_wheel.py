@@ -65,7 +65,7 @@ def test_the_wheel_has_every_file_of_the_package_and_no_other(wheel: Path) -> No
     assert {name for name in packed if ".dist-info/" not in name} == {
         f"{PACKAGE.name}/{name}" for name in written | migrations
     }
-    assert {"py.typed", "sql/items.sql"} <= written
+    assert {"py.typed", "store/sql/items.sql"} <= written
     assert "migrations/0001_tables.sql" in migrations
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in packed)
 

@@ -49,16 +49,17 @@ FOREIGN_KEY = asyncpg.ForeignKeyViolationError.sqlstate
 class Attempt:
     """One attempt to run code of a processor inside a transaction.
 
-    Use it as ``async with`` around the call and the statements that belong to the same attempt. An
-    exception does not leave the block: it is kept in `raised`, for the code that undoes the
-    attempt and decides what the exception means.
+    Use it as ``with`` around the call and the statements that belong to the same attempt. An
+    exception does not leave the block: it is kept in `raised`. Call `conclude` then, undo the
+    attempt, and decide what the exception means. (Entering and leaving is not asynchronous, because
+    it is done for every item.)
 
     Args:
         session: Notes what the code leaves behind on the connection; None: this is not noted.
         conn: The connection, inside the transaction.
 
     Attributes:
-        connection: The same connection, guard: the code gets this.
+        connection: The same connection behind the guard: the code gets this.
         raised: The exception that ended the block; None: the block was completed.
         own: The errors that the connection itself raised, as opposed to the code.
     """
@@ -72,10 +73,10 @@ class Attempt:
         self.raised: BaseException | None = None
         self.own: tuple[BaseException, ...] = ()
 
-    async def __aenter__(self) -> GuardedConnection:
+    def __enter__(self) -> GuardedConnection:
         return self.connection
 
-    async def __aexit__(
+    def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
@@ -83,11 +84,14 @@ class Attempt:
     ) -> bool:
         if exc is not None:
             self.raised = sound(exc)
-            self.own = await self.connection.own_errors(self.raised)
-            self.connection.close()
-            if self._session is not None and self.connection.trace:
-                self._session.note(self.connection)
         return True
+
+    async def conclude(self, raised: BaseException) -> None:
+        """After an exception: collect the connection's own errors, and detach the code from it."""
+        self.own = await self.connection.own_errors(raised)
+        self.connection.close()
+        if self._session is not None and self.connection.trace:
+            self._session.note(self.connection)
 
     def finish(self) -> None:
         """Detach the code from the connection, once it has returned, and check its traces there.

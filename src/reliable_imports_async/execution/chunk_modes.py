@@ -77,7 +77,7 @@ class ItemWise:
             prepared.rewind()
             started, item, ctx = perf_counter(), prepared.item, prepared.ctx
             attempt = Attempt(session, savepoints.conn)
-            async with attempt as guard:
+            with attempt as guard:
                 ctx._enter(guard, item)  # noqa: SLF001
                 # Not through the invoker: a further coroutine for each item takes time.
                 result = await session.limit.run(process(item, ctx), timeout)
@@ -88,6 +88,7 @@ class ItemWise:
                 attempt.finish()
             prepared.leave()
             if attempt.raised is not None:
+                await attempt.conclude(attempt.raised)
                 return _failed(attempt, started, position)
             if not savepoints.admit(guard):
                 return Run(changed=True)
@@ -115,12 +116,13 @@ class SetWise:
         startable = _startable(items, may_start)
         attempt, log = Attempt(session, savepoints.conn), self._executor.new_log()
         outcomes: Sequence[Completed | Skip] = ()
-        async with attempt as guard:
+        with attempt as guard:
             ctx = self._executor.set_context(startable, guard, log)
             outcomes = await self._executor.invoker.call_for_set(startable, ctx, session.limit)
             attempt.finish()
         if attempt.raised is not None:
             exc = attempt.raised
+            await attempt.conclude(exc)
             return _failed(attempt, started, exc.position if isinstance(exc, ItemRefused) else None)
         if not savepoints.admit(guard):
             return Run(changed=True)

@@ -205,7 +205,7 @@ class Executor:
         item, ctx = prepared.item, prepared.ctx
         chain, fenced, at_once = False, True, None
         attempt = Attempt(session, conn)
-        async with attempt as guard:
+        with attempt as guard:
             ctx._enter(guard, item)  # noqa: SLF001
             if self.database.pooled:
                 await self.database.configure_transaction(conn, self.item_timeout)
@@ -221,6 +221,7 @@ class Executor:
             else:
                 fenced = await self._settle(conn, item, outcome, prepared.lines)
         if attempt.raised is not None:
+            await attempt.conclude(attempt.raised)
             return await self._undo(attempt.raised, attempt, prepared, session)
         if not fenced:
             await self._roll_back(attempt, session)

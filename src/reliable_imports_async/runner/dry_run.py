@@ -206,7 +206,7 @@ class TrialTransaction:
         self._changed = {}
         conn, before = await self._begin()
         attempt = Attempt(self._session, conn)
-        async with attempt as guard:
+        with attempt as guard:
             prepared.ctx._enter(guard, prepared.item)  # noqa: SLF001
             outcome = await self._executor.invoker.call(
                 prepared.item, prepared.ctx, self._session.limit
@@ -218,6 +218,7 @@ class TrialTransaction:
             await conn.execute(ROLLBACK)
             self._changed = _difference(before, self._before)
         if attempt.raised is not None:
+            await attempt.conclude(attempt.raised)
             return await self._undo(attempt.raised, attempt, prepared)
         self._tried += 1
         return outcome

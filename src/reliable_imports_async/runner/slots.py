@@ -228,11 +228,11 @@ class Slots:
     ) -> dict[int, Outcome]:
         """Run items in one transaction; return the outcomes that are known afterwards."""
         prepared = _in_order(entries)
-        by_number = {entry.number: entry for entry in entries}
+        ranges = {entry.number: entry.held for entry in entries}
         may_start = self._batch_run.may_start
         try:
             return await chunks.execute(
-                prepared, session, lambda each: may_start(by_number[each.item.item_number].held)
+                prepared, session, lambda each: may_start(ranges[each.item.item_number])
             )
         except Outage as outage:
             message = outage.failure.message

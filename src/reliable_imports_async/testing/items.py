@@ -134,7 +134,7 @@ async def _transact(
     savepoint = conn.transaction()
     await savepoint.start()
     item, ctx, attempt = prepared.item, prepared.ctx, Attempt(None, conn)
-    async with attempt as guard:
+    with attempt as guard:
         ctx._enter(guard, item)  # noqa: SLF001
         outcome = await executor.invoker.call(item, ctx, limit)
         attempt.finish()
@@ -143,6 +143,7 @@ async def _transact(
         await savepoint.commit()
     if attempt.raised is None:
         return outcome
+    await attempt.conclude(attempt.raised)
     undone = await _roll_back(savepoint)
     if must_propagate(attempt.raised):
         raise attempt.raised
