@@ -30,7 +30,7 @@ class FailureKind(StrEnum):
     TRANSACTION = "transaction"
     """The processor swallowed an SQL error or ended the transaction itself."""
     CONNECTION_LOST = "connection_lost"
-    """The connection broke three times under this item while the server was well."""
+    """The connection broke five times under this item while the server was well."""
     CRASH = "crash"
     """The item has killed its worker process repeatedly."""
 

@@ -1,6 +1,8 @@
 """What a user's code raises, returns and lets PostgreSQL say: confined to its item, and no more."""
 
 import asyncio
+import itertools
+import random
 import signal
 import sys
 from decimal import Decimal
@@ -418,6 +420,17 @@ def test_when_an_item_is_to_blame_for_its_outages(case: tuple[Any, ...]) -> None
         failed_at = failed_at or (count if outages.poison else None)
         stuck_at = stuck_at or (count if outages.stuck else None)
     assert (failed_at, stuck_at) == (fails, stuck)
+
+
+def test_outages_of_different_kinds_do_not_add_up() -> None:
+    """An item that had to wait for the disk, and is cut off then, is not to blame."""
+    kinds = [("53100", False, STATE_REFUSALS), ("58P01", False, REFUSALS), ("08006", True, LOSSES)]
+    due = [(code, lost) for code, lost, fails in kinds for _ in range(fails - 1)]
+    for order in (due, due[::-1], random.Random(1).sample(due, len(due))):
+        outages = Outages(None, itertools.count().__next__)
+        for sqlstate, lost in order:
+            outages.add(refusal(sqlstate, lost=lost), healthy=True)
+            assert outages.poison is None
 
 
 @pytest.mark.parametrize(

@@ -363,7 +363,7 @@ async def test_every_connection_cut_over_and_over(dsn, conn, proxy):
 
 
 async def test_giving_an_item_up_sees_an_outage_through(dsn, conn, monkeypatch):
-    """An item that breaks three connections fails; so it does when storing that breaks a fourth."""
+    """An item that breaks its connections fails, also when storing that breaks one more."""
     await conn.execute(LEDGER)
     batch_id = await create(dsn, 3)
     settle_item, answers = settlements.settle_item, []

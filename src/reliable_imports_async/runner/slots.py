@@ -46,7 +46,7 @@ logger = logging.getLogger("reliable_imports_async")
 IDLE_SECONDS = 0.05
 GATHER_SECONDS = 0.005
 QUANTUM_ITEMS = 50
-LOSSES = 3
+LOSSES = 5  # three occur by chance where sessions are cut off all the time
 REFUSALS = 5
 STATE_REFUSALS = 10
 STUCK_REFUSALS = 20
@@ -343,9 +343,10 @@ class Gate:
 class Outages:
     """The outages under one item, and whether the item itself causes them.
 
-    It does when its connection breaks three times while the server is well, or when only its own
-    statements meet an error again and again. A state of the whole server, such as a full disk,
-    counts only if other items succeed meanwhile.
+    It does when its connection breaks again and again while the server is well, or when only its
+    own statements meet an error again and again. A state of the whole server, such as a full disk,
+    counts only if other items succeed meanwhile. Each of the three is counted by itself: an item
+    that waited for a full disk, and is then cut off once, is to blame for neither.
 
     Args:
         poison: Why the item is failed without being run.
@@ -365,6 +366,7 @@ class Outages:
         self._succeeded_before = succeeded()
         self._losses = 0
         self._refusals = 0
+        self._state_refusals = 0
 
     def add(self, outage: Outage, *, healthy: bool) -> None:
         """Count an outage.
@@ -372,17 +374,28 @@ class Outages:
         Args:
             healthy: Whether the server takes writes now, on another connection.
         """
-        failure = outage.failure
         self.delays += not outage.lost
-        self._losses += healthy and (outage.lost or failure.sqlstate == "25006")
-        self._refusals += healthy and outage.by_item and not outage.lost
-        progress = self._succeeded() > self._succeeded_before
-        state = is_server_state(failure)
-        if self._losses >= LOSSES:
-            self.poison = failure
-        elif self._refusals >= (STATE_REFUSALS if state else REFUSALS) and (progress or not state):
-            self.poison = replace(failure, kind=FailureKind.EXCEPTION)
-        self.stuck = self.poison is None and self._refusals >= STUCK_REFUSALS
+        if healthy:
+            self.poison = self._blamed(outage) or self.poison
+        refusals = self._refusals + self._state_refusals
+        self.stuck = self.poison is None and refusals >= STUCK_REFUSALS
+
+    def _blamed(self, outage: Outage) -> Failure | None:
+        """Count an outage of this item alone; return why the item fails, if it is to blame."""
+        failure = outage.failure
+        if outage.lost or failure.sqlstate == "25006":
+            self._losses += 1
+            return failure if self._losses >= LOSSES else None
+        if not outage.by_item:
+            return None
+        if is_server_state(failure):
+            self._state_refusals += 1
+            progress = self._succeeded() > self._succeeded_before
+            to_blame = progress and self._state_refusals >= STATE_REFUSALS
+        else:
+            self._refusals += 1
+            to_blame = self._refusals >= REFUSALS
+        return replace(failure, kind=FailureKind.EXCEPTION) if to_blame else None
 
 
 def _stays_behind(entry: QueuedItem, unsettled: Mapping[str, HeldRange]) -> bool:
