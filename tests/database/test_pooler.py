@@ -167,8 +167,8 @@ async def test_other_defaults_through_a_pooler(pooled_dsn, conn, isolation):
     await conn.execute(LEDGER)
     name = await conn.fetchval("SELECT quote_ident(current_database())")
     await conn.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'")
-    await conn.execute(  # what the pooler has opened before
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    await conn.execute(  # what the pooler has opened before; waits until they have ended
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     async with asyncio.timeout(PATIENCE):
