@@ -144,6 +144,10 @@ class DeclaredProcessor(BaseProcessor[Declaration]):
     commit_interval = 20
 
 
+class DeclaredByText(DeclaredProcessor):
+    key = "key"
+
+
 class LateProcessor(Accumulating):
     """Its retries are due in an hour."""
 
@@ -217,6 +221,7 @@ MODES: dict[str, type[BaseProcessor[Any]]] = {
     "upsert": Upserting,
     "upsert in intervals": UpsertingIntervals,
     "declared": DeclaredProcessor,
+    "declared by text": DeclaredByText,
 }
 
 
@@ -275,7 +280,7 @@ async def process(dsn: str, processor: type[BaseProcessor[Any]], records, manage
 async def test_the_effects_are_those_of_one_after_the_other(dsn, conn, mode, managers):
     """Whatever fails, conflicts or is tried again, in ranges of twenty items."""
     await conn.execute(TABLES)
-    records = made(managers, 200, declared=mode == "declared")
+    records = made(managers, 200, declared=mode.startswith("declared"))
     right = expected(records)
     summary = await process(dsn, MODES[mode], records, managers)
     assert summary.completed_items == sum(map(len, right.values()))

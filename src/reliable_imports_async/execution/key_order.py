@@ -19,7 +19,7 @@ from pydantic import BaseModel, EmailStr
 
 from ..models import ImportBatch, ImportBatchItem
 from ..processors.keys import STORED_LOCK_KEYS
-from ..processors.processor import BaseProcessor, fields_of, is_declared
+from ..processors.processor import BaseProcessor, fields_of, is_declared, key_of
 from .prepare import with_data
 
 logger = logging.getLogger("reliable_imports_async")
@@ -52,7 +52,7 @@ class Ordering:
         self._item_key = processor.overrides("item_key")
         self._fields: list[Columns] = []
         cls = type(processor)
-        declared = tuple(processor.key)
+        declared = key_of(processor)
         if declared and (processor.model() is None or set(declared) <= set(fields_of(cls))):
             self._fields.append(declared)
         self._modelled = processor.model() is not None
