@@ -14,6 +14,7 @@ from anyio import CancelScope, to_thread
 from pydantic_core import from_json, to_json
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
+_FLAT = _PLAIN - {float}
 _MARK = f"number {secrets.token_hex(16)} "  # random, so that no text contains it
 Result = TypeVar("Result")
 LARGE = 16_384  # bytes or characters; for less, a thread would cost more than the work
@@ -46,6 +47,8 @@ def read(text: str) -> Any:
     A number that a float would write differently becomes an `ExactFloat`.
     """
     value = from_json(text)
+    if type(value) is dict and _FLAT.issuperset(map(type, value.values())):
+        return value  # nearly always
     return _DECODER.decode(text) if _holds_float(value) else value
 
 

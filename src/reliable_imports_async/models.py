@@ -165,7 +165,7 @@ class ImportBatchItem(Generic[T]):
     is_large: bool = field(default=False, repr=False, compare=False)
 
     @classmethod
-    def quickly(cls, **fields: Any) -> Self:
+    def quickly(cls, fields: Mapping[str, Any]) -> Self:
         """An item with these fields, `source_data` among them, and defaults for all others.
 
         It is for millions of items: a frozen dataclass would set every field with a call.
@@ -176,7 +176,9 @@ class ImportBatchItem(Generic[T]):
 
     def having(self, **fields: Any) -> Self:
         """The same item with other values in some fields."""
-        return self.quickly(**{**self.__dict__, **fields})
+        item = self.quickly(self.__dict__)
+        item.__dict__.update(fields)
+        return item
 
     @property
     def attempt(self) -> int:

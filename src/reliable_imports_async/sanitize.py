@@ -86,6 +86,8 @@ def storable(text: str, limit: int, *, cut: bool = False) -> str:
         limit: The largest number of bytes.
         cut: Whether the text was already cut, so that this has to be marked.
     """
+    if text.isascii() and len(text) <= limit and not cut and "\x00" not in text:
+        return text  # nearly always
     clean = text[:limit].replace("\x00", "\\x00")
     data = clean.encode("utf-8", "backslashreplace")
     if len(data) <= limit and len(text) <= limit and not cut:

@@ -223,8 +223,8 @@ MUTANTS = (
     Mutant(
         "an item waits for ever for what only it meets",
         "runner/slots.py",
-        "            self.poison = replace(failure, kind=FailureKind.EXCEPTION)\n",
-        "            pass\n",
+        "        return replace(failure, kind=FailureKind.EXCEPTION) if to_blame else None\n",
+        "        return None\n",
         (
             "tests/execution/test_user_faults.py::test_when_an_item_is_to_blame_for_its_outages",
             "tests/execution/test_user_faults.py"
@@ -255,8 +255,8 @@ MUTANTS = (
     Mutant(
         "rows that a statement wrote are not counted",
         "processors/upsert.py",
-        "        if written != len(rows):\n",
-        "        if written > len(rows):\n",
+        "        if written != len(positions):\n",
+        "        if written > len(positions):\n",
         ("tests/processors/test_writes.py::test_an_item_whose_row_is_suppressed_fails",),
     ),
 )

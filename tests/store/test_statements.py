@@ -58,10 +58,10 @@ READS_ITEMS = "import_(batch_items|range_counts|item_details)|count_(items|failu
 HUNDRED = f"{{{','.join(map(str, range(2_500, 2_601)))}}}"
 HOT: dict[str, tuple[str, tuple[Any, ...]]] = {
     "read_pending": ("store/items", (BATCH, 2_001, 3_000, 100)),
-    "settle_completed": ("store/settlements", (BATCH, HUNDRED, 0)),
+    "settle_completed": ("store/settlements", (BATCH, HUNDRED, 0, "shop", "{}")),
     "settle_outcomes": (
         "store/settlements",
-        (BATCH, "{2500}", 0, "{2501}", "{}", "[]", "made", "", "{}"),
+        (BATCH, "{2500}", 0, None, None, "{2501}", "{}", "[]", "made", "", "{}"),
     ),
     "read_outcomes": ("store/settlements", (BATCH, HUNDRED)),
     "get_item": ("store/items", (BATCH, 2_500)),

@@ -7,7 +7,7 @@ a mapping from Python types to functions; other types are refused, and nothing i
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -42,13 +42,13 @@ class NotPlain(ValueError):
     """A value, or the values of a row, must be converted one by one."""
 
 
-def plain_row(values: Mapping[str, Any]) -> str:
-    """The JSON text of a row whose values are all `as_is`, or have passed their checks.
+def plain_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The JSON text of rows whose values are all `as_is`, or have passed their checks.
 
     Raises:
         NotPlain: A text or a number must be converted by itself.
     """
-    text = to_json(values, inf_nan_mode="constants").decode()
+    text = to_json(rows, inf_nan_mode="constants").decode()
     if "\\u0000" in text or "NaN" in text or "Infinity" in text:
         raise NotPlain
     return text

@@ -157,20 +157,19 @@ class Invoker:
 
     async def call_for_set(
         self, items: Sequence[ImportBatchItem[Any]], ctx: ImportContext, limit: TimeLimit
-    ) -> list[Completed | Skip]:
+    ) -> Sequence[Completed | Skip]:
         """Process a set of items in one call.
 
         Raises:
             ItemTimeout: They took too long together.
         """
-        write = self._processor.process_items
-        if self._declared:
-            if self._upsert is None:
-                conn = ctx.connection._open()  # noqa: SLF001
-                self._upsert = await declared_upsert(conn, self._processor)
-            write = self._upsert.write
-        results = await limit.run(write(items, ctx), self._item_timeout)
-        return as_outcomes(results, len(items))
+        if not self._declared:
+            write = self._processor.process_items
+            return as_outcomes(await limit.run(write(items, ctx), self._item_timeout), len(items))
+        if self._upsert is None:
+            conn = ctx.connection._open()  # noqa: SLF001
+            self._upsert = await declared_upsert(conn, self._processor)
+        return await limit.run(self._upsert.write(items, ctx), self._item_timeout)
 
 
 def outcome_of(

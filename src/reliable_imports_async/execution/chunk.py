@@ -13,7 +13,7 @@ import asyncpg
 from ..cancellation import must_propagate, undisturbed
 from ..database.guard import Connection
 from ..outcomes import (
-    Completed,
+    SUCCESSES,
     Conflict,
     Deferred,
     Failed,
@@ -23,7 +23,6 @@ from ..outcomes import (
     Outcome,
     Postponed,
     Rescheduled,
-    Skip,
 )
 from ..processors.processor import is_set_wise
 from ..store import catalog, settlements
@@ -148,11 +147,10 @@ class ChunkExecutor:
         seconds = self._executor.item_timeout + ROUND_TRIP_SECONDS
         savepoints = Savepoints(conn, seconds, self._deferred)
         await savepoints.set()
-        progress = ChunkProgress(deque(), savepoints, keyed=any(each.keys for each in prepared))
+        waiting = deque(each for each in prepared if each.refused is None)
+        progress = ChunkProgress(waiting, savepoints, keyed=any(each.keys for each in prepared))
         for each in prepared:
-            if each.refused is None:
-                progress.waiting.append(each)
-            else:
+            if each.refused is not None:
                 progress.done[each.item.item_number] = Done(each, each.refused, each.seconds)
         progress.set_apart(self._suspect_keys)
         return progress
@@ -270,17 +268,18 @@ class ChunkExecutor:
 
     def _allowed(self, ended: Mapping[int, Done]) -> dict[int, Done]:
         """The items to settle: without deferred items, and those whose failures pause the batch."""
-        limits, allowed = self._executor.limits, dict(ended)
+        limits, allowed, successes = self._executor.limits, dict(ended), 0
         for number, done in ended.items():
-            match done.outcome:
-                case Completed() | Skip():
-                    limits.success()
-                case Failed(failure) if limits.refuses(failure):
-                    del allowed[number]
-                case Deferred():
-                    del allowed[number]
-                case _:
-                    pass
+            outcome = done.outcome
+            if isinstance(outcome, SUCCESSES):
+                successes += 1
+                continue
+            limits.success(successes)
+            successes = 0
+            refused = isinstance(outcome, Failed) and limits.refuses(outcome.failure)
+            if refused or isinstance(outcome, Deferred):
+                del allowed[number]
+        limits.success(successes)
         return allowed
 
     def _allowed_in_order(self, ended: Mapping[int, Done]) -> dict[int, Done] | None:
@@ -288,7 +287,7 @@ class ChunkExecutor:
         limits = self._executor.limits
         before = limits.copy()
         allowed = self._allowed(ended)
-        if _overtaken(ended, allowed):
+        if len(allowed) < len(ended) and _overtaken(ended, allowed):
             limits.restore(before)  # the items are counted again when they run alone
             return None
         return allowed
@@ -342,6 +341,8 @@ def _was_aborted_before(outcome: Outcome | Conflict, items: Sequence[Prepared]) 
 
 def _still_to_run(prepared: Sequence[Prepared], decided: Mapping[int, Outcome]) -> list[Prepared]:
     """The items without outcomes; but none that has the key of a postponed item."""
+    if len(decided) == len(prepared):
+        return []  # nearly always
     waiting: list[Prepared] = []
     later: set[str] = set()
     for each in prepared:

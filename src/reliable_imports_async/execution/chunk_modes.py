@@ -3,16 +3,15 @@
 In both, a run is a part of the chunk behind a savepoint, so that the part can be undone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Protocol
 
 from anyio import to_thread
 
 from ..errors import ItemRefused
 from ..log_buffer import LogLine
-from ..models import ImportBatchItem
 from ..outcomes import Completed, Skip
 from ..processors.processor import as_outcome
 from .attempt import Attempt
@@ -21,7 +20,15 @@ from .prepare import Prepared
 from .savepoints import Savepoints
 from .session import Session
 
-MayStart = Callable[[Prepared], bool]
+
+class MayStart(Protocol):
+    """Tells whether items may start now."""
+
+    def __call__(self, prepared: Prepared) -> bool:
+        """Whether an item may start."""
+
+    def count(self, items: Sequence[Prepared]) -> int:
+        """How many of these items may start: those before the first that may not."""
 
 
 @dataclass(slots=True)
@@ -113,7 +120,7 @@ class SetWise:
     ) -> Run:
         """Run items, as many as may start."""
         started = perf_counter()
-        startable = _startable(items, may_start)
+        startable = [prepared.item for prepared in items[: may_start.count(items)]]
         attempt, log = Attempt(session, savepoints.conn), self._executor.new_log()
         outcomes: Sequence[Completed | Skip] = ()
         with attempt as guard:
@@ -133,13 +140,3 @@ def _failed(attempt: Attempt, started: float, position: int | None) -> Run:
     """A run that was ended by an attempt's exception."""
     seconds = perf_counter() - started
     return Run(raised=attempt.raised, own=attempt.own, position=position, seconds=seconds)
-
-
-def _startable(run: Sequence[Prepared], may_start: MayStart) -> list[ImportBatchItem[Any]]:
-    """The items before the first that may not start."""
-    items: list[ImportBatchItem[Any]] = []
-    for prepared in run:
-        if not may_start(prepared):
-            break
-        items.append(prepared.item)
-    return items

@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,10 @@ class SuspectKeys:
         known[values] = None
         return True
 
+    def among(self, items: Iterable[Prepared]) -> list[Prepared]:
+        """Those of some items that have a suspect key."""
+        return [prepared for prepared in items if self.match(prepared.item)] if self._known else []
+
     def match(self, item: ImportBatchItem[Any]) -> bool:
         """Whether an item has a suspect key."""
         for columns, known in self._known.items():
@@ -129,12 +133,12 @@ class ChunkProgress:
 
     def set_apart(self, suspect_keys: SuspectKeys) -> None:
         """Let items with suspect keys run last."""
-        suspect = [prepared for prepared in self.waiting if suspect_keys.match(prepared.item)]
+        suspect = suspect_keys.among(self.waiting)
         if suspect:
             self.alone.extend(suspect)
             apart = {prepared.item.item_number for prepared in suspect}
             self.waiting = deque(w for w in self.waiting if w.item.item_number not in apart)
-        if self.keyed:
+        if self.keyed and (self.alone or self.done):
             self._arrange()
 
     def _arrange(self) -> None:
@@ -198,6 +202,8 @@ class ChunkProgress:
 
     def certain(self) -> dict[int, Done]:
         """The items whose outcomes are not provisional."""
+        if not self.provisional:
+            return self.done
         return {
             number: done for number, done in self.done.items() if number not in self.provisional
         }

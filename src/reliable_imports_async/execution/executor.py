@@ -43,7 +43,7 @@ from ..store import settlements
 from ..store.catalog import Catalog
 from .attempt import Attempt, Invoker, outcome_of
 from .key_order import KeyLearnt, Ordering
-from .prepare import Prepared, make_ready
+from .prepare import Prepared, make_ready, read_into_model
 from .session import Session
 from .settler import Settler, is_fence_lost
 
@@ -75,6 +75,7 @@ class Executor:
         conflicted: The numbers of items that other transactions keep from committing.
         skipping: Where to look for items that have not changed; None: all items are processed.
         always_ready: Whether items need no work before their transactions.
+        only_reads: Whether the only such work is to read their records into a model.
     """
 
     def __init__(
@@ -102,9 +103,10 @@ class Executor:
         self.skipping = self.remembering if skips_unchanged(batch.options) else None
         self.ordering = Ordering(processor, batch)
         self.invoker = Invoker(processor, self.item_timeout)
-        self.always_ready = processor.model() is None and not (
-            processor.overrides("validate_item") or processor.overrides("prepare_item")
-        )
+        self._new_context = self._context  # bound once, not for each item
+        hooks = processor.overrides("validate_item") or processor.overrides("prepare_item")
+        self.always_ready = processor.model() is None and not hooks
+        self.only_reads = processor.model() is not None and not hooks
 
     @property
     def waits(self) -> bool:
@@ -133,19 +135,20 @@ class Executor:
         timeout = self.settings.commit_timeout
         return Session(self.database, self.processor, self.item_timeout, more, timeout)
 
-    async def prepare(
-        self, item: ImportBatchItem[Any], read: ImportBatchItem[Any] | None = None
-    ) -> Prepared:
+    async def prepare(self, item: ImportBatchItem[Any], *, read: bool = False) -> Prepared:
         """Validate and prepare an item, with no connection held.
 
         Args:
-            read: The item with its data, if that has been read before.
+            read: Whether its model has read it already.
 
         Raises:
             Outage: The server failed under a query of validate_item or prepare_item.
         """
         prepared = self.as_it_is(item)
-        if not self.always_ready:
+        if self.only_reads and not item.is_large:
+            if not read:
+                read_into_model(prepared, self.processor, redact=self.database.redact)
+        elif not self.always_ready:
             await make_ready(
                 prepared,
                 self.processor,
@@ -158,7 +161,7 @@ class Executor:
 
     def as_it_is(self, item: ImportBatchItem[Any]) -> Prepared:
         """An item that needs no work before its transaction."""
-        return Prepared(item, self._context)
+        return Prepared(item, self._new_context)
 
     async def execute(self, prepared: Prepared, session: Session) -> Outcome:
         """Take a prepared item to its outcome.

@@ -20,7 +20,7 @@ from pydantic import BaseModel, EmailStr
 from ..models import ImportBatch, ImportBatchItem
 from ..processors.keys import STORED_LOCK_KEYS
 from ..processors.processor import BaseProcessor, fields_of, is_declared, key_of
-from .prepare import with_data
+from .prepare import read_data
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -87,19 +87,19 @@ class Ordering:
             kinds.append(EVERYTHING)
         return json.dumps(kinds)
 
-    def keys(self, item: ImportBatchItem[Any]) -> tuple[Keys, ImportBatchItem[Any] | None]:
-        """The keys of an item; and the item with its data, if its model had to read it."""
+    def keys(self, item: ImportBatchItem[Any]) -> tuple[Keys, bool]:
+        """The keys of an item; and whether its model has read it for that."""
         if self._everything:
-            return (EVERYTHING,), None
+            return (EVERYTHING,), False
         keys: list[str] = []
         if self._item_key and item.item_key is not None:
             keys.append("item " + _of_text(item.item_key))
         if self._lock_key and (lock := self._lock(item)) is not None:
             keys.append("lock " + lock)
-        read = self._read(item) if self._fields else None
-        if read is not None:
-            keys += [_of_fields(read, names) for names in self._fields]
-        return tuple(keys), read if self._modelled else None
+        if not self._fields or not self._read(item):
+            return tuple(keys), False
+        keys += [_of_fields(item.data, names) for names in self._fields]
+        return tuple(keys), self._modelled
 
     def upserting_one(
         self, item: ImportBatchItem[Any] | None, columns: Columns, values: Mapping[str, Any]
@@ -152,12 +152,13 @@ class Ordering:
             ", ".join(columns),
         )
 
-    def _read(self, item: ImportBatchItem[Any]) -> ImportBatchItem[Any] | None:
-        """The item with its data; None: its model refuses it, and it will fail."""
+    def _read(self, item: ImportBatchItem[Any]) -> bool:
+        """Let the model read an item; False: it refuses that, and the item will fail."""
         try:
-            return with_data(self._processor, item)
+            read_data(self._processor, item)
         except Exception:  # noqa: BLE001 - the item fails with it when it is prepared
-            return None
+            return False
+        return True
 
     def _lock(self, item: ImportBatchItem[Any]) -> str | None:
         """The item's `lock_key`, coarsely; None: it has no key, or has failed because of it."""
@@ -215,10 +216,10 @@ def _agrees(
     )
 
 
-def _of_fields(item: ImportBatchItem[Any], names: Columns) -> str:
+def _of_fields(data: Any, names: Columns) -> str:
     if len(names) == 1:
-        return f"{names[0]} {coarse(_value(item.data, names[0]))}"
-    return "\x1f".join((*names, *(coarse(_value(item.data, name)) for name in names)))
+        return f"{names[0]} {coarse(_value(data, names[0]))}"
+    return "\x1f".join((*names, *(coarse(_value(data, name)) for name in names)))
 
 
 def _of_text(text: str) -> str:
@@ -236,6 +237,8 @@ def _fields_in(data: Any) -> Mapping[str, Any]:
 
 
 def _value(data: Any, name: str) -> Any:
+    if isinstance(data, BaseModel):
+        return getattr(data, name, None)
     return data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
 
 

@@ -4,7 +4,7 @@ The item holds no connection meanwhile. Its context and its log go with it into 
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -106,7 +106,7 @@ async def make_ready(
     processor: BaseProcessor[Any],
     reader: ReadingConnection,
     *,
-    read: ImportBatchItem[Any] | None,
+    read: bool,
     seconds: float,
     redact: Redact,
 ) -> None:
@@ -114,7 +114,7 @@ async def make_ready(
 
     Args:
         reader: The connection for the processor's queries; it is closed afterwards.
-        read: The item with its data, if that has been read before.
+        read: Whether its model has read it already.
         seconds: How long all of this may take.
         redact: Masks secrets in texts that will be stored.
 
@@ -125,30 +125,49 @@ async def make_ready(
     ctx._enter(reader, item)  # noqa: SLF001
     kind, refused = FailureKind.VALIDATION, None
     try:
-        with anyio.move_on_after(seconds) as limit:
-            ctx.item = item = await _with_data(processor, item) if read is None else read
-            if processor.overrides("validate_item"):
-                await _validate(processor, item, ctx)
-            if processor.overrides("prepare_item"):
-                kind = FailureKind.EXCEPTION
-                item = item.having(prepared=await processor.prepare_item(item, ctx))
-        if limit.cancelled_caught:
-            raise ItemTimeout(seconds)
+        if not read:
+            await _read(processor, item)
+        if processor.overrides("validate_item"):
+            await _validate(processor, item, ctx, seconds)
+        if processor.overrides("prepare_item"):
+            kind = FailureKind.EXCEPTION
+            left = started + seconds - perf_counter()
+            result = await _limited(processor.prepare_item(item, ctx), left, seconds)
+            item = item.having(prepared=result)
     except BaseException as exc:  # noqa: BLE001 - classified, or raised again
         item = prepared.item
-        refused = _refusal(exc, item, processor, reader, kind, redact)
+        own, broken = tuple(reader.errors), reader.lost
+        refused = _refusal(exc, item, processor, kind, redact, own=own, broken=broken)
     finally:
         reader.close()
     prepared.is_ready(item, refused, perf_counter() - started)
+
+
+def read_into_model(prepared: Prepared, processor: BaseProcessor[Any], *, redact: Redact) -> None:
+    """Make an item ready that only its model has to read.
+
+    Nothing waits here, so there is nothing that a time limit could interrupt, and no context is
+    made: models do not receive one.
+
+    Args:
+        redact: Masks secrets in texts that will be stored.
+    """
+    try:
+        read_data(processor, prepared.item)
+    except BaseException as exc:  # noqa: BLE001 - classified, or raised again
+        kind = FailureKind.VALIDATION
+        prepared.refused = _refusal(exc, prepared.item, processor, kind, redact)
 
 
 def _refusal(
     raised: BaseException,
     item: ImportBatchItem[Any],
     processor: BaseProcessor[Any],
-    reader: ReadingConnection,
     kind: FailureKind,
     redact: Redact,
+    *,
+    own: tuple[BaseException, ...] = (),
+    broken: bool = False,
 ) -> NotCommitted:
     """The outcome that an exception before the transaction means.
 
@@ -162,8 +181,8 @@ def _refusal(
         exc,
         item,
         processor,
-        own=tuple(reader.errors),
-        broken=reader.lost,
+        own=own,
+        broken=broken,
         redact=redact,
         default=kind if isinstance(exc, Exception) else FailureKind.EXCEPTION,
     )
@@ -172,20 +191,19 @@ def _refusal(
     return outcome
 
 
-async def _with_data(
-    processor: BaseProcessor[Any], item: ImportBatchItem[Any]
-) -> ImportBatchItem[Any]:
-    """The item with its data, read in a thread if it is large."""
+async def _read(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> None:
+    """Read an item's record into its model, in a thread if it is large."""
     if not item.is_large:
-        return with_data(processor, item)
+        read_data(processor, item)
+        return
 
-    def read() -> ImportBatchItem[Any]:
+    def read() -> None:
         try:
-            return with_data(processor, item)
+            read_data(processor, item)
         except ValidationError as exc:
             raise shortened(exc) from None
 
-    return await to_thread.run_sync(read)
+    await to_thread.run_sync(read)
 
 
 def shortened(exc: ValidationError) -> ValidationError:
@@ -208,9 +226,21 @@ def shortened(exc: ValidationError) -> ValidationError:
 
 def with_data(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> ImportBatchItem[Any]:
     """The item with its record read into the processor's model."""
+    return item.having(data=_data_of(processor, item))
+
+
+def read_data(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> None:
+    """Read an item's record into the processor's model, in an item that nobody else has yet.
+
+    A copy of each of millions of items would take time, and the garbage collector even more.
+    """
+    item.__dict__["data"] = _data_of(processor, item)
+
+
+def _data_of(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> Any:
     adapter = processor.model()
     if adapter is None:
-        return item
+        return item.source_data
     source = item.source_data
     if processor.null_values or processor.null_values == "":
         nulls = null_values_of(processor)
@@ -218,20 +248,32 @@ def with_data(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> Impo
             name: None if isinstance(value, str) and value in nulls else value
             for name, value in source.items()
         }
-    return item.having(data=adapter.validate_python(source))
+    return adapter.validator.validate_python(source)
+
+
+async def _limited(work: Awaitable[Any], left: float, seconds: float) -> Any:
+    """Await something for `left` of all the `seconds`.
+
+    Raises:
+        ItemTimeout: It took longer, and was cancelled.
+    """
+    with anyio.move_on_after(left):
+        return await work
+    raise ItemTimeout(seconds)
 
 
 async def _validate(
-    processor: BaseProcessor[Any], item: ImportBatchItem[Any], ctx: ImportContext
+    processor: BaseProcessor[Any], item: ImportBatchItem[Any], ctx: ImportContext, seconds: float
 ) -> None:
-    """Run validate_item.
+    """Run validate_item; only what it awaits can be interrupted, so only that has a time limit.
 
     Raises:
         Rejected: It returned anything but a true value.
+        ItemTimeout: It took longer than `seconds`.
     """
     valid = processor.validate_item(item, ctx)
     if inspect.isawaitable(valid):
-        valid = await valid
+        valid = await _limited(valid, seconds, seconds)
     if not valid:
         also = "; it has to return True for a valid item." if valid is None else "."
         raise Rejected(

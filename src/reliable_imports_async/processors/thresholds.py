@@ -92,10 +92,11 @@ class FailureLimits:
     _exceptions: int = 0
     _exceeded: bool = False
 
-    def success(self) -> None:
-        """Count an item that completed or was skipped."""
-        self._bugs = self._exceptions = 0
-        self.settled += 1
+    def success(self, count: int = 1) -> None:
+        """Count items that completed or were skipped, one after the other."""
+        if count:
+            self._bugs = self._exceptions = 0
+            self.settled += count
 
     def take_back(self, failed: int, settled: int) -> None:
         """Subtract counted items whose transaction was rolled back after all."""

@@ -3,26 +3,30 @@
 `declared_upsert` checks the declaration against the table, and `Upsert` writes sets of items.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from datetime import date, datetime
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import asyncpg
 
-from ..database.conversions import plain_row
+from ..database.conversions import plain_rows
 from ..database.guard import Connection
 from ..database.upsert_sql import Column, quoted, row_text, upsert_statement
 from ..errors import ConfigurationError, ItemRefused, KeyIsNull, NotWritten
 from ..models import ImportBatchItem
+from ..outcomes import Completed
+from ..sanitize import storable
 from ..store import catalog
 from ..store.catalog import ColumnFacts, TableFacts, UniqueIndex
 from .context import ImportContext
 from .processor import BaseProcessor, fields_of, key_of
 
 Key = tuple[str, ...]
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
 _SIMPLE = frozenset({str, int, UUID, date, datetime})
 _NOT_A_TABLE = {
     "v": "a view",
@@ -33,20 +37,6 @@ _NOT_A_TABLE = {
     "I": "an index",
     "c": "a type",
 }
-
-
-class _Row(NamedTuple):
-    """The row of one item.
-
-    Attributes:
-        text: The row as JSON.
-        target_id: The key as text; None if a part of it is NULL.
-        key: A value that is equal for rows with the same key.
-    """
-
-    text: str
-    target_id: str | None
-    key: Hashable
 
 
 class Upsert:
@@ -74,7 +64,6 @@ class Upsert:
         self._nulls_equal = nulls_equal
         self._sql = upsert_statement(table, tuple(columns), key, returning=False)
         self._columns = columns
-        self._names = [column.name for column in columns]
         self._plan = [
             (column.name, column.convert.as_is, column.convert.checks) for column in columns
         ]
@@ -83,54 +72,77 @@ class Upsert:
 
     async def write(
         self, items: Sequence[ImportBatchItem[Any]], ctx: ImportContext
-    ) -> list[dict[str, Any]]:
-        """Insert or update the rows of some items; the results that `process_items` returns.
+    ) -> list[Completed]:
+        """Insert or update the rows of some items; returns their outcomes.
 
         A statement cannot have two rows with the same key; the second goes into the next statement.
+        Each statement writes its rows in the order of their keys, so that two of them lock rows
+        that they share in the same order.
 
         Raises:
             ItemRefused: A value cannot be written, or PostgreSQL did not write a row.
         """
-        remaining = rows = [self._row_of(position, item) for position, item in enumerate(items)]
+        rows = [getattr(item.data, "__dict__", None) or _slots(item.data) for item in items]
+        ids, keys = self._keys(rows)
+        in_order = [shown or "" for shown in ids]
+        remaining: Sequence[int] = range(len(rows))
         while remaining:
-            first: dict[Hashable, _Row] = {}
-            repeated = [row for row in remaining if first.setdefault(row.key, row) is not row]
-            in_lock_order = sorted(first.values(), key=lambda row: row.target_id or "")
-            await self._write(in_lock_order, ctx)
+            first: dict[Hashable, int] = {}
+            repeated = [at for at in remaining if first.setdefault(keys[at], at) != at]
+            await self._write(sorted(first.values(), key=in_order.__getitem__), rows, ctx)
             remaining = repeated
-        return [{"target_table": self._table, "target_id": row.target_id} for row in rows]
+        table = self._table
+        return [
+            Completed(table, None if shown is None else storable(shown, 1_024)) for shown in ids
+        ]
 
-    async def _write(self, rows: Sequence[_Row], ctx: ImportContext) -> None:
-        """Write rows in one statement, whose command tag says how many were written."""
-        tag = await ctx.execute(self._sql, f"[{','.join([row.text for row in rows])}]")
+    async def _write(self, positions: Sequence[int], rows: Rows, ctx: ImportContext) -> None:
+        """Write some rows in one statement, whose command tag says how many were written."""
+        tag = await ctx.execute(self._sql, self._text(positions, rows))
         written = int(tag.rpartition(" ")[2])
-        if written != len(rows):
-            raise NotWritten(self._table, written, len(rows))
+        if written != len(positions):
+            raise NotWritten(self._table, written, len(positions))
 
-    def _row_of(self, position: int, item: ImportBatchItem[Any]) -> _Row:
-        values = getattr(item.data, "__dict__", None) or _slots(item.data)
-        try:
-            text = self._text(values)
-            key = values.get(self._single)
-            if type(key) is str:
-                return _Row(text, key, key)
-            return _Row(text, self._target_id(values), self._same(values))
-        except ItemRefused as exc:
-            exc.position = position
-            raise
+    def _text(self, positions: Sequence[int], rows: Rows) -> str:
+        """Rows as a JSON array: all together if their values are usual, else one by one."""
+        chosen = [rows[position] for position in positions]
+        with suppress(KeyError, ValueError):
+            self._check_plain(chosen)
+            if any(len(row) > len(self._plan) for row in chosen):
+                chosen = [{name: row[name] for name, _, _ in self._plan} for row in chosen]
+            return plain_rows(chosen)
+        texts = []
+        for position in positions:
+            with _at(position):
+                texts.append(row_text(self._table, self._columns, rows[position]))
+        return f"[{','.join(texts)}]"
 
-    def _text(self, values: Mapping[str, Any]) -> str:
-        """A row as JSON text: all values together if their classes are usual, else one by one."""
-        try:
-            for name, as_is, checks in self._plan:
-                cls = type(values.get(name))
-                if cls not in as_is:
-                    checks[cls](values[name])
-            if len(values) > len(self._plan):
-                values = {name: values.get(name) for name in self._names}
-            return plain_row(values)
-        except (KeyError, ValueError):
-            return row_text(self._table, self._columns, values)
+    def _check_plain(self, rows: Rows) -> None:
+        """Check the classes of all values, column by column.
+
+        Raises:
+            KeyError: A value is missing, or is of an unusual class.
+            NotPlain: A value has to be converted by itself.
+        """
+        for name, as_is, checks in self._plan:
+            values = [row[name] for row in rows]
+            unusual = set(map(type, values)) - as_is
+            for check in [checks[cls] for cls in unusual]:
+                for value in values:
+                    if type(value) not in as_is:
+                        check(value)
+
+    def _keys(self, rows: Rows) -> tuple[Sequence[str | None], Sequence[Hashable]]:
+        """For each row its key as text, and a value that is equal for rows with the same key."""
+        if self._single:
+            keys = [row.get(self._single) for row in rows]
+            if set(map(type, keys)) == {str}:
+                return keys, keys
+        ids = []
+        for position, row in enumerate(rows):
+            with _at(position):
+                ids.append(self._target_id(row))
+        return ids, list(map(self._same, rows))
 
     def _target_id(self, values: Mapping[str, Any]) -> str | None:
         given = [values.get(name) for name in self._key]
@@ -155,6 +167,16 @@ class Upsert:
             else _shown(values.get(name))
             for name in self._key
         )
+
+
+@contextmanager
+def _at(position: int) -> Iterator[None]:
+    """Name the position of the item that is refused inside."""
+    try:
+        yield
+    except ItemRefused as exc:
+        exc.position = position
+        raise
 
 
 async def declared_upsert(conn: Connection, processor: BaseProcessor[Any]) -> Upsert:

@@ -39,7 +39,7 @@ RANGE_SECONDS = 5.0
 LEAST_ITEMS = 20
 CLAIM_SECONDS = 10.0
 HAND_BACK_SECONDS = 10.0
-KEYED_AT_ONCE = 50
+KEYING_SECONDS = 0.01  # of finding out keys, before other tasks run
 LOOK_SECONDS = 0.5  # between looks behind ranges in which everything waits
 SATED_SECONDS = 0.25  # only quarantined ranges may be left, of which this process holds enough
 LOST_PASS_SECONDS = 0.05  # another process began the next pass; or the batch was stopped
@@ -263,10 +263,12 @@ class Drain:
     async def _keyed(self, entries: list[QueuedItem]) -> list[QueuedItem]:
         """Give items their keys."""
         if self._ordering.active:
-            for count, entry in enumerate(entries, 1):
+            until = monotonic() + KEYING_SECONDS
+            for entry in entries:
                 entry.keys, entry.read = self._ordering.keys(entry.item)
-                if count % KEYED_AT_ONCE == 0:
+                if monotonic() > until:
                     await anyio.lowlevel.checkpoint()
+                    until = monotonic() + KEYING_SECONDS
         return entries
 
     async def _read_pages(self, held: HeldRange) -> bool:

@@ -42,7 +42,7 @@ class QueuedItem:
     Attributes:
         poison: Why the item is failed without being run.
         keys: Of items that share a key, the earlier takes effect first.
-        read: The item with its data, where its keys needed that.
+        read: Whether its model has read it already, because its keys needed that.
         settled: Whether it has an outcome, or was deferred: later items of its keys may follow.
         place: Where it is, if it has keys.
     """
@@ -52,7 +52,7 @@ class QueuedItem:
     prepared: Prepared | None = None
     poison: Failure | None = None
     keys: tuple[str, ...] = ()
-    read: ImportBatchItem[Any] | None = None
+    read: bool = False
     settled: bool = False
     place: Place = QUEUED
 
@@ -321,32 +321,39 @@ class Lanes:
         self.clock = 0
         self.parked = 0
         self.freed: deque[QueuedItem] = deque()
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, Lane | QueuedItem] = {}  # most keys have a single item
         self._closed: dict[str, Closed] = {}
         self.used = False
 
     def enter(self, entries: Sequence[QueuedItem]) -> list[QueuedItem]:
         """Give each item its place behind earlier ones; return the items that may run here."""
-        return [entry for entry in entries if not entry.keys or self._enter(entry)]
+        lanes, runnable = self._lanes, list[QueuedItem]()
+        for entry in entries:
+            if entry.keys and self._is_barred(entry):
+                entry.place = HANDED_BACK
+                self.close(entry)
+                entry.held.finish_item()
+                continue
+            runnable.append(entry)
+            for key in entry.keys:
+                if lanes.setdefault(key, entry) is not entry:
+                    self._lane(key).add(entry)
+        self.used = self.used or bool(lanes)
+        return runnable
 
-    def _enter(self, entry: QueuedItem) -> bool:
-        self.used = True
+    def _is_barred(self, entry: QueuedItem) -> bool:
         blocked = entry.held.claimed.blocked
-        if (blocked and entry.number in blocked) or (self._closed and self._is_closed(entry)):
-            entry.place = HANDED_BACK
-            self.close(entry)
-            entry.held.finish_item()
-            return False
-        for key in entry.keys:
-            lane = self._lanes.get(key)
-            if lane is None:
-                self._lanes[key] = Lane(entry)
-            else:
-                lane.add(entry)
-        return True
+        return bool((blocked and entry.number in blocked) or self._is_closed(entry))
+
+    def _lane(self, key: str) -> "Lane":
+        """The lane of a key, also if it has had a single item so far."""
+        lane = self._lanes[key]
+        if isinstance(lane, QueuedItem):
+            lane = self._lanes[key] = Lane(lane)
+        return lane
 
     def _is_closed(self, entry: QueuedItem) -> bool:
-        for key in entry.keys:
+        for key in entry.keys if self._closed else ():
             closed = self._closed.get(key)
             if closed and entry.held.lanes_clock < closed.clock and entry.number > closed.number:
                 if closed.held is entry.held:
@@ -356,7 +363,10 @@ class Lanes:
 
     def take(self, entry: QueuedItem, owner: object) -> bool:
         """Give an item to a slot if it may run now; otherwise park it."""
-        lanes = [self._lanes[key] for key in entry.keys]
+        if len(entry.keys) == 1 and self._lanes[entry.keys[0]] is entry:
+            entry.place = TAKEN
+            return True
+        lanes = [self._lane(key) for key in entry.keys]
         for lane in lanes:
             if lane.waiting[0] is not entry or not (lane.owner is None or lane.owner is owner):
                 self.parked += entry.place is not PARKED
@@ -385,6 +395,10 @@ class Lanes:
         for entry in entries:
             for key in entry.keys:
                 lane = self._lanes[key]
+                if lane is entry:
+                    del self._lanes[key]
+                    continue
+                lane = self._lane(key)
                 lane.taken -= 1
                 if lane.taken:
                     continue
@@ -410,9 +424,9 @@ class Lanes:
         before = self._closed.get(key)
         number = first.number if before is None else min(first.number, before.number)
         self._closed[key] = Closed(self.clock, number, first.held)
-        lane = self._lanes.get(key)
-        if lane is None:
+        if key not in self._lanes:
             return []
+        lane = self._lane(key)
         later = [entry for entry in lane.waiting if entry.number >= first.number]
         if later:
             lane.waiting = deque(entry for entry in lane.waiting if entry.number < first.number)
@@ -434,6 +448,9 @@ class Lanes:
 class Lane:
     """The items of one key, in order.
 
+    Args:
+        first: The first item, which a slot may have already.
+
     Attributes:
         waiting: The items that no slot has taken.
         taken: How many items a slot has.
@@ -443,21 +460,18 @@ class Lane:
     __slots__ = ("owner", "taken", "waiting")
 
     def __init__(self, first: QueuedItem) -> None:
-        self.waiting: deque[QueuedItem] | list[QueuedItem] = [
-            first
-        ]  # most keys have one, and a list is small
-        self.taken = 0
-        self.owner: object = None
+        taken = first.place is TAKEN
+        self.waiting: deque[QueuedItem] = deque(() if taken else (first,))
+        self.taken = int(taken)
+        self.owner: object = first if taken else None
 
     def add(self, entry: QueuedItem) -> None:
         """Add an item at the end."""
-        if type(self.waiting) is list:
-            self.waiting = deque(self.waiting)
         self.waiting.append(entry)
 
     def remove_first(self) -> None:
         """Remove the first item: a slot has it."""
-        del self.waiting[0]
+        self.waiting.popleft()
 
 
 @dataclass(frozen=True, slots=True)

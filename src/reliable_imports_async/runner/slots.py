@@ -11,9 +11,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
+from time import perf_counter
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from ..execution.chunk import ChunkExecutor
 from ..execution.prepare import Prepared
@@ -21,6 +23,7 @@ from ..execution.session import Session
 from ..failures import is_server_state
 from ..models import ImportBatchItem, ItemStatus
 from ..outcomes import (
+    SUCCESSES,
     Completed,
     Deferred,
     Failed,
@@ -45,12 +48,14 @@ logger = logging.getLogger("reliable_imports_async")
 
 IDLE_SECONDS = 0.05
 GATHER_SECONDS = 0.005
+PREPARING_SECONDS = 0.01  # of reading items into their model, before other tasks run
 QUANTUM_ITEMS = 50
 LOSSES = 5  # three occur by chance where sessions are cut off all the time
 REFUSALS = 5
 STATE_REFUSALS = 10
 STUCK_REFUSALS = 20
 LONGEST_BACKOFF = 10.0
+SETTLED = (*SUCCESSES, Failed, Deferred)
 
 
 class Slots:
@@ -90,7 +95,7 @@ class Slots:
                 self._queue.give_up(entry)
                 continue
             with suppress(Outage):  # the slot waits for the server, and prepares the item again
-                entry.prepared = await self._executor.prepare(entry.item, entry.read)
+                entry.prepared = await self._executor.prepare(entry.item, read=entry.read)
             await self._queue.put_prepared(entry)
 
     async def run(self) -> None:
@@ -159,7 +164,7 @@ class Slots:
         finally:
             self._taking.release()
         if self._executor.ordering.active:
-            entries.sort(key=attrgetter("number"))
+            entries.sort(key=attrgetter("item.item_number"))
         return entries
 
     async def _run_conflicted(self, entries: list[QueuedItem], session: Session) -> None:
@@ -214,26 +219,24 @@ class Slots:
 
     async def _prepare(self, entries: Sequence[QueuedItem]) -> None:
         """Validate and prepare items, except those during which the server fails."""
-        if self._executor.always_ready:
-            for entry in entries:
-                entry.prepared = self._executor.as_it_is(entry.item)
-            return
+        executor, until = self._executor, perf_counter() + PREPARING_SECONDS
         for entry in entries:
-            if entry.prepared is None and self._batch_run.running:
+            if executor.always_ready or (entry.read and executor.only_reads):
+                entry.prepared = entry.prepared or executor.as_it_is(entry.item)
+            elif entry.prepared is None and self._batch_run.running:
                 with suppress(Outage):
-                    entry.prepared = await self._executor.prepare(entry.item, entry.read)
+                    entry.prepared = await executor.prepare(entry.item, read=entry.read)
+                if perf_counter() > until:
+                    await anyio.lowlevel.checkpoint()
+                    until = perf_counter() + PREPARING_SECONDS
 
     async def _run_chunk(
         self, chunks: ChunkExecutor, entries: Sequence[QueuedItem], session: Session
     ) -> dict[int, Outcome]:
         """Run items in one transaction; return the outcomes that are known afterwards."""
         prepared = _in_order(entries)
-        ranges = {entry.number: entry.held for entry in entries}
-        may_start = self._batch_run.may_start
         try:
-            return await chunks.execute(
-                prepared, session, lambda each: may_start(ranges[each.item.item_number])
-            )
+            return await chunks.execute(prepared, session, Starts(self._batch_run, entries))
         except Outage as outage:
             message = outage.failure.message
             logger.warning(
@@ -265,8 +268,8 @@ class Slots:
             try:
                 if poison is not None:
                     return await self._executor.give_up(item, poison, session)
-                prepared = prepared or await self._executor.prepare(item, entry.read)
-                entry.read = None  # the processor may have changed it
+                prepared = prepared or await self._executor.prepare(item, read=entry.read)
+                entry.read = False  # the processor may have changed it
                 prepared.ordered = entry.held.keys_version
                 return await self._executor.execute(prepared, session)
             except Outage as outage:
@@ -340,6 +343,25 @@ class Gate:
                 opened.set()
 
 
+class Starts:
+    """Tells which items of a chunk may start: all items of one range, or none of them."""
+
+    def __init__(self, batch_run: BatchRun, entries: Sequence[QueuedItem]) -> None:
+        self._may_start = batch_run.may_start
+        self._ranges = {entry.item.item_number: entry.held for entry in entries}
+        self._held = set(self._ranges.values())
+
+    def __call__(self, prepared: Prepared) -> bool:
+        """Whether an item may start."""
+        return self._may_start(self._ranges[prepared.item.item_number])
+
+    def count(self, items: Sequence[Prepared]) -> int:
+        """How many of these items may start: those before the first that may not."""
+        if all(map(self._may_start, self._held)):
+            return len(items)
+        return next((at for at, each in enumerate(items) if not self(each)), len(items))
+
+
 class Outages:
     """The outages under one item, and whether the item itself causes them.
 
@@ -409,15 +431,15 @@ def _stays_behind(entry: QueuedItem, unsettled: Mapping[str, HeldRange]) -> bool
 
 
 def _succeeded(outcome: Outcome) -> bool:
-    return isinstance(outcome, Completed | Skip)
+    return isinstance(outcome, SUCCESSES)
 
 
 def _count(entry: QueuedItem, outcome: Outcome) -> None:
     """Add a settled item to its range's counts; or note that it waits for the next pass."""
-    entry.settled = isinstance(outcome, Completed | Skip | Failed | Deferred)
+    entry.settled = isinstance(outcome, SETTLED)
     match outcome:
         case Completed():
-            entry.held.count(ItemStatus.COMPLETED, None)
+            entry.held.counts.completed += 1  # nearly always
         case Skip():
             entry.held.count(ItemStatus.SKIPPED, None)
         case Failed(failure):

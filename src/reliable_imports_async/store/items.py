@@ -54,16 +54,18 @@ async def _pending(
             data = exact_json.read(text)
         pending.append(
             ImportBatchItem.quickly(
-                batch_id=batch_id,
-                item_number=number,
-                source_data=data,
-                data=data,
-                is_large=large,
-                attempts=attempts,
-                root_batch_id=root_batch_id,
-                root_item_number=root or number,
-                source_line=line,
-                item_key=key,
+                {
+                    "batch_id": batch_id,
+                    "item_number": number,
+                    "source_data": data,
+                    "data": data,
+                    "is_large": large,
+                    "attempts": attempts,
+                    "root_batch_id": root_batch_id,
+                    "root_item_number": root or number,
+                    "source_line": line,
+                    "item_key": key,
+                }
             )
         )
     return pending

@@ -1,6 +1,7 @@
 """Statements that settle items, protected by the fence, and that read stored outcomes."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -76,20 +77,19 @@ async def settle(
         TimeoutError: There was no answer in time.
     """
     tries = settlements[0].item.attempts
-    plain, outcomes = _divided(settlements, tries)
+    plain, rows, outcomes = _divided(settlements, tries)
     log: list[tuple[Any, ...]] = [(None, *line) for line in lines]
     log += [(each.item.item_number, *line) for each in settlements for line in each.lines]
     last = {} if remembering is None else _last_of_each_key(settlements)
-    remembered = remembering if last else None
+    completed = (_array(plain), tries, rows.table, to_json(rows.ids).decode() if rows.ids else None)
     if not (outcomes or log or last):
-        numbers = _array(plain)
-        tag = await conn.execute(_SETTLE_COMPLETED, batch_id, numbers, tries, timeout=timeout)
+        tag = await conn.execute(_SETTLE_COMPLETED, batch_id, *completed, timeout=timeout)
         return int(tag.split()[1])
+    remembered = remembering if last else None
     settled: int = await conn.fetchval(
         _SETTLE_OUTCOMES,
         batch_id,
-        _array(plain),
-        tries,
+        *completed,
         _array(outcomes),
         to_json(outcomes).decode(),
         to_json(log).decode(),
@@ -220,19 +220,46 @@ def _message(
     return to_json(stored).hex()
 
 
+@dataclass(slots=True)
+class _Rows:
+    """The rows of one table that items reported, by item number."""
+
+    table: str | None = None
+    ids: dict[int, str] = field(default_factory=dict)
+
+    def add(self, number: int, outcome: Completed) -> bool:
+        """Add an item's row; False: it has another table, or the item reported more."""
+        table, row = outcome.target_table, outcome.target_id
+        if table is None or row is None or outcome.processed_data is not None:
+            return False
+        if self.table is None:
+            self.table = table
+        if table != self.table:
+            return False
+        self.ids[number] = row
+        return True
+
+
 def _divided(
     settlements: Sequence[Settlement], tries: int
-) -> tuple[list[int], dict[int, dict[str, Any]]]:
-    """The items that completed plainly in this try, and by number what is stored about the rest."""
-    plain, outcomes = [], {}
+) -> tuple[list[int], _Rows, dict[int, dict[str, Any]]]:
+    """The items that completed in this try, and what is stored about the others, by number.
+
+    What items report is stored with the latter, except for rows of one table.
+    """
+    plain, rows, outcomes = list[int](), _Rows(), dict[int, dict[str, Any]]()
     for each in settlements:
         item, outcome = each.item, each.outcome
-        is_plain = outcome is COMPLETED or outcome == COMPLETED  # comparing fields takes long
-        if is_plain and item.attempts == tries:
-            plain.append(item.item_number)
+        number = item.item_number
+        if (
+            item.attempts == tries
+            and type(outcome) is Completed
+            and (outcome is COMPLETED or rows.add(number, outcome) or outcome == COMPLETED)
+        ):
+            plain.append(number)
         else:
-            outcomes[item.item_number] = _stored(outcome, each.seconds, item.attempts)
-    return plain, outcomes
+            outcomes[number] = _stored(outcome, each.seconds, item.attempts)
+    return plain, rows, outcomes
 
 
 def _stored(outcome: Outcome, seconds: float, attempts: int | None = None) -> dict[str, Any]:
