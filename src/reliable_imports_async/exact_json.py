@@ -47,8 +47,6 @@ def read(text: str) -> Any:
     A number that a float would write differently becomes an `ExactFloat`.
     """
     value = from_json(text)
-    if type(value) is dict and _FLAT.issuperset(map(type, value.values())):
-        return value  # nearly always
     return _DECODER.decode(text) if _holds_float(value) else value
 
 
@@ -132,10 +130,9 @@ def _holds_float(value: object) -> bool:
     if kind is not dict and kind is not list:
         return kind is float
     inner: Any = value.values() if isinstance(value, dict) else value
-    kinds = set(map(type, inner))
-    if float in kinds:
-        return True
-    return (dict in kinds or list in kinds) and any(map(_holds_float, inner))
+    if _FLAT.issuperset(map(type, inner)):
+        return False  # nearly always
+    return any(map(_holds_float, inner))
 
 
 def _marked(value: Any) -> Any:

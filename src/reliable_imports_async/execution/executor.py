@@ -74,8 +74,6 @@ class Executor:
         remembering: Where contents are remembered by their keys; None: nowhere.
         conflicted: The numbers of items that other transactions keep from committing.
         skipping: Where to look for items that have not changed; None: all items are processed.
-        always_ready: Whether items need no work before their transactions.
-        only_reads: Whether the only such work is to read their records into a model.
     """
 
     def __init__(
@@ -105,8 +103,8 @@ class Executor:
         self.invoker = Invoker(processor, self.item_timeout)
         self._new_context = self._context  # bound once, not for each item
         hooks = processor.overrides("validate_item") or processor.overrides("prepare_item")
-        self.always_ready = processor.model() is None and not hooks
-        self.only_reads = processor.model() is not None and not hooks
+        self._always_ready = processor.model() is None and not hooks
+        self._only_reads = processor.model() is not None and not hooks
 
     @property
     def waits(self) -> bool:
@@ -145,10 +143,11 @@ class Executor:
             Outage: The server failed under a query of validate_item or prepare_item.
         """
         prepared = self.as_it_is(item)
-        if self.only_reads and not item.is_large:
-            if not read:
-                read_into_model(prepared, self.processor, redact=self.database.redact)
-        elif not self.always_ready:
+        if self.is_ready(read=read):
+            return prepared
+        if self._only_reads and not item.is_large:
+            read_into_model(prepared, self.processor, redact=self.database.redact)
+        else:
             await make_ready(
                 prepared,
                 self.processor,
@@ -158,6 +157,10 @@ class Executor:
                 redact=self.database.redact,
             )
         return prepared
+
+    def is_ready(self, *, read: bool) -> bool:
+        """Whether an item needs no work before its transaction, once its model has read it."""
+        return self._always_ready or (read and self._only_reads)
 
     def as_it_is(self, item: ImportBatchItem[Any]) -> Prepared:
         """An item that needs no work before its transaction."""

@@ -237,9 +237,9 @@ def _fields_in(data: Any) -> Mapping[str, Any]:
 
 
 def _value(data: Any, name: str) -> Any:
-    if isinstance(data, BaseModel):
-        return getattr(data, name, None)
-    return data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
+    if not isinstance(data, BaseModel) and isinstance(data, Mapping):  # the second takes longer
+        return data.get(name)
+    return getattr(data, name, None)
 
 
 def coarse(value: object) -> str:

@@ -324,7 +324,9 @@ def as_outcome(result: object) -> Completed | Skip:
             "put everything else into processed_data.",
         )
     return Completed(
-        _name(result.get("target_table")), _name(result.get("target_id")), _json(result)
+        reported_name(result.get("target_table")),
+        reported_name(result.get("target_id")),
+        _json(result),
     )
 
 
@@ -376,7 +378,8 @@ def _check_hooks(cls: type[BaseProcessor[Any]], name: str) -> None:
         )
 
 
-def _name(value: object) -> str | None:
+def reported_name(value: object) -> str | None:
+    """A table or a key that an item reported, as it is stored."""
     return None if value is None else storable(str(value), 1_024)
 
 

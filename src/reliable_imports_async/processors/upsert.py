@@ -19,11 +19,10 @@ from ..database.upsert_sql import Column, quoted, row_text, upsert_statement
 from ..errors import ConfigurationError, ItemRefused, KeyIsNull, NotWritten
 from ..models import ImportBatchItem
 from ..outcomes import Completed
-from ..sanitize import storable
 from ..store import catalog
 from ..store.catalog import ColumnFacts, TableFacts, UniqueIndex
 from .context import ImportContext
-from .processor import BaseProcessor, fields_of, key_of
+from .processor import BaseProcessor, fields_of, key_of, reported_name
 
 Key = tuple[str, ...]
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
@@ -92,9 +91,7 @@ class Upsert:
             await self._write(sorted(first.values(), key=in_order.__getitem__), rows, ctx)
             remaining = repeated
         table = self._table
-        return [
-            Completed(table, None if shown is None else storable(shown, 1_024)) for shown in ids
-        ]
+        return [Completed(table, reported_name(shown)) for shown in ids]
 
     async def _write(self, positions: Sequence[int], rows: Rows, ctx: ImportContext) -> None:
         """Write some rows in one statement, whose command tag says how many were written."""
@@ -126,11 +123,11 @@ class Upsert:
         """
         for name, as_is, checks in self._plan:
             values = [row[name] for row in rows]
-            unusual = set(map(type, values)) - as_is
-            for check in [checks[cls] for cls in unusual]:
+            if not as_is.issuperset(map(type, values)):
                 for value in values:
-                    if type(value) not in as_is:
-                        check(value)
+                    cls = type(value)
+                    if cls not in as_is:
+                        checks[cls](value)
 
     def _keys(self, rows: Rows) -> tuple[Sequence[str | None], Sequence[Hashable]]:
         """For each row its key as text, and a value that is equal for rows with the same key."""

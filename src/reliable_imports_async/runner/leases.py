@@ -73,9 +73,7 @@ class HeldRange:
 
     def to_run(self, page: Sequence[ImportBatchItem[Any]]) -> list[ImportBatchItem[Any]]:
         """The items of a page that run now; items deferred in this pass do not."""
-        runnable = list(page)
-        if self.deferred:
-            runnable = [item for item in page if item.item_number not in self.deferred]
+        runnable = [item for item in page if item.item_number not in self.deferred]
         if self.claimed.final_pass:
             return [replace(item, final_pass=True) for item in runnable]
         return runnable

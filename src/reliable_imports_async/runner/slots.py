@@ -221,7 +221,7 @@ class Slots:
         """Validate and prepare items, except those during which the server fails."""
         executor, until = self._executor, perf_counter() + PREPARING_SECONDS
         for entry in entries:
-            if executor.always_ready or (entry.read and executor.only_reads):
+            if executor.is_ready(read=entry.read):
                 entry.prepared = entry.prepared or executor.as_it_is(entry.item)
             elif entry.prepared is None and self._batch_run.running:
                 with suppress(Outage):
