@@ -74,6 +74,24 @@ class ItemProcessor(BaseProcessor):
             await self._reached(item.item_number)
 
 
+class SetProcessor(ItemProcessor):
+    """Writes sets of items into the ledger."""
+
+    batch_type = "item"
+
+    async def process_items(self, items, ctx):
+        self.executions.append(len(items))
+        if self._reached is not None:
+            await self._reached(len(self.executions))
+        rows = [(item.item_number, os.getpid()) for item in items]
+        await ctx.execute(
+            "INSERT INTO ledger SELECT * FROM unnest($1::integer[], $2::integer[])",
+            *map(list, zip(*rows, strict=True)),
+        )
+
+    process_item = BaseProcessor.process_item
+
+
 class Worker:
     """A process that works on a batch."""
 
@@ -308,6 +326,25 @@ async def test_a_connection_cut_while_commit_is_in_flight(dsn, conn, proxy, faul
     await assert_exactly_once(conn, 20, batch_id)
     again = len(processor.executions) - 20
     assert again == (1 if fault is Fault.LOSE_COMMIT else 0), "only what was rolled back runs again"
+
+
+@pytest.mark.parametrize("fault", [Fault.LOSE_COMMIT, Fault.LOSE_ANSWER])
+async def test_a_whole_set_whose_commit_is_in_doubt(dsn, conn, proxy, fault):
+    await conn.execute(LEDGER)
+    batch_id = await create(dsn, 20)
+
+    async def arm(call: int) -> None:
+        if call == 1:
+            proxy.arm(fault)
+
+    processor = SetProcessor(arm)
+    summary = await process(proxy.url(), batch_id, processor)
+
+    assert proxy.struck[fault] == 1
+    assert summary.status is BatchStatus.COMPLETED
+    await assert_exactly_once(conn, 20, batch_id)
+    again = processor.executions[1:]
+    assert again == ([20] if fault is Fault.LOSE_COMMIT else []), "only what was rolled back"
 
 
 async def test_an_outcome_in_doubt_is_read_under_the_row_lock(dsn, conn, proxy):

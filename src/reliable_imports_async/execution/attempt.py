@@ -119,18 +119,21 @@ class Invoker:
 
     Args:
         item_timeout: Seconds that a call may take.
+
+    Attributes:
+        declared: Whether the processor declares an upsert instead of a method.
     """
 
     def __init__(self, processor: BaseProcessor[Any], item_timeout: float) -> None:
         self._processor = processor
         self._item_timeout = item_timeout
         self._set_wise = is_set_wise(type(processor))
-        self._declared = is_declared(type(processor))
+        self.declared = is_declared(type(processor))
         self._upsert: Upsert | None = None
 
     async def check_declaration(self, database: Database) -> str | None:
         """The reason why the declared upsert cannot work; None: it can, or none is declared."""
-        if self._declared:
+        if self.declared:
             try:
                 async with database.connection(shared=True) as conn:
                     if not database.pooled:  # it may set the search path or the role
@@ -163,13 +166,29 @@ class Invoker:
         Raises:
             ItemTimeout: They took too long together.
         """
-        if not self._declared:
+        if not self.declared:
             write = self._processor.process_items
             return as_outcomes(await limit.run(write(items, ctx), self._item_timeout), len(items))
+        upsert = await self._declared_upsert(ctx)
+        return await limit.run(upsert.write(items, ctx), self._item_timeout)
+
+    async def upsert_data(
+        self, data: Sequence[Any], ctx: ImportContext, limit: TimeLimit
+    ) -> tuple[str, list[str | None]]:
+        """Upsert records as declared; returns the table, and the keys to report.
+
+        Raises:
+            ItemTimeout: It took too long.
+        """
+        upsert = await self._declared_upsert(ctx)
+        written = await limit.run(upsert.write_data(data, ctx), self._item_timeout)
+        return upsert.table, written
+
+    async def _declared_upsert(self, ctx: ImportContext) -> Upsert:
         if self._upsert is None:
             conn = ctx.connection._open()  # noqa: SLF001
             self._upsert = await declared_upsert(conn, self._processor)
-        return await limit.run(self._upsert.write(items, ctx), self._item_timeout)
+        return self._upsert
 
 
 def outcome_of(

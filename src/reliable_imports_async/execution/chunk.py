@@ -32,14 +32,7 @@ from .executor import Executor
 from .key_order import KeyLearnt
 from .prepare import Prepared
 from .savepoints import Distance, Savepoints
-from .session import ROUND_TRIP_SECONDS, Session
-
-_OURS = (
-    OSError,  # includes TimeoutError
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
+from .session import OURS, ROUND_TRIP_SECONDS, Session
 
 _CANNOT_NAME = (
     asyncpg.UndefinedObjectError,
@@ -69,15 +62,16 @@ class ChunkExecutor:
 
     Args:
         size: How many items share a transaction at most.
+        suspect_keys: The keys whose items run last.
     """
 
-    def __init__(self, executor: Executor, size: int) -> None:
+    def __init__(self, executor: Executor, size: int, suspect_keys: SuspectKeys) -> None:
         self._executor = executor
         self._limit = size
         self._size = size
         set_wise = is_set_wise(type(executor.processor))
         self._mode = SetWise(executor, size) if set_wise else ItemWise(executor)
-        self._suspect_keys = SuspectKeys()
+        self._suspect_keys = suspect_keys
         self._deferred: list[str] | None = None  # the deferred constraints, once they are known
         self._distance = Distance(self._mode.first_distance, size, self._mode.growth)
 
@@ -132,12 +126,12 @@ class ChunkExecutor:
                 abandoned = Abandoned(again=True)
             result = abandoned or await self._store(progress, session)
         except BaseException as exc:
-            await _leave(session, plain=isinstance(exc, asyncpg.PostgresError))
-            if must_propagate(exc) or not isinstance(exc, _OURS):
+            await session.leave(plain=isinstance(exc, asyncpg.PostgresError))
+            if must_propagate(exc) or not isinstance(exc, OURS):
                 raise
             return Abandoned()
         if isinstance(result, Abandoned):
-            await _leave(session, plain=True)
+            await session.leave(plain=True)
         return result
 
     async def _begin(self, conn: Connection, prepared: Sequence[Prepared]) -> ChunkProgress:
@@ -323,12 +317,6 @@ class ChunkExecutor:
                     settled = await settler.settle(item, outcome, log, session, seconds)
                     return {item.item_number: settled}
         return {}
-
-
-async def _leave(session: Session, *, plain: bool) -> None:
-    """Roll back, or drop the connection if it may not be in order."""
-    if not plain or session.lost or not await session.rollback():
-        await session.discard()
 
 
 def _was_aborted_before(outcome: Outcome | Conflict, items: Sequence[Prepared]) -> bool:

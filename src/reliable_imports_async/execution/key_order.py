@@ -101,6 +101,18 @@ class Ordering:
         keys += [_of_fields(item.data, names) for names in self._fields]
         return tuple(keys), self._modelled
 
+    @property
+    def only_fields(self) -> bool:
+        """Whether items have no other keys than fields of their data."""
+        return not (self._lock_key or self._item_key or self._everything)
+
+    def keys_of(self, data: Sequence[Any]) -> Keys:
+        """The keys of many records that were read, if these are `only_fields`, each once."""
+        keys: dict[str, None] = {}
+        for names in self._fields:
+            keys.update(dict.fromkeys([_of_fields(each, names) for each in data]))
+        return tuple(keys)
+
     def upserting_one(
         self, item: ImportBatchItem[Any] | None, columns: Columns, values: Mapping[str, Any]
     ) -> None:

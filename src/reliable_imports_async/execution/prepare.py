@@ -226,7 +226,7 @@ def shortened(exc: ValidationError) -> ValidationError:
 
 def with_data(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> ImportBatchItem[Any]:
     """The item with its record read into the processor's model."""
-    return item.having(data=_data_of(processor, item))
+    return item.having(data=data_of(processor, item.source_data))
 
 
 def read_data(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> None:
@@ -234,14 +234,18 @@ def read_data(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> None
 
     A copy of each of millions of items would take time, and the garbage collector even more.
     """
-    item.__dict__["data"] = _data_of(processor, item)
+    item.__dict__["data"] = data_of(processor, item.source_data)
 
 
-def _data_of(processor: BaseProcessor[Any], item: ImportBatchItem[Any]) -> Any:
+def data_of(processor: BaseProcessor[Any], source: Any) -> Any:
+    """A record as the processor's model, or as it is.
+
+    Raises:
+        ValidationError: The model refuses it.
+    """
     adapter = processor.model()
     if adapter is None:
-        return item.source_data
-    source = item.source_data
+        return source
     if processor.null_values or processor.null_values == "":
         nulls = null_values_of(processor)
         source = {

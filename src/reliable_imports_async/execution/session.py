@@ -16,6 +16,13 @@ from ..outcomes import Outage
 from ..processors.processor import BaseProcessor
 
 ROUND_TRIP_SECONDS = 10.0
+OURS = (
+    OSError,  # includes TimeoutError
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What the driver raises when a statement, or the connection, fails."""
 
 
 class Session:
@@ -168,16 +175,20 @@ class Session:
         with anyio.move_on_after(ROUND_TRIP_SECONDS, shield=True):
             try:
                 await transaction.rollback()
-            except (
-                OSError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                asyncpg.InternalClientError,
-            ):
+            except OURS:
                 return False
             else:
                 return True
         return False
+
+    async def leave(self, *, plain: bool) -> None:
+        """Roll back, or drop the connection if it may not be in order.
+
+        Args:
+            plain: Whether it is in order as far as the caller knows.
+        """
+        if not plain or self.lost or not await self.rollback():
+            await self.discard()
 
     async def idle(self) -> PooledConnection:
         """The connection outside of transactions, for a statement that commits by itself.

@@ -47,6 +47,9 @@ class Upsert:
         columns: The columns to write.
         nulls_equal: Whether the key may be NULL, because NULLs are equal in its constraint.
         folding: The key columns in which PostgreSQL may treat different texts as equal.
+
+    Attributes:
+        table: As given.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Upsert:
         nulls_equal: bool = False,
         folding: frozenset[str] = frozenset(),
     ) -> None:
-        self._table = table
+        self.table = table
         self._key = key
         self._nulls_equal = nulls_equal
         self._sql = upsert_statement(table, tuple(columns), key, returning=False)
@@ -74,6 +77,15 @@ class Upsert:
     ) -> list[Completed]:
         """Insert or update the rows of some items; returns their outcomes.
 
+        Raises:
+            ItemRefused: A value cannot be written, or PostgreSQL did not write a row.
+        """
+        ids = await self.write_data([item.data for item in items], ctx)
+        return [Completed(self.table, reported) for reported in ids]
+
+    async def write_data(self, data: Sequence[Any], ctx: ImportContext) -> list[str | None]:
+        """Insert or update the rows of some models; returns the keys to report, as text.
+
         A statement cannot have two rows with the same key; the second goes into the next statement.
         Each statement writes its rows in the order of their keys, so that two of them lock rows
         that they share in the same order.
@@ -81,7 +93,7 @@ class Upsert:
         Raises:
             ItemRefused: A value cannot be written, or PostgreSQL did not write a row.
         """
-        rows = [getattr(item.data, "__dict__", None) or _slots(item.data) for item in items]
+        rows = [getattr(each, "__dict__", None) or _slots(each) for each in data]
         ids, keys = self._keys(rows)
         in_order = [shown or "" for shown in ids]
         remaining: Sequence[int] = range(len(rows))
@@ -90,15 +102,14 @@ class Upsert:
             repeated = [at for at in remaining if first.setdefault(keys[at], at) != at]
             await self._write(sorted(first.values(), key=in_order.__getitem__), rows, ctx)
             remaining = repeated
-        table = self._table
-        return [Completed(table, reported_name(shown)) for shown in ids]
+        return list(map(reported_name, ids))
 
     async def _write(self, positions: Sequence[int], rows: Rows, ctx: ImportContext) -> None:
         """Write some rows in one statement, whose command tag says how many were written."""
         tag = await ctx.execute(self._sql, self._text(positions, rows))
         written = int(tag.rpartition(" ")[2])
         if written != len(positions):
-            raise NotWritten(self._table, written, len(positions))
+            raise NotWritten(self.table, written, len(positions))
 
     def _text(self, positions: Sequence[int], rows: Rows) -> str:
         """Rows as a JSON array: all together if their values are usual, else one by one."""
@@ -111,7 +122,7 @@ class Upsert:
         texts = []
         for position in positions:
             with _at(position):
-                texts.append(row_text(self._table, self._columns, rows[position]))
+                texts.append(row_text(self.table, self._columns, rows[position]))
         return f"[{','.join(texts)}]"
 
     def _check_plain(self, rows: Rows) -> None:
@@ -146,7 +157,7 @@ class Upsert:
         if None not in given:
             return ",".join(map(_shown, given))
         if not self._nulls_equal:
-            raise KeyIsNull(self._table, [name for name in self._key if values.get(name) is None])
+            raise KeyIsNull(self.table, [name for name in self._key if values.get(name) is None])
         return None
 
     def _same(self, values: Mapping[str, Any]) -> Hashable:

@@ -15,6 +15,7 @@ import anyio.lowlevel
 from ..database.guard import Connection, ReadingConnection
 from ..database.pool import Database
 from ..execution.executor import Executor
+from ..execution.whole_set import Records
 from ..models import ImportBatch, LogLevel
 from ..processors.context import ImportContext
 from ..processors.processor import BaseProcessor, interval_of
@@ -27,7 +28,7 @@ from ..wording import counted
 from . import unchanged
 from .auto_pause import auto_pause, pause
 from .batch_run import BatchRun, TimeSlice
-from .item_queue import PAGE_ITEMS, Queue, QueuedItem
+from .item_queue import PAGE_ITEMS, Queue, Queued, QueuedItem, QueuedSet, queued
 from .leases import HEARTBEAT_SECONDS, HeldRange, Leases
 from .quarantine import MAX_RANGES, Quarantine
 from .range_items import PendingItems, read_undue
@@ -283,16 +284,33 @@ class Drain:
             return True
         pending = PendingItems(self._leases, self._batch, held)
         while not pending.ended and held.open and self._batch_run.running:
-            page = await pending.page(self._queue.page_items)
-            entries = await self._keyed([QueuedItem(item, held) for item in page])
+            entries = await self._next_entries(pending, held)
             if not entries:
                 continue
-            held.unsettled += len(entries)
-            self._read_items += len(entries)
+            size = sum(entry.size for entry in entries)
+            held.unsettled += size
+            self._read_items += size
             self._queue.put(entries, self._slots.portion)
             while self._queue.full and self._batch_run.running:
                 await self._queue.wait_for_room(1.0)  # to notice a pause
         return pending.ended
+
+    async def _next_entries(self, pending: PendingItems, held: HeldRange) -> list[Queued]:
+        """The next page of a range: as sets, if its records need no object for each."""
+        sets = self._slots.sets
+        if not sets.usable or held.deferred or held.claimed.final_pass:
+            page = await pending.page(self._queue.page_items)
+            return [*await self._keyed([QueuedItem(item, held) for item in page])]
+        entries: list[Queued] = []
+        for part in await sets.read(await pending.rows(self._slots.portion)):
+            if not isinstance(part, Records):
+                entries += queued([part], held, self._ordering)
+            elif len(part.rows) == 1:
+                entries += queued(part.new_items(), held, self._ordering)
+            else:
+                keys = self._ordering.keys_of(part.data)
+                entries.append(QueuedSet(part, held, self._ordering, keys))
+        return entries
 
     async def _skip_unchanged(self, held: HeldRange, skipping: Remembering) -> int:
         """Skip the unchanged items of a range; return how many items may be left to run."""

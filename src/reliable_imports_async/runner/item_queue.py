@@ -5,15 +5,17 @@ and no two slots have items of one key at the same time.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
+from typing import Any, ClassVar, TypeAlias, cast
 
 import anyio
 
+from ..execution.key_order import Ordering
 from ..execution.prepare import Prepared
+from ..execution.whole_set import Records
 from ..models import ImportBatchItem
 from ..outcomes import Failure
 from .leases import HeldRange
@@ -56,10 +58,58 @@ class QueuedItem:
     settled: bool = False
     place: Place = QUEUED
 
+    size: ClassVar[int] = 1
+
     @property
     def number(self) -> int:
         """The item's number."""
         return self.item.item_number
+
+
+@dataclass(slots=True, eq=False)
+class QueuedSet:
+    """Records that wait for a slot together; the attributes are those of a `QueuedItem`.
+
+    Attributes:
+        keys: All keys of its records.
+        unsettled: Those records that have no outcome, once it has run.
+    """
+
+    records: Records
+    held: HeldRange
+    ordering: Ordering
+    keys: tuple[str, ...] = ()
+    unsettled: list[QueuedItem] = field(default_factory=list)
+    settled: bool = False
+    place: Place = QUEUED
+
+    @property
+    def size(self) -> int:
+        """How many records it has."""
+        return len(self.records.rows)
+
+    @property
+    def number(self) -> int:
+        """The number of its first record."""
+        return cast("int", self.records.rows[0][0])
+
+    def as_items(self) -> list[QueuedItem]:
+        """Its records as items, with their keys."""
+        return queued(self.records.new_items(), self.held, self.ordering)
+
+
+Queued: TypeAlias = QueuedItem | QueuedSet
+
+
+def queued(
+    items: Iterable[ImportBatchItem[Any]], held: HeldRange, ordering: Ordering
+) -> list[QueuedItem]:
+    """Items of a range, with their keys."""
+    entries = [QueuedItem(item, held) for item in items]
+    if ordering.active:
+        for entry in entries:
+            entry.keys, entry.read = ordering.keys(entry.item)
+    return entries
 
 
 class Queue:
@@ -94,7 +144,7 @@ class Queue:
     @property
     def full(self) -> bool:
         """Whether there are enough items for now."""
-        return len(self.read) > self._enough or self.lanes.parked > max(
+        return self.read.size > self._enough or self.lanes.parked > max(
             self._enough, 2 * self.page_items
         )
 
@@ -102,10 +152,10 @@ class Queue:
         """How many of `size` items a slot takes at once; fewer when they are large."""
         return size if self.page_items >= PAGE_ITEMS else min(size, self.page_items)
 
-    def put(self, page: list[QueuedItem], portion: int) -> None:
+    def put(self, page: list[Queued], portion: int) -> None:
         """Queue a page of items, for slots that take `portion` at once."""
         self._enough = max(self._least, 4 * portion)
-        self.page_items = _page_items(page)
+        self.page_items = _page_items(page[-1])
         self.read.put(self.lanes.enter(page) if self._ordered else page)
 
     async def wait_for_room(self, seconds: float) -> None:
@@ -118,7 +168,8 @@ class Queue:
         """The next item for a preparer; None when there are no more."""
         entries = await self.read.take(1, None)
         self._made_room()
-        return entries[0] if entries else None
+        # There are no sets of a processor that prepares each of its items.
+        return cast("QueuedItem", entries[0]) if entries else None
 
     async def put_prepared(self, entry: QueuedItem) -> None:
         """Hand a prepared item on to the slots, once there is room."""
@@ -127,7 +178,7 @@ class Queue:
 
     async def take(
         self, max_items: int, max_wait: float | None, owner: object = None
-    ) -> list[QueuedItem]:
+    ) -> list[Queued]:
         """The next items for a slot; an empty list when none arrive within `max_wait` seconds.
 
         Args:
@@ -138,7 +189,7 @@ class Queue:
             self._passed(len(entries))
         return entries
 
-    def release(self, entries: Sequence[QueuedItem]) -> None:
+    def release(self, entries: Sequence[Queued]) -> None:
         """Take note that a slot is done with items: later items of their keys may follow."""
         if self.lanes.used and isinstance(self.ready, OrderedChannel):
             self.ready.release(entries)
@@ -147,7 +198,7 @@ class Queue:
         """Drop an item that will not reach the slots."""
         if entry.place is not HANDED_BACK:
             self.lanes.close(entry)
-        entry.held.finish_item()
+        entry.held.finish_items()
         if isinstance(self.ready, OrderedChannel):
             self.ready.wake()
 
@@ -164,9 +215,9 @@ class Queue:
             self._room.set()
 
 
-def _page_items(page: list[QueuedItem]) -> int:
+def _page_items(last: Queued) -> int:
     """How many items to read next, so that a page of large records fits in memory."""
-    sample = page[-1].item.source_data
+    sample = last.item.source_data if isinstance(last, QueuedItem) else last.records.sources[-1]
     size = sum(len(value) for value in sample.values() if isinstance(value, str)) + 64
     return max(1, min(PAGE_ITEMS, PAGE_BYTES // size))
 
@@ -176,10 +227,12 @@ class Channel:
 
     Attributes:
         ended: Whether no more items come.
+        size: How many items wait here, those of sets among them.
     """
 
     def __init__(self) -> None:
-        self._entries: deque[QueuedItem] = deque()
+        self._entries: deque[Queued] = deque()
+        self.size = 0
         self._takers: deque[anyio.Event] = deque()
         self.ended = False
 
@@ -191,9 +244,10 @@ class Channel:
         """Whether there is nothing left to wait for."""
         return self.ended
 
-    def put(self, entries: Sequence[QueuedItem]) -> None:
+    def put(self, entries: Sequence[Queued]) -> None:
         """Add items, and wake as many takers."""
         self._entries.extend(entries)
+        self.size += sum(entry.size for entry in entries)
         self._wake(len(entries))
 
     async def take(
@@ -201,13 +255,23 @@ class Channel:
         max_items: int,
         max_wait: float | None,
         owner: object = None,
-    ) -> list[QueuedItem]:
+    ) -> list[Queued]:
         """The next items; an empty list when none arrive within `max_wait` seconds."""
         if not self._entries and not self.ended:
             with anyio.move_on_after(max_wait):
                 await self._arrival()
-        entries = self._entries
-        return [entries.popleft() for _ in range(min(max_items, len(entries)))]
+        return self._next(max_items, owner)
+
+    def _next(self, max_items: int, owner: object) -> list[Queued]:
+        """The first items; a set is the last of them, and counts as all that a slot takes."""
+        entries, taken = self._entries, list[Queued]()
+        while entries and len(taken) < max_items:
+            entry = entries.popleft()
+            taken.append(entry)
+            self.size -= entry.size
+            if type(entry) is QueuedSet:
+                break
+        return taken
 
     def end(self) -> None:
         """No more items come: takers get what is there, and then nothing."""
@@ -254,7 +318,7 @@ class OrderedChannel(Channel):
 
     async def take(
         self, max_items: int, max_wait: float | None, owner: object = None
-    ) -> list[QueuedItem]:
+    ) -> list[Queued]:
         """The next items that may run now.
 
         Args:
@@ -270,12 +334,12 @@ class OrderedChannel(Channel):
             self._wake(len(self._takers))
         return entries
 
-    def put(self, entries: Sequence[QueuedItem]) -> None:
+    def put(self, entries: Sequence[Queued]) -> None:
         """Add items, and wake as many takers."""
         super().put(entries)
         self.wake()
 
-    def release(self, entries: Sequence[QueuedItem]) -> None:
+    def release(self, entries: Sequence[Queued]) -> None:
         """Take note that a slot is done with these items."""
         self._lanes.release(entries)
         self.wake()
@@ -284,21 +348,27 @@ class OrderedChannel(Channel):
         """Wake takers for items that are parked no more, and all of them at the end."""
         self._wake(len(self._takers) if self._over else len(self._lanes.freed))
 
-    def _next(self, max_items: int, owner: object) -> list[QueuedItem]:
-        lanes, entries, taken = self._lanes, self._entries, list[QueuedItem]()
+    def _next(self, max_items: int, owner: object) -> list[Queued]:
+        lanes, entries, taken = self._lanes, self._entries, list[Queued]()
         if not lanes.used:
-            taken = [entries.popleft() for _ in range(min(max_items, len(entries)))]
+            taken = super()._next(max_items, owner)
             self._passed(len(taken))
             return taken
         freed, before = lanes.freed, len(entries)
         while (freed or entries) and len(taken) < max_items:
-            entry = (freed or entries).popleft()
+            if freed:
+                entry = freed.popleft()
+            else:
+                entry = entries.popleft()
+                self.size -= entry.size
             if not entry.keys:
                 taken.append(entry)
             elif entry.place is HANDED_BACK:
                 lanes.drop(entry)
             elif entry.place is not TAKEN and lanes.take(entry, owner):
                 taken.append(entry)
+            if taken and type(taken[-1]) is QueuedSet:
+                break
         self._passed(before - len(entries))
         return taken
 
@@ -320,19 +390,23 @@ class Lanes:
     def __init__(self) -> None:
         self.clock = 0
         self.parked = 0
-        self.freed: deque[QueuedItem] = deque()
-        self._lanes: dict[str, Lane | QueuedItem] = {}  # most keys have a single item
+        self.freed: deque[Queued] = deque()
+        self._lanes: dict[str, Lane | Queued] = {}  # most keys have a single item
         self._closed: dict[str, Closed] = {}
         self.used = False
 
-    def enter(self, entries: Sequence[QueuedItem]) -> list[QueuedItem]:
+    def enter(self, entries: Sequence[Queued]) -> list[Queued]:
         """Give each item its place behind earlier ones; return the items that may run here."""
-        lanes, runnable = self._lanes, list[QueuedItem]()
+        lanes, runnable = self._lanes, list[Queued]()
         for entry in entries:
-            if entry.keys and self._is_barred(entry):
+            if isinstance(entry, QueuedSet):
+                if self._bars_some(entry):
+                    runnable += self.enter(entry.as_items())
+                    continue
+            elif entry.keys and self._is_barred(entry):
                 entry.place = HANDED_BACK
                 self.close(entry)
-                entry.held.finish_item()
+                entry.held.finish_items()
                 continue
             runnable.append(entry)
             for key in entry.keys:
@@ -341,6 +415,13 @@ class Lanes:
         self.used = self.used or bool(lanes)
         return runnable
 
+    def _bars_some(self, entry: QueuedSet) -> bool:
+        """Whether some records of a set may be barred; each of them is looked at as an item."""
+        blocked = entry.held.claimed.blocked
+        return bool(blocked and not set(blocked).isdisjoint(entry.records.numbers)) or not (
+            self._closed.keys().isdisjoint(entry.keys)
+        )
+
     def _is_barred(self, entry: QueuedItem) -> bool:
         blocked = entry.held.claimed.blocked
         return bool((blocked and entry.number in blocked) or self._is_closed(entry))
@@ -348,7 +429,7 @@ class Lanes:
     def _lane(self, key: str) -> "Lane":
         """The lane of a key, also if it has had a single item so far."""
         lane = self._lanes[key]
-        if isinstance(lane, QueuedItem):
+        if not isinstance(lane, Lane):
             lane = self._lanes[key] = Lane(lane)
         return lane
 
@@ -361,18 +442,18 @@ class Lanes:
                 return True
         return False
 
-    def take(self, entry: QueuedItem, owner: object) -> bool:
+    def take(self, entry: Queued, owner: object) -> bool:
         """Give an item to a slot if it may run now; otherwise park it."""
-        if len(entry.keys) == 1 and self._lanes[entry.keys[0]] is entry:
+        if entry.place is QUEUED and all(self._lanes[key] is entry for key in entry.keys):
             entry.place = TAKEN
             return True
         lanes = [self._lane(key) for key in entry.keys]
         for lane in lanes:
             if lane.waiting[0] is not entry or not (lane.owner is None or lane.owner is owner):
-                self.parked += entry.place is not PARKED
+                self.parked += entry.size * (entry.place is not PARKED)
                 entry.place = PARKED
                 return False
-        self.parked -= entry.place is PARKED
+        self.parked -= entry.size * (entry.place is PARKED)
         entry.place = TAKEN
         for lane in lanes:
             lane.remove_first()
@@ -382,16 +463,17 @@ class Lanes:
                 self._free_first(lane)  # it may join the same slot
         return True
 
-    def drop(self, entry: QueuedItem) -> None:
+    def drop(self, entry: Queued) -> None:
         """Forget an item that was handed back and has come to a slot all the same."""
         entry.place = TAKEN
-        entry.held.finish_item()
+        entry.held.finish_items(entry.size)
 
-    def release(self, entries: Sequence[QueuedItem]) -> None:
+    def release(self, entries: Sequence[Queued]) -> None:
         """Take note that a slot is done with the items it took."""
         for entry in entries:
-            if entry.keys and not entry.settled:
-                self.close(entry)
+            for unsettled in _unsettled(entry):
+                self.close(unsettled)
+        freed = dict[Queued, None]()
         for entry in entries:
             for key in entry.keys:
                 lane = self._lanes[key]
@@ -403,22 +485,23 @@ class Lanes:
                 if lane.taken:
                     continue
                 lane.owner = None
-                if lane.waiting:
-                    self._free_first(lane)
-                else:
+                if not lane.waiting:
                     del self._lanes[key]
+                elif lane.waiting[0].place is PARKED:
+                    freed[lane.waiting[0]] = None
+        self.freed.extend(freed)
 
     def close(self, entry: QueuedItem) -> None:
         """Hand back all later items of the keys of an item that is not settled here."""
         self.used = True
-        unsettled = [entry]
+        unsettled: list[Queued] = [entry]
         while unsettled:
             first = unsettled.pop()
             first.held.incomplete = True
             for key in first.keys:
                 unsettled += self._close(key, first)
 
-    def _close(self, key: str, first: QueuedItem) -> list[QueuedItem]:
+    def _close(self, key: str, first: Queued) -> list[Queued]:
         """Close one key; return the items that are handed back because of it."""
         self.clock += 1
         before = self._closed.get(key)
@@ -433,9 +516,9 @@ class Lanes:
         behind = [entry for entry in later if entry.place is not HANDED_BACK]
         for entry in behind:
             if entry.held is first.held and entry is not first:
-                entry.held.behind.add(entry.number)
+                entry.held.behind.update(_numbers(entry))
             if entry.place is PARKED:
-                self.parked -= 1
+                self.parked -= entry.size
                 self.freed.append(entry)  # the next taker drops it
             entry.place = HANDED_BACK
         return [entry for entry in behind if entry is not first]
@@ -459,19 +542,30 @@ class Lane:
 
     __slots__ = ("owner", "taken", "waiting")
 
-    def __init__(self, first: QueuedItem) -> None:
+    def __init__(self, first: Queued) -> None:
         taken = first.place is TAKEN
-        self.waiting: deque[QueuedItem] = deque(() if taken else (first,))
+        self.waiting: deque[Queued] = deque(() if taken else (first,))
         self.taken = int(taken)
         self.owner: object = first if taken else None
 
-    def add(self, entry: QueuedItem) -> None:
+    def add(self, entry: Queued) -> None:
         """Add an item at the end."""
         self.waiting.append(entry)
 
     def remove_first(self) -> None:
         """Remove the first item: a slot has it."""
         self.waiting.popleft()
+
+
+def _unsettled(entry: Queued) -> Iterable[QueuedItem]:
+    """The items with keys of an entry which has run, that have no outcome."""
+    if entry.settled or not entry.keys:
+        return ()
+    return (entry,) if isinstance(entry, QueuedItem) else entry.unsettled
+
+
+def _numbers(entry: Queued) -> Sequence[int]:
+    return (entry.number,) if isinstance(entry, QueuedItem) else entry.records.numbers
 
 
 @dataclass(frozen=True, slots=True)

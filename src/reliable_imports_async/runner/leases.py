@@ -92,9 +92,9 @@ class HeldRange:
             case ItemStatus.PENDING:
                 pass
 
-    def finish_item(self) -> None:
-        """Note that an item that was read is settled, stored for later, or given up."""
-        self.unsettled -= 1
+    def finish_items(self, count: int = 1) -> None:
+        """Note that items that were read are settled, stored for later, or given up."""
+        self.unsettled -= count
         if self.unsettled == 0:
             self.progressed.set()
 

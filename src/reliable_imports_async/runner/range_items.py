@@ -4,6 +4,7 @@ from typing import Any
 
 from ..models import ImportBatch, ImportBatchItem
 from ..store import items
+from ..store.items import PendingRow
 from .leases import HeldRange, Leases
 
 Items = list[ImportBatchItem[Any]]
@@ -23,17 +24,20 @@ class PendingItems:
         self._first = held.claimed.first_item
         self.ended = False
 
+    async def rows(self, size: int) -> list[PendingRow]:
+        """The rows of the next `size` pending items or fewer."""
+        claimed, first = self._held.claimed, self._first
+        rows = await self._leases.retry_until_answered(
+            lambda conn: items.pending_rows(conn, claimed.batch_id, first, claimed.last_item, size)
+        )
+        self._first = rows[-1][0] + 1 if rows else claimed.last_item + 1
+        self.ended = self._first > claimed.last_item
+        return rows
+
     async def page(self, size: int) -> Items:
         """The next items that run now, out of `size` pending items or fewer."""
-        claimed, first = self._held.claimed, self._first
-        page = await self._leases.retry_until_answered(
-            lambda conn: items.read_pending(
-                conn, claimed.batch_id, self._batch.root_batch_id, first, claimed.last_item, size
-            )
-        )
-        self._first = page[-1].item_number + 1 if page else claimed.last_item + 1
-        self.ended = self._first > claimed.last_item
-        return self._held.to_run(page)
+        batch, rows = self._batch, await self.rows(size)
+        return self._held.to_run(await items.read_rows(rows, batch.id, batch.root_batch_id))
 
 
 async def read_undue(leases: Leases, batch: ImportBatch, held: HeldRange) -> Items:

@@ -10,16 +10,17 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from itertools import groupby
-from operator import attrgetter
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
 
 from ..execution.chunk import ChunkExecutor
+from ..execution.chunk_progress import SuspectKeys
 from ..execution.prepare import Prepared
 from ..execution.session import Session
+from ..execution.whole_set import WholeSets
 from ..failures import is_server_state
 from ..models import ImportBatchItem, ItemStatus
 from ..outcomes import (
@@ -41,7 +42,7 @@ from ..wording import counted
 from .adaptive_limit import AdaptiveLimit
 from .auto_pause import pause
 from .batch_run import BatchRun
-from .item_queue import HANDED_BACK, Queue, QueuedItem
+from .item_queue import HANDED_BACK, Queue, Queued, QueuedItem, QueuedSet
 from .leases import HeldRange
 
 logger = logging.getLogger("reliable_imports_async")
@@ -59,7 +60,11 @@ SETTLED = (*SUCCESSES, Failed, Deferred)
 
 
 class Slots:
-    """What the slots of one drain share; each of them is a call of `run`."""
+    """What the slots of one drain share; each of them is a call of `run`.
+
+    Attributes:
+        sets: Reads and runs records that need no object for each.
+    """
 
     def __init__(self, batch_run: BatchRun, queue: Queue) -> None:
         self._batch_run = batch_run
@@ -68,10 +73,12 @@ class Slots:
         self._limiter = batch_run.limiter
         self._limits = batch_run.limits
         self._queue = queue
+        suspect_keys = SuspectKeys()
+        self.sets = WholeSets(executor, batch_run.chunk_size, suspect_keys)
         self._chunks: ChunkExecutor | None = None  # each item has a transaction of its own
         self._adaptive: AdaptiveLimit | None = None
         if batch_run.chunk_size > 1:
-            self._chunks = ChunkExecutor(executor, batch_run.chunk_size)
+            self._chunks = ChunkExecutor(executor, batch_run.chunk_size, suspect_keys)
             self._adaptive = AdaptiveLimit(batch_run.concurrency)
         self._taking = anyio.Lock()
         self._succeeded = 0  # items that completed or were skipped here
@@ -118,34 +125,98 @@ class Slots:
         """Whether an item waits for a slot."""
         return bool(self._queue.ready) and self._batch_run.running
 
-    async def _run_on(self, session: Session, entries: list[QueuedItem]) -> None:
+    async def _run_on(self, session: Session, entries: list[Queued]) -> None:
         """Run items while there are any and no other batch waits for this slot."""
         count = 0
         while entries:
-            if self._executor.conflicted:
-                await self._run_conflicted(entries, session)
-            else:
-                self._gate.running += 1
-                try:
-                    await self._run_together(entries, session, {})
-                finally:
-                    self._gate.leave()
+            if items := [entry for entry in entries if isinstance(entry, QueuedItem)]:
+                await self._run_items(items, session, {})
+            if len(items) < len(entries):  # the last is a set
+                await self._run_set(cast("QueuedSet", entries[-1]), session)
             self._queue.release(entries)
-            count += len(entries)
+            size = sum(entry.size for entry in entries)
+            count += size
             if count >= QUANTUM_ITEMS or self._leases.quarantine_waits:
                 count = 0
                 if self._limiter.statistics().tasks_waiting:
                     return
             if self._adaptive is not None:
-                self._adaptive.finished(len(entries))
+                self._adaptive.finished(size)
                 if self._adaptive.exceeded:
                     return
             entries = await self._take(IDLE_SECONDS)
 
-    async def _take(self, max_wait: float | None) -> list[QueuedItem]:
+    async def _run_items(
+        self, entries: list[QueuedItem], session: Session, unsettled: dict[str, HeldRange]
+    ) -> None:
+        """Run items, beside other slots or without them; see `_run_together` for `unsettled`."""
+        if self._executor.conflicted:
+            await self._run_conflicted(entries, session, unsettled)
+            return
+        self._gate.running += 1
+        try:
+            await self._run_together(entries, session, unsettled)
+        finally:
+            self._gate.leave()
+
+    async def _run_set(self, queued: QueuedSet, session: Session) -> None:
+        """Run a set in one transaction, or each of its records as an item."""
+        held, in_doubt = queued.held, False
+        if self._batch_run.may_start(held) and self.sets.is_next():
+            self._gate.running += 1
+            try:
+                outcomes = await self.sets.execute(queued.records, session)
+            except Outage as outage:
+                await self._note_outage(outage, queued.size)
+                outcomes, in_doubt = None, True
+            finally:
+                self._gate.leave()
+            if outcomes is not None:
+                await self._settled(queued, outcomes)
+                return
+        entries, unsettled = queued.as_items(), dict[str, HeldRange]()
+        waiting = await self._without_outcomes(entries, unsettled) if in_doubt else entries
+        await self._run_items(waiting, session, unsettled)
+        queued.unsettled = [entry for entry in entries if not entry.settled]
+        queued.settled = not queued.unsettled
+
+    async def _settled(self, queued: QueuedSet, outcomes: Sequence[Completed | Skip]) -> None:
+        """Count the outcomes of a set that has committed."""
+        completed = sum(type(outcome) is Completed for outcome in outcomes)
+        queued.held.counts.completed += completed
+        queued.held.counts.skipped += len(outcomes) - completed
+        queued.held.finish_items(len(outcomes))
+        queued.settled = True
+        self._succeeded += len(outcomes)
+        self._limits.success(len(outcomes))
+        if self._limits.reason is not None:
+            await pause(self._batch_run, self._limits.reason)
+
+    async def _without_outcomes(
+        self, entries: Sequence[QueuedItem], unsettled: dict[str, HeldRange]
+    ) -> list[QueuedItem]:
+        """The items that have no outcome although their COMMIT was sent; count the others."""
+        stored = await self._stored_outcomes([entry.item for entry in entries])
+        for entry in entries:
+            if (outcome := stored.get(entry.number)) is not None:
+                self._count_stored(entry, outcome, unsettled)
+        return [entry for entry in entries if entry.number not in stored]
+
+    def _count_stored(
+        self, entry: QueuedItem, outcome: Outcome, unsettled: dict[str, HeldRange]
+    ) -> None:
+        """Count an outcome that another statement than the item's own has shown."""
+        _count(entry, outcome)
+        entry.held.finish_items()
+        self._succeeded += _succeeded(outcome)
+        if not entry.settled:
+            unsettled |= dict.fromkeys(entry.keys, entry.held)
+
+    async def _take(self, max_wait: float | None) -> list[Queued]:
         """The next items to run together; an empty list when none arrive within `max_wait` seconds.
 
-        One slot at a time collects them; otherwise each waiting slot would get a single item.
+        A set is the last of them. One slot at a time collects them; otherwise each waiting slot
+        would get a single item.
         """
         owner = object()
         if self._chunks is None:
@@ -156,7 +227,11 @@ class Slots:
             return []
         try:
             entries = await self._queue.take(self.portion, max_wait, owner)
-            while entries and (missing := self.portion - len(entries)) > 0:
+            while (
+                entries
+                and isinstance(entries[-1], QueuedItem)
+                and (missing := self.portion - len(entries)) > 0
+            ):
                 more = await self._queue.take(missing, GATHER_SECONDS, owner)
                 if not more:
                     break
@@ -164,12 +239,13 @@ class Slots:
         finally:
             self._taking.release()
         if self._executor.ordering.active:
-            entries.sort(key=attrgetter("item.item_number"))
+            entries.sort(key=lambda entry: (isinstance(entry, QueuedSet), entry.number))
         return entries
 
-    async def _run_conflicted(self, entries: list[QueuedItem], session: Session) -> None:
+    async def _run_conflicted(
+        self, entries: list[QueuedItem], session: Session, unsettled: dict[str, HeldRange]
+    ) -> None:
         """Run items in order; those that met conflicts again and again run without any other."""
-        unsettled: dict[str, HeldRange] = {}
         for alone, part in self._parts(entries):
             if alone:
                 async with self._gate.alone():
@@ -207,7 +283,7 @@ class Slots:
             outcome = outcomes.get(entry.item.item_number)
             if outcome is not None:
                 _count(entry, outcome)
-                entry.held.finish_item()
+                entry.held.finish_items()
             elif not _stays_behind(entry, unsettled):
                 await self.run_item(entry, session)
             if not entry.settled:
@@ -238,13 +314,15 @@ class Slots:
         try:
             return await chunks.execute(prepared, session, Starts(self._batch_run, entries))
         except Outage as outage:
-            message = outage.failure.message
-            logger.warning(
-                "%s will be retried after an outage: %s", counted(len(entries), "item"), message
-            )
-            if not outage.lost:
-                await anyio.sleep(_backoff(1))
+            await self._note_outage(outage, len(entries))
         return await self._stored_outcomes([each.item for each in prepared])
+
+    async def _note_outage(self, outage: Outage, count: int) -> None:
+        """Note an outage under some items, and give a server that refuses statements time."""
+        message = outage.failure.message
+        logger.warning("%s will be retried after an outage: %s", counted(count, "item"), message)
+        if not outage.lost:
+            await anyio.sleep(_backoff(1))
 
     async def run_item(self, entry: QueuedItem, session: Session) -> None:
         """Run an item in its own transaction, unless its range or the batch was given up."""
@@ -258,7 +336,7 @@ class Slots:
                 if self._limits.reason is not None:
                     await pause(self._batch_run, self._limits.reason)
         finally:
-            entry.held.finish_item()
+            entry.held.finish_items()
 
     async def _outcome(self, entry: QueuedItem, session: Session) -> Outcome:
         """Execute an item until its outcome is known, through all outages of the server."""
@@ -426,7 +504,7 @@ def _stays_behind(entry: QueuedItem, unsettled: Mapping[str, HeldRange]) -> bool
         return False
     if entry.held in [unsettled.get(key) for key in entry.keys]:
         entry.held.behind.add(entry.number)
-    entry.held.finish_item()
+    entry.held.finish_items()
     return True
 
 

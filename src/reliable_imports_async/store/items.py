@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -18,15 +18,24 @@ from ..outcomes import Failure, FailureKind
 
 _SQL = statements("store/items")
 _ERROR_COLUMNS = {name: f"error_{name}" for name in Failure.__slots__}
+PendingRow: TypeAlias = asyncpg.Record
+"""Number, attempts, record as text, line, key, number in the root batch."""
 READ_AT_ONCE = 524_288  # characters of records, before other tasks run
+
+
+async def pending_rows(
+    conn: Connection, batch_id: UUID, first: int, last: int, limit: int
+) -> list[PendingRow]:
+    """The rows of the next due items with numbers from `first` to `last`, at most `limit`."""
+    return await conn.fetch(_SQL["read_pending"], batch_id, first, last, limit)
 
 
 async def read_pending(
     conn: Connection, batch_id: UUID, root_batch_id: UUID, first: int, last: int, limit: int
 ) -> list[ImportBatchItem[Any]]:
     """The next due items with numbers from `first` to `last`, at most `limit`."""
-    rows = await conn.fetch(_SQL["read_pending"], batch_id, first, last, limit)
-    return await _pending(rows, batch_id, root_batch_id)
+    rows = await pending_rows(conn, batch_id, first, last, limit)
+    return await read_rows(rows, batch_id, root_batch_id)
 
 
 async def read_undue(
@@ -34,41 +43,53 @@ async def read_undue(
 ) -> list[ImportBatchItem[Any]]:
     """The items with numbers from `first` to `last` whose retry is not due yet."""
     rows = await conn.fetch(_SQL["read_undue"], batch_id, first, last)
-    return await _pending(rows, batch_id, root_batch_id)
+    return await read_rows(rows, batch_id, root_batch_id)
 
 
-async def _pending(
-    rows: Sequence[asyncpg.Record], batch_id: UUID, root_batch_id: UUID
+async def read_rows(
+    rows: Sequence[PendingRow], batch_id: UUID, root_batch_id: UUID
 ) -> list[ImportBatchItem[Any]]:
+    """The items of rows that `pending_rows` returned; large records are parsed in a thread."""
     pending: list[ImportBatchItem[Any]] = []
     size = 0
-    for number, attempts, text, line, key, root in rows:
+    for row in rows:
+        text = row[2]
         size += len(text)
         if size > READ_AT_ONCE:
             size = len(text)
             await cancel_shielded_checkpoint()
-        large = len(text) > LARGE
-        if large:
-            data = await aside(len(text), partial(exact_json.read, text))
+        if len(text) > LARGE:
+            record = await aside(len(text), partial(exact_json.read, text))
         else:
-            data = exact_json.read(text)
-        pending.append(
-            ImportBatchItem.quickly(
-                {
-                    "batch_id": batch_id,
-                    "item_number": number,
-                    "source_data": data,
-                    "data": data,
-                    "is_large": large,
-                    "attempts": attempts,
-                    "root_batch_id": root_batch_id,
-                    "root_item_number": root or number,
-                    "source_line": line,
-                    "item_key": key,
-                }
-            )
-        )
+            record = exact_json.read(text)
+        pending.append(item_of(row, record, record, batch_id, root_batch_id))
     return pending
+
+
+def item_of(
+    row: PendingRow, record: Any, data: Any, batch_id: UUID, root_batch_id: UUID
+) -> ImportBatchItem[Any]:
+    """The item of a row.
+
+    Args:
+        record: The parsed record.
+        data: The record as the processor's model.
+    """
+    number, attempts, text, line, key, root = row
+    return ImportBatchItem.quickly(
+        {
+            "batch_id": batch_id,
+            "item_number": number,
+            "source_data": record,
+            "data": data,
+            "is_large": len(text) > LARGE,
+            "attempts": attempts,
+            "root_batch_id": root_batch_id,
+            "root_item_number": root or number,
+            "source_line": line,
+            "item_key": key,
+        }
+    )
 
 
 async def get(conn: Connection, batch_id: UUID, number: int) -> ImportBatchItem[Any] | None:

@@ -1,6 +1,6 @@
 """Statements that settle items, protected by the fence, and that read stored outcomes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
@@ -81,15 +81,19 @@ async def settle(
     log: list[tuple[Any, ...]] = [(None, *line) for line in lines]
     log += [(each.item.item_number, *line) for each in settlements for line in each.lines]
     last = {} if remembering is None else _last_of_each_key(settlements)
-    completed = (_array(plain), tries, rows.table, to_json(rows.ids).decode() if rows.ids else None)
     if not (outcomes or log or last):
-        tag = await conn.execute(_SETTLE_COMPLETED, batch_id, *completed, timeout=timeout)
-        return int(tag.split()[1])
+        table, ids = rows.table, rows.ids
+        return await settle_completed(
+            conn, batch_id, plain, attempts=tries, table=table, ids=ids, timeout=timeout
+        )
     remembered = remembering if last else None
     settled: int = await conn.fetchval(
         _SETTLE_OUTCOMES,
         batch_id,
-        *completed,
+        _array(plain),
+        tries,
+        rows.table,
+        to_json(rows.ids).decode() if rows.ids else None,
         _array(outcomes),
         to_json(outcomes).decode(),
         to_json(log).decode(),
@@ -99,6 +103,33 @@ async def settle(
         timeout=timeout,
     )
     return settled
+
+
+async def settle_completed(
+    conn: Connection,
+    batch_id: UUID,
+    numbers: Sequence[int],
+    *,
+    attempts: int,
+    table: str | None = None,
+    ids: Mapping[int, str | None] | None = None,
+    timeout: float,
+) -> int:
+    """Settle items that completed in the same try; returns how many the fence let through.
+
+    Args:
+        attempts: The stored attempts of each.
+        table: The table of the rows that they reported.
+        ids: The keys of these rows by item number; None: without a key.
+        timeout: Seconds to wait for the answer.
+
+    Raises:
+        TimeoutError: There was no answer in time.
+    """
+    reported = to_json(ids).decode() if ids else None
+    key = (batch_id, _array(numbers), attempts)
+    tag = await conn.execute(_SETTLE_COMPLETED, *key, table, reported, timeout=timeout)
+    return int(tag.split()[1])
 
 
 async def settle_item(
