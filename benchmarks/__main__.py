@@ -47,6 +47,9 @@ BENCHMARKS = {
     "limit": Benchmark(
         "engine", "the machine's limit: pgbench next to the loop", ("--contenders=pgbench (limit)",)
     ),
+    "bulk": Benchmark(
+        "bulk", "a CSV file into a table: next to a bare COPY and to a script with the same model"
+    ),
     "creation": Benchmark("creation", "creating a batch next to a bare COPY of the same rows"),
     "million": Benchmark(
         "million", "a million rows: cost of an item, memory, summaries (MODE=item|interval|set)"

@@ -62,6 +62,11 @@ def ratio(ones: Sequence[float], others: Sequence[float]) -> Ratio:
     return Ratio(statistics.median(found), min(found), max(found))
 
 
+def verdict(found: float, bar: float) -> str:
+    """Whether a figure reaches its bar: "met", or "short by" so much."""
+    return "met" if found >= bar else f"short by {bar - found:.2f}"
+
+
 def chosen(known: Iterable[str], given: str) -> list[str]:
     """The names that were given, separated by semicolons; all of them where none was.
 
