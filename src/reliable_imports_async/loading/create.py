@@ -42,7 +42,7 @@ from .sources import OpenedSource, Source
 
 OnSameFile = Literal["refuse", "skip", "force"]
 
-LARGEST_RANGE = 500
+LARGEST_RANGE = 5_000
 SMALLEST_RANGE = 20
 RANGES_PER_BATCH = 64
 SPOOL_IN_MEMORY = 8 * 1024 * 1024
