@@ -64,7 +64,7 @@ check: install ## Formatting, lint, types, layers
 	@$(BIN)/lint-imports --no-logo
 
 # Only variables of the command line count: the environment may have a NAME or a MODE of its own.
-BENCH_OPTIONS := ROUNDS ITEMS ONLY MODE MODES BASE LIMIT PEERS CONTENDERS SECONDS SCALE WORKERS MEGABYTES CHUNKED BATCHES REQUESTS DIRECTORY COLD
+BENCH_OPTIONS := ROUNDS ITEMS ONLY MODE MODES BASE LIMIT PEERS CONTENDERS SECONDS SCALE WORKERS MEGABYTES CHUNKED BATCHES REQUESTS DIRECTORY COLD CELLS PROCESSES DELAY ROLES
 given = $(if $(filter command,$(origin $1)),$($1))
 
 .PHONY: bench

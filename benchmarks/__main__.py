@@ -55,6 +55,9 @@ BENCHMARKS = {
         "million", "a million rows: cost of an item, memory, summaries (MODE=item|interval|set)"
     ),
     "scaling": Benchmark("scaling", "one batch, drained in process and by 1, 2 and 4 workers"),
+    "hot_rows": Benchmark(
+        "hot_rows", "items that update a few rows: adaptive concurrency next to fixed numbers"
+    ),
     "unchanged": Benchmark("unchanged", "a file imported twice; the second time nothing changed"),
     "api": Benchmark("api", "the REST API next to bare endpoints with the same SQL"),
     "upload": Benchmark("upload", "a 1 GB upload, and the memory that the server takes for it"),

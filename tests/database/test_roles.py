@@ -152,6 +152,42 @@ async def test_limits_of_a_database_are_lifted_for_our_sessions(dsn, conn, own_p
         assert all(value in LIFTED[name] for name, value in settings.items()), settings
 
 
+async def deadlock_timeout_of_items(dsn, role=None):
+    seen = []
+
+    async def process_item(item, ctx):
+        seen.append(await ctx.fetchval("SHOW deadlock_timeout"))
+
+    async with managed(dsn, role) as manager:
+        assert (await load(manager, process_item, "item", count=1)).ok
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("deadlock_timeout = '1s'", "50ms"),
+        ("deadlock_timeout = '20ms'", "20ms"),
+        ("deadlock_timeout = '1s'; ALTER DATABASE {0} SET log_lock_waits = on", "1s"),
+    ],
+)
+async def test_items_look_for_deadlocks_sooner(dsn, conn, setting, expected):
+    database = await conn.fetchval("SELECT quote_ident(current_database())")
+    await conn.execute(f"ALTER DATABASE {database} SET {setting.format(database)}")
+    assert await deadlock_timeout_of_items(dsn) == [expected]
+
+
+@pytest.mark.parametrize(("granted", "expected"), [(False, "1s"), (True, "50ms")])
+async def test_a_plain_role_looks_for_deadlocks_sooner_if_it_may(
+    dsn, conn, role, granted, expected
+):
+    if granted and conn.get_server_version().major < 15:
+        pytest.skip("GRANT SET ON PARAMETER came with PostgreSQL 15")
+    if granted:
+        await conn.execute(f"GRANT SET ON PARAMETER deadlock_timeout TO {role}")
+    assert await deadlock_timeout_of_items(dsn, role) == [expected]
+
+
 @pytest.mark.parametrize("name", ["statement_timeout", "lock_timeout", "transaction_timeout"])
 async def test_a_creation_outlives_the_limits_of_its_database(dsn, conn, name):
     if not await limit(conn, name):

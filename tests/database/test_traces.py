@@ -321,7 +321,12 @@ async def test_a_pool_whose_reset_does_nothing_gets_its_settings_back(dsn):
     async def process_item(item, ctx):
         assert await ctx.fetchval("SHOW statement_timeout") != "77s"
 
-    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    names = (
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "deadlock_timeout",
+    )
     settings = "SELECT ARRAY[{}]".format(", ".join(f"current_setting('{n}')" for n in names))
     async with given_pool(dsn, reset=no_reset, init=init) as (manager, pool):
         before = await pool.fetchval(settings)

@@ -17,7 +17,7 @@ from reliable_imports_async.runner import (
     quarantine,
     slots,
 )
-from reliable_imports_async.runner.adaptive_limit import FIRST, LONGEST_REST, AdaptiveLimit
+from reliable_imports_async.runner.adaptive_limit import AdaptiveLimit
 from reliable_imports_async.runner.item_queue import Channel, Queue, QueuedItem
 from reliable_imports_async.runner.slots import (
     LOSSES,
@@ -31,8 +31,6 @@ from reliable_imports_async.runner.slots import (
 from ..execution.reach import SETTLED
 
 __all__ = [
-    "FIRST",
-    "LONGEST_REST",
     "LOSSES",
     "REFUSALS",
     "STATE_REFUSALS",

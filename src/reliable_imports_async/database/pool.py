@@ -27,7 +27,15 @@ from ..settings import Settings
 from .embedded import EmbeddedServer, is_embedded_url, parse_embedded_url
 from .guard import Connection, PooledConnection, Trace, drop, is_lost
 from .server_errors import explained
-from .session_settings import ORDINARY, SESSION, TRANSACTION, lifting, limits_of, read_defaults
+from .session_settings import (
+    ORDINARY,
+    SESSION,
+    TRANSACTION,
+    lifting,
+    limits_of,
+    read_defaults,
+    sooner_deadlocks,
+)
 from .statements import statements
 
 if TYPE_CHECKING:  # asyncpg's classes are generic in its stubs only
@@ -88,6 +96,7 @@ class Database:
         self.redact: Redact = redact_patterns
         self.pooled = False
         self._lift = ""  # the statement that lifts the server's time limits for our statements
+        self._deadlock_timeout: str | None = None  # of items; None: the server's own
         self.concurrency = settings.concurrency or DEFAULT_CONCURRENCY
 
     @property
@@ -303,18 +312,22 @@ class Database:
         if self.pooled:
             return
         if self._given is not None:
-            limits = await conn.fetchval(_SQL["limits"])
+            *limits, deadlock_timeout = await conn.fetchval(_SQL["limits"])
+            limits.append(deadlock_timeout if self._deadlock_timeout else None)
             self._before[conn] = [(_SQL["set_limits"], *limits, SESSION)]
         if self.defaults != ORDINARY:
             if self._given is not None:
                 self._before[conn].append((_SQL["set_defaults"], *astuple(self.defaults)))
             await conn.execute(_SQL["set_defaults"], *astuple(self.defaults))
-        await conn.execute(_SQL["set_limits"], *limits_of(item_timeout), SESSION)
+        await conn.execute(_SQL["set_limits"], *self._limits(item_timeout), SESSION)
 
     async def configure_transaction(self, conn: Connection, item_timeout: float) -> None:
         """Set the server's time limits for one transaction, if there is a pooler."""
         if self.pooled:
-            await conn.execute(_SQL["set_limits"], *limits_of(item_timeout), TRANSACTION)
+            await conn.execute(_SQL["set_limits"], *self._limits(item_timeout), TRANSACTION)
+
+    def _limits(self, item_timeout: float) -> tuple[str | None, ...]:
+        return limits_of(item_timeout, self._deadlock_timeout)
 
     def transaction(self, conn: PooledConnection) -> "asyncpg.transaction.Transaction":
         """A transaction for an item, with the user's defaults."""
@@ -405,6 +418,7 @@ class Database:
         elif self._given is not None:
             self.defaults, _ = await read_defaults(conn)
         self._lift = await lifting(conn)
+        self._deadlock_timeout = await sooner_deadlocks(conn, version)
 
     def _require_pool(self) -> "asyncpg.Pool[Any]":
         if self._pool is None:

@@ -18,6 +18,8 @@ _LIFTED = {  # the limits that a database or a role may set, and the values for 
     "idle_in_transaction_session_timeout": "10min",  # releases the locks of a frozen process
     "idle_session_timeout": "0",
 }
+DEADLOCK_MILLISECONDS = 50
+PARAMETER_GRANTS = 150_000  # the first version with GRANT SET ON PARAMETER
 SESSION, TRANSACTION = False, True  # for how long set_config applies
 
 
@@ -53,10 +55,28 @@ async def lifting(conn: Connection) -> str:
     return f"SELECT {', '.join(lifted)}" if lifted else ""
 
 
-def limits_of(item_timeout: float) -> tuple[str, ...]:
+async def sooner_deadlocks(conn: Connection, version: int) -> str | None:
+    """The `deadlock_timeout` of items, if the role may set it and the server's is longer.
+
+    A deadlock costs its transactions this time. The session that looks first is the victim, so an
+    import gives way to an application. A server that logs lock waits would log each of them.
+
+    Args:
+        version: The server's `server_version_num`.
+    """
+    if not await conn.fetchval(_SQL["deadlock_timeout"], DEADLOCK_MILLISECONDS):
+        return None
+    if version >= PARAMETER_GRANTS:
+        may = await conn.fetchval(_SQL["may_set_deadlock_timeout"])
+    else:
+        may = await conn.fetchval(_SQL["is_superuser"])
+    return f"{DEADLOCK_MILLISECONDS}ms" if may else None
+
+
+def limits_of(item_timeout: float, deadlock_timeout: str | None) -> tuple[str | None, ...]:
     """The limits for items: longer than `item_timeout`, so that the library's own limit is first.
 
     The keepalives detect a vanished machine within a minute instead of two hours.
     """
     limit = f"{int((item_timeout + 5) * 1000)}ms"
-    return limit, limit, limit, "2000ms", "30", "10", "3"
+    return limit, limit, limit, "2000ms", "30", "10", "3", deadlock_timeout

@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import asyncpg
@@ -57,6 +57,16 @@ CONFLICT_RETRIES = 5
 LONGEST_CONFLICT_WAIT = 5.0
 
 
+class Contention(Protocol):
+    """Learns of conflicts, and adapts how many transactions run at the same time."""
+
+    def conflict(self) -> None:
+        """Note that an attempt conflicted with another transaction."""
+
+    async def give_way(self) -> None:
+        """Wait, before an attempt is repeated, while more transactions run than should."""
+
+
 class Executor:
     """Executes items of one batch; shared by all slots of a drain.
 
@@ -73,6 +83,7 @@ class Executor:
         ordering: The keys by which items are kept in order.
         remembering: Where contents are remembered by their keys; None: nowhere.
         conflicted: The numbers of items that other transactions keep from committing.
+        contention: Learns of conflicts; None: the items run one by one.
         skipping: Where to look for items that have not changed; None: all items are processed.
     """
 
@@ -96,6 +107,7 @@ class Executor:
         self._catalog = Catalog()  # shared by all items
         self.dry_run = False
         self.conflicted: set[int] = set()
+        self.contention: Contention | None = None
         self.item_timeout = processor.item_timeout or settings.item_timeout
         self.remembering = remembering(processor, batch.batch_type)
         self.skipping = self.remembering if skips_unchanged(batch.options) else None
@@ -191,10 +203,18 @@ class Executor:
 
     async def _processed(self, prepared: Prepared, session: Session) -> Outcome:
         """Run the item's transaction, again at once after conflicts."""
-        outcome = await repeated(lambda: self._transact(prepared, session))
+        outcome = await repeated(
+            lambda: self._transact(prepared, session), lambda: self._give_way(session)
+        )
         if isinstance(outcome, Conflict):
             return self.after_conflicts(prepared.item, outcome.failure)
         return outcome
+
+    async def _give_way(self, session: Session) -> None:
+        """Hold no transaction while other slots go first."""
+        if self.contention is not None:
+            await session.leave(plain=True)
+            await self.contention.give_way()
 
     def after_conflicts(self, item: ImportBatchItem[Any], failure: Failure) -> NotCommitted:
         """A stored retry, beside which no other item will run; a failure after too many of them."""
@@ -329,7 +349,10 @@ class Executor:
             Outage: The server failed, and not the item.
         """
         redact = self.database.redact
-        return outcome_of(exc, item, self.processor, own=own, broken=broken, redact=redact)
+        outcome = outcome_of(exc, item, self.processor, own=own, broken=broken, redact=redact)
+        if isinstance(outcome, Conflict) and self.contention is not None:
+            self.contention.conflict()
+        return outcome
 
     def new_log(self) -> LogBuffer:
         """An empty log buffer."""
@@ -366,11 +389,20 @@ class Executor:
         return ctx
 
 
-async def repeated(transact: Callable[[], Awaitable[Outcome | Conflict]]) -> Outcome | Conflict:
-    """Run a transaction, up to REPEATS times more at once while it conflicts with others."""
+async def repeated(
+    transact: Callable[[], Awaitable[Outcome | Conflict]],
+    give_way: Callable[[], Awaitable[None]] | None = None,
+) -> Outcome | Conflict:
+    """Run a transaction, up to REPEATS times more while it conflicts with others.
+
+    Args:
+        give_way: Lets other transactions go first, before each repetition.
+    """
     for _ in range(REPEATS):
         outcome = await transact()
         if not isinstance(outcome, Conflict):
             return outcome
+        if give_way is not None:
+            await give_way()
         await anyio.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
     return await transact()

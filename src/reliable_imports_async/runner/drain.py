@@ -21,7 +21,7 @@ from ..processors.context import ImportContext
 from ..processors.processor import BaseProcessor, interval_of
 from ..processors.thresholds import FailureLimits, Thresholds
 from ..settings import Settings
-from ..store import logs, ranges
+from ..store import catalog, logs, ranges
 from ..store.item_keys import Remembering
 from ..store.ranges import KeyOrder
 from ..wording import counted
@@ -137,6 +137,7 @@ class Drain:
         try:
             async with anyio.create_task_group() as heart:
                 heart.start_soon(self._leases.heartbeat, self._batch.id)
+                heart.start_soon(self._slots.adaptive_limit.start, self._waits_for_locks)
                 async with anyio.create_task_group() as closing, anyio.create_task_group() as slots:
                     for _ in range(self._batch_run.concurrency):
                         slots.start_soon(self._slots.run)
@@ -147,6 +148,10 @@ class Drain:
                 heart.cancel_scope.cancel()
         finally:
             await self._hand_back()
+
+    async def _waits_for_locks(self) -> bool:
+        """Whether a session of this role waits for another's lock."""
+        return await self._leases.retry_until_answered(catalog.waits_for_locks)
 
     async def _feed(self, closing: anyio.abc.TaskGroup) -> None:
         """Claim ranges and queue their items, as fast as the slots take them."""

@@ -7,7 +7,7 @@ this process wait for one.
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
 from time import perf_counter
@@ -56,6 +56,7 @@ REFUSALS = 5
 STATE_REFUSALS = 10
 STUCK_REFUSALS = 20
 LONGEST_BACKOFF = 10.0
+LONGEST_GIVING_WAY = 5.0
 SETTLED = (*SUCCESSES, Failed, Deferred)
 
 
@@ -64,6 +65,7 @@ class Slots:
 
     Attributes:
         sets: Reads and runs records that need no object for each.
+        adaptive_limit: Decides how many slots work at the same time.
     """
 
     def __init__(self, batch_run: BatchRun, queue: Queue) -> None:
@@ -76,10 +78,10 @@ class Slots:
         suspect_keys = SuspectKeys()
         self.sets = WholeSets(executor, batch_run.chunk_size, suspect_keys)
         self._chunks: ChunkExecutor | None = None  # each item has a transaction of its own
-        self._adaptive: AdaptiveLimit | None = None
         if batch_run.chunk_size > 1:
             self._chunks = ChunkExecutor(executor, batch_run.chunk_size, suspect_keys)
-            self._adaptive = AdaptiveLimit(batch_run.concurrency)
+        self.adaptive_limit = AdaptiveLimit(batch_run.concurrency)
+        executor.contention = self
         self._taking = anyio.Lock()
         self._succeeded = 0  # items that completed or were skipped here
         self._gate = Gate()
@@ -109,7 +111,7 @@ class Slots:
         """Run queued items until there are none, one by one or a chunk at a time."""
         more = True
         while more:
-            async with self._capacity():
+            async with self.adaptive_limit.place():
                 entries = await self._take(None)
                 more = bool(entries)
                 if entries:
@@ -117,9 +119,18 @@ class Slots:
                     async with self._limiter, session:
                         await self._run_on(session, entries)
 
-    def _capacity(self) -> AbstractAsyncContextManager[None]:
-        """What a slot holds while it works."""
-        return nullcontext() if self._adaptive is None else self._adaptive.capacity
+    def conflict(self) -> None:
+        """Note that an attempt conflicted with another transaction."""
+        self.adaptive_limit.conflict()
+
+    async def give_way(self) -> None:
+        """Before an attempt is repeated: wait for a while as long as more slots run than should.
+
+        The slot keeps its place, so slots that end an item meanwhile leave.
+        """
+        if self._gate.running:  # otherwise it runs alone
+            with anyio.move_on_after(LONGEST_GIVING_WAY):
+                await self._gate.give_way(lambda: self.adaptive_limit.limit)
 
     def _has_more(self) -> bool:
         """Whether an item waits for a slot."""
@@ -140,10 +151,9 @@ class Slots:
                 count = 0
                 if self._limiter.statistics().tasks_waiting:
                     return
-            if self._adaptive is not None:
-                self._adaptive.finished(size)
-                if self._adaptive.exceeded:
-                    return
+            self.adaptive_limit.finished(size)
+            if self.adaptive_limit.exceeded:
+                return
             entries = await self._take(IDLE_SECONDS)
 
     async def _run_items(
@@ -285,7 +295,7 @@ class Slots:
                 _count(entry, outcome)
                 entry.held.finish_items()
             elif not _stays_behind(entry, unsettled):
-                await self.run_item(entry, session)
+                await self._run_item(entry, session)
             if not entry.settled:
                 unsettled |= dict.fromkeys(entry.keys, entry.held)
         if outcomes:
@@ -325,6 +335,14 @@ class Slots:
             await anyio.sleep(_backoff(1))
 
     async def run_item(self, entry: QueuedItem, session: Session) -> None:
+        """Run an item apart from the queue."""
+        await self._gate.enter()
+        try:
+            await self._run_item(entry, session)
+        finally:
+            self._gate.leave()
+
+    async def _run_item(self, entry: QueuedItem, session: Session) -> None:
         """Run an item in its own transaction, unless its range or the batch was given up."""
         try:
             if self._batch_run.may_start(entry.held):
@@ -391,6 +409,7 @@ class Gate:
     def __init__(self) -> None:
         self.running = 0
         self._lock = anyio.Lock()
+        self._left: anyio.Event | None = None  # set when a slot has ended its items
         self._opened: anyio.Event | None = None  # set when the item that runs alone has ended
         self._quiet: anyio.Event | None = None  # set when nothing runs beside it any more
 
@@ -403,8 +422,21 @@ class Gate:
     def leave(self) -> None:
         """Take note that these items have ended."""
         self.running -= 1
+        if self._left is not None:
+            self._left.set()
+            self._left = None
         if not self.running and self._quiet is not None:
             self._quiet.set()
+
+    async def give_way(self, most: Callable[[], int]) -> None:
+        """Do not count as running until fewer than `most` slots run, and none of them alone."""
+        self.leave()
+        try:
+            while self.running >= most() or self._opened is not None:
+                left = self._left = self._left or anyio.Event()
+                await (left if self._opened is None else self._opened).wait()
+        finally:
+            self.running += 1
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:

@@ -136,6 +136,12 @@ async def deferred(conn: Connection) -> list[str]:
     return [row["name"] for row in await conn.fetch(_SQL["deferred_constraints"])]
 
 
+async def waits_for_locks(conn: Connection) -> bool:
+    """Whether a session of this role waits for a lock of another transaction."""
+    waits: bool = await conn.fetchval(_SQL["waits_for_locks"])
+    return waits
+
+
 Rows = dict[int, tuple[int, int, int]]
 """Rows inserted, updated and deleted so far, by the table's oid."""
 

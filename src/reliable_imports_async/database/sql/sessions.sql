@@ -57,12 +57,27 @@ SELECT ARRAY[pg_catalog.current_setting('statement_timeout'), pg_catalog.current
              pg_catalog.current_setting('idle_in_transaction_session_timeout'),
              pg_catalog.current_setting('client_connection_check_interval'),
              pg_catalog.current_setting('tcp_keepalives_idle'), pg_catalog.current_setting('tcp_keepalives_interval'),
-             pg_catalog.current_setting('tcp_keepalives_count')];
+             pg_catalog.current_setting('tcp_keepalives_count'), pg_catalog.current_setting('deadlock_timeout')];
 
 -- name: set_limits
--- When the server ends by itself what a frozen or killed worker, or a machine that vanished, holds; for the transaction if $8.
-SELECT pg_catalog.set_config('statement_timeout', $1, $8), pg_catalog.set_config('lock_timeout', $2, $8),
-       pg_catalog.set_config('idle_in_transaction_session_timeout', $3, $8),
-       pg_catalog.set_config('client_connection_check_interval', $4, $8),
-       pg_catalog.set_config('tcp_keepalives_idle', $5, $8), pg_catalog.set_config('tcp_keepalives_interval', $6, $8),
-       pg_catalog.set_config('tcp_keepalives_count', $7, $8);
+-- When the server ends by itself what a frozen or killed worker, or a machine that vanished, holds; and how soon it looks for a
+-- deadlock, unless that is null. For the transaction if $9.
+SELECT pg_catalog.set_config('statement_timeout', $1, $9), pg_catalog.set_config('lock_timeout', $2, $9),
+       pg_catalog.set_config('idle_in_transaction_session_timeout', $3, $9),
+       pg_catalog.set_config('client_connection_check_interval', $4, $9),
+       pg_catalog.set_config('tcp_keepalives_idle', $5, $9), pg_catalog.set_config('tcp_keepalives_interval', $6, $9),
+       pg_catalog.set_config('tcp_keepalives_count', $7, $9),
+       CASE WHEN $8::pg_catalog.text IS NOT NULL THEN pg_catalog.set_config('deadlock_timeout', $8, $9) END;
+
+-- name: deadlock_timeout
+-- Whether the server looks for deadlocks late, and does not log each longer wait for a lock as well.
+SELECT setting::integer > $1 AND NOT pg_catalog.current_setting('log_lock_waits')::pg_catalog.bool
+  FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout';
+
+-- name: may_set_deadlock_timeout
+-- Since PostgreSQL 15 this can be granted.
+SELECT pg_catalog.has_parameter_privilege('deadlock_timeout', 'SET');
+
+-- name: is_superuser
+-- Before PostgreSQL 15, only superusers may set deadlock_timeout.
+SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user;

@@ -114,3 +114,10 @@ SELECT o.oid::bigint AS oid, pg_stat_get_xact_tuples_inserted(o.oid::oid) AS ins
   FROM unnest($1::bigint[]) AS o(oid)
  WHERE pg_stat_get_xact_tuples_inserted(o.oid::oid) + pg_stat_get_xact_tuples_updated(o.oid::oid)
        + pg_stat_get_xact_tuples_deleted(o.oid::oid) > 0;
+
+-- name: waits_for_locks
+-- Whether a session of this role waits for a lock of another transaction.
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_stat_activity
+     WHERE datname = pg_catalog.current_database() AND usename = current_user AND wait_event_type = 'Lock'
+);
