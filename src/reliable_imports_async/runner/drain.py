@@ -288,26 +288,40 @@ class Drain:
         if unchanged_only:
             return True
         pending = PendingItems(self._leases, self._batch, held)
-        while not pending.ended and held.open and self._batch_run.running:
-            entries = await self._next_entries(pending, held)
-            if not entries:
-                continue
-            size = sum(entry.size for entry in entries)
-            held.unsettled += size
-            self._read_items += size
-            self._queue.put(entries, self._slots.portion)
-            while self._queue.full and self._batch_run.running:
-                await self._queue.wait_for_room(1.0)  # to notice a pause
+        async with anyio.create_task_group() as ahead:
+            while not pending.ended and held.open and self._batch_run.running:
+                entries = await self._next_entries(pending, held, ahead)
+                if not entries:
+                    continue
+                size = sum(entry.size for entry in entries)
+                held.unsettled += size
+                self._read_items += size
+                self._queue.put(entries, self._slots.portion)
+                while self._queue.full and self._batch_run.running:
+                    await self._queue.wait_for_room(1.0)  # to notice a pause
+            ahead.cancel_scope.cancel()
         return pending.ended
 
-    async def _next_entries(self, pending: PendingItems, held: HeldRange) -> list[Queued]:
-        """The next page of a range: as sets, if its records need no object for each."""
+    async def _next_entries(
+        self, pending: PendingItems, held: HeldRange, ahead: anyio.abc.TaskGroup
+    ) -> list[Queued]:
+        """The next page of a range: as sets, if its records need no object for each.
+
+        Args:
+            ahead: Fetches the page after it meanwhile, unless the records are large.
+        """
         sets = self._slots.sets
-        if not sets.usable or held.deferred or held.claimed.final_pass:
-            page = await pending.page(self._queue.page_items)
+        as_sets = sets.usable and not (held.deferred or held.claimed.final_pass)
+        size = self._slots.portion if as_sets else self._queue.page_items
+        rows = await pending.rows(size)
+        if self._queue.small_records and not pending.ended:
+            ahead.start_soon(pending.fetch_ahead, size)
+            await anyio.lowlevel.checkpoint()
+        if not as_sets:
+            page = await pending.to_run(rows)
             return [*await self._keyed([QueuedItem(item, held) for item in page])]
         entries: list[Queued] = []
-        for part in await sets.read(await pending.rows(self._slots.portion)):
+        for part in await sets.read(rows):
             if not isinstance(part, Records):
                 entries += queued([part], held, self._ordering)
             elif len(part.rows) == 1:

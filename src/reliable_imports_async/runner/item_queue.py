@@ -148,9 +148,14 @@ class Queue:
             self._enough, 2 * self.page_items
         )
 
+    @property
+    def small_records(self) -> bool:
+        """Whether records are known to be so small that a page has as many as a page may have."""
+        return self.page_items >= PAGE_ITEMS
+
     def portion(self, size: int) -> int:
         """How many of `size` items a slot takes at once; fewer when they are large."""
-        return size if self.page_items >= PAGE_ITEMS else min(size, self.page_items)
+        return size if self.small_records else min(size, self.page_items)
 
     def put(self, page: list[Queued], portion: int) -> None:
         """Queue a page of items, for slots that take `portion` at once."""
