@@ -418,7 +418,7 @@ async def test_giving_an_item_up_sees_an_outage_through(dsn, conn, monkeypatch):
         batch_type = "item"
 
         async def process_item(self, item, ctx):
-            if item.item_number == 2:
+            if item.item_number == 3:  # the last, so that it settles in a message of its own
                 await ctx.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     monkeypatch.setattr(settlements, "settle_item", lost_at_first)

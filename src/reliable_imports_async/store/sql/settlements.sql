@@ -72,7 +72,7 @@ SELECT reliable_imports.settle_item($1, $2, $3, convert_from(decode($4, 'hex'), 
 
 -- name: settle_completed_item
 -- One item that completed with nothing else to store.
-SELECT reliable_imports.settle_item($1, $2, $3, NULL);
+CALL reliable_imports.settle_completed_item($1, $2, $3);
 
 -- name: read_outcomes
 -- The outcomes of items whose COMMIT was not answered. The row locks wait until the old backend's transaction has ended.
