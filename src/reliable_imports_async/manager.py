@@ -385,7 +385,7 @@ class BatchManager:
             batch_id: The batch.
             dry_run: Only try: the effects of each item are rolled back, and the batch stays
                 pending. `prepare_item` still runs, and sequences advance. Items that depend on
-                each other have the outcome that each would have alone.
+                each other have the outcome that each, or each chunk, would have alone.
             options: Thresholds and the commit interval; see `ProcessOptions`.
 
         Raises:
@@ -402,7 +402,7 @@ class BatchManager:
         check_commit_interval(interval)
         processing = self._open_processing()
         if dry_run:
-            return await processing.dry_run(batch_id)
+            return await processing.dry_run(batch_id, commit_interval=interval)
         thresholds = {name: value for name, value in options.items() if name != "commit_interval"}
         await self.set_thresholds(batch_id, **cast("ThresholdOptions", thresholds))
         return await processing.process(batch_id, commit_interval=interval)

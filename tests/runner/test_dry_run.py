@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import random
 
 import asyncpg
 import pytest
 
 from reliable_imports_async import BaseProcessor, BatchManager, BatchStatus, Retry, Skip
 from reliable_imports_async.errors import BatchNotFound, WrongBatchStatus
+
+from ..support.trying import MODES
 
 
 class TownProcessor(BaseProcessor):
@@ -91,6 +94,65 @@ async def test_what_it_predicts_is_what_then_happens(manager, conn, processor):
     (group,) = report.groups
     assert (group.group, group.count) == (real.groups[0].group, 142)
     assert group.sample_items == tuple(range(7, 701, 7))
+
+
+class LandProcessor(BaseProcessor):
+    """Some towns are refused, by the code or by the database, and some are skipped."""
+
+    batch_type = "land"
+
+    async def process_item(self, item, ctx):
+        name, land = item.source_data["name"], item.source_data["land"]
+        if land == "B" and item.item_number % 5 == 0:
+            return Skip("not wanted")
+        await ctx.execute("UPDATE lands SET seen = seen + 1 WHERE name = $1", land)
+        await ctx.execute("INSERT INTO towns VALUES ($1, $2)", name, land)
+        if item.item_number % 11 == 0:
+            raise ValueError("after the insert")
+        return None
+
+
+class LandSetProcessor(LandProcessor):
+    """The same for sets."""
+
+    async def process_items(self, items, ctx):
+        return [await self.process_item(item, ctx) for item in items]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_dry_run_equals_the_real_run_in_each_mode(manager, conn, processor, mode, seed):
+    await conn.execute("INSERT INTO lands VALUES ('B')")
+    drawn = random.Random(seed)
+    share = drawn.choice([0.02, 0.3])  # of lands that do not exist
+    lands = ["A", "B", "Z", "?"]
+    weights = [1 - share, 1 - share, share, share]
+    records = [
+        {"name": f"town {n}", "land": drawn.choices(lands, weights)[0]}
+        for n in range(drawn.randrange(50, 300))
+    ]
+    manager.registry.register(LandSetProcessor() if mode == "set" else LandProcessor())
+    batch_id = await manager.create_batch("land", records)
+    report = await manager.process_batch(batch_id, dry_run=True, **MODES[mode])
+    assert await conn.fetchval("SELECT count(*) FROM towns") == 0
+
+    real = await manager.process_batch(batch_id, **MODES[mode])
+    counts = (real.completed_items, real.skipped_items, real.failed_items)
+    assert (report.completed, report.skipped, report.failed) == counts
+    causes = {group.group: group.count for group in real.groups}
+    assert {group.group: group.count for group in report.groups} == causes
+    written = {one.table: (one.inserted, one.updated) for one in report.tables}
+    towns = await conn.fetchval("SELECT count(*) FROM towns")
+    seen = await conn.fetchval("SELECT sum(seen)::integer FROM lands")
+    assert written == {"public.towns": (towns, 0), "public.lands": (0, seen)}
+
+
+async def test_items_of_a_chunk_meet_what_earlier_items_of_it_wrote(manager, conn, processor):
+    records = [{"name": "same", "land": "A"}] * 3
+    batch_id = await manager.create_batch("town", records)
+    report = await manager.process_batch(batch_id, dry_run=True, commit_interval=3)
+    assert (report.completed, report.failed) == (1, 2)
+    assert "chunk" in report.notes[1]
 
 
 async def test_items_that_depend_on_each_other_are_judged_alone(manager, conn, processor):

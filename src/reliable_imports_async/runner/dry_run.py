@@ -1,6 +1,6 @@
 """A dry run: the processor runs for every item, and every transaction is rolled back."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -8,17 +8,27 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from ..cancellation import must_propagate
-from ..database.guard import GuardedConnection, PooledConnection, ReadingConnection, Trace
+from ..database.guard import (
+    Connection,
+    GuardedConnection,
+    PooledConnection,
+    ReadingConnection,
+    Trace,
+)
 from ..database.pool import Database
 from ..errors import BatchNotFound, DatabaseUnavailable, WrongBatchStatus
 from ..execution.attempt import Attempt
+from ..execution.chunk import Abandoned, ChunkExecutor
+from ..execution.chunk_modes import Run
+from ..execution.chunk_progress import ChunkProgress, SuspectKeys
 from ..execution.executor import Executor, repeated
 from ..execution.prepare import Prepared
+from ..execution.savepoints import Savepoints
 from ..execution.session import Session
 from ..models import BatchStatus, ImportBatch, ImportBatchItem
-from ..outcomes import Conflict, Failed, Outage, Outcome, Skip
+from ..outcomes import Conflict, Failed, Outage, Outcome, Rescheduled, Skip
 from ..processors.context import ImportContext
-from ..processors.processor import BaseProcessor
+from ..processors.processor import BaseProcessor, interval_of
 from ..processors.thresholds import FailureLimits
 from ..settings import Settings
 from ..store import batches, catalog, item_keys, items, summaries
@@ -29,14 +39,21 @@ PAGE = 500
 ITEMS_IN_A_TRANSACTION = 100
 WITH_BATCH_START = 1_000  # because on_batch_start runs again in each transaction
 ALONE = "each item was tried alone: items that depend on each other may end differently together"
+CHUNKS = (
+    "each chunk was tried alone: items that depend on items of other chunks may end differently"
+)
 SAVEPOINT = "SAVEPOINT reliable_imports_item"
 ROLLBACK = "ROLLBACK TO SAVEPOINT reliable_imports_item"
 
-Waiting = MemoryObjectReceiveStream[ImportBatchItem[Any]]
+Waiting = MemoryObjectReceiveStream[list[ImportBatchItem[Any]]]
 
 
 class TrialRun:
-    """A dry run of a batch, in this process alone; it claims no ranges and stores nothing."""
+    """A dry run of a batch, in this process alone; it claims no ranges and stores nothing.
+
+    Args:
+        commit_interval: Items that share a transaction; None: as the processor says.
+    """
 
     def __init__(
         self,
@@ -44,11 +61,13 @@ class TrialRun:
         processor: BaseProcessor[Any],
         database: Database,
         settings: Settings,
+        commit_interval: int | None,
     ) -> None:
         self._batch = batch
         self._processor = processor
         self._database = database
         self._settings = settings
+        self._chunk_size = commit_interval or interval_of(processor)
         self._starts = processor.overrides("on_batch_start") and batch.started_at is None
 
     async def run(self) -> DryRun:
@@ -94,7 +113,8 @@ class TrialRun:
         """Notes for the readers of the report."""
         prepares = self._processor.overrides("prepare_item")
         called = ["prepare_item ran for each item, including its calls to other systems"]
-        return [*(called if prepares else []), "sequences have advanced", ALONE]
+        tried = ALONE if self._chunk_size == 1 else CHUNKS
+        return [*(called if prepares else []), "sequences have advanced", tried]
 
     async def _prepared(self) -> tuple[Tally, Tables]:
         async with self._database.connection() as conn:
@@ -109,12 +129,19 @@ class TrialRun:
     async def _run_slots(self, executor: Executor, tally: Tally, tables: Tables) -> None:
         limit = min(self._processor.concurrency or 1_000, self._database.concurrency)
         slots = 1 if self._starts else limit  # other connections do not see what it creates
-        send, receive = anyio.create_memory_object_stream[ImportBatchItem[Any]](2 * slots)
+        room = 2 * slots if self._chunk_size == 1 else 0
+        send, receive = anyio.create_memory_object_stream[list[ImportBatchItem[Any]]](room)
         async with anyio.create_task_group() as group, receive, send:
             for _ in range(slots):
                 group.start_soon(self._slot, executor, receive.clone(), tally, tables)
+            chunk: list[ImportBatchItem[Any]] = []
             async for item in self._pending(executor, tally):
-                await send.send(item)
+                chunk.append(item)
+                if len(chunk) == self._chunk_size:
+                    await send.send(chunk)
+                    chunk = []
+            if chunk:
+                await send.send(chunk)
 
     async def _pending(
         self, executor: Executor, tally: Tally
@@ -145,13 +172,105 @@ class TrialRun:
     ) -> None:
         async with executor.session(lambda: False) as session, receive:
             transaction = TrialTransaction(executor, session, tables, starts=self._starts)
-            async for item in receive:
-                prepared = await executor.prepare(item)
-                outcome, rows = await transaction.run(prepared)
-                tally.count(item, outcome, rows)
-                prepared.leave()
+            chunks = TrialChunks(executor, self._chunk_size, tables, starts=self._starts)
+            async for waiting in receive:
+                prepared = [await executor.prepare(item) for item in waiting]
+                if len(prepared) > 1:
+                    await transaction.leave()
+                    prepared = await self._try_together(chunks, prepared, session, tally)
+                for each in prepared:
+                    outcome, rows = await transaction.run(each)
+                    tally.count(each.item, outcome, rows)
+                    each.leave()
                 if receive.statistics().current_buffer_used == 0:
                     await transaction.leave()  # no transaction waits for items
+
+    async def _try_together(
+        self, chunks: "TrialChunks", prepared: list[Prepared], session: Session, tally: Tally
+    ) -> list[Prepared]:
+        """Try the items of a chunk in one transaction; returns the items without outcomes."""
+        outcomes = await chunks.execute(prepared, session, AllMayStart())
+        tally.add_rows(chunks.take_rows())
+        left = []
+        for each in prepared:
+            outcome = outcomes.get(each.item.item_number)
+            if outcome is None or isinstance(outcome, Rescheduled):
+                left.append(each)
+            else:
+                tally.count(each.item, outcome, {})
+                each.leave()
+        return left
+
+
+class AllMayStart:
+    """Says that every item may start, because a dry run is neither paused nor cancelled."""
+
+    def __call__(self, prepared: Prepared) -> bool:
+        """Whether an item may start."""
+        return True
+
+    def count(self, items: Sequence[Prepared]) -> int:
+        """How many of these items may start."""
+        return len(items)
+
+
+class TrialChunks(ChunkExecutor):
+    """Runs chunks as a real run does, but rolls each back where that would store it.
+
+    Args:
+        tables: The tables whose changed rows are counted.
+        starts: Whether on_batch_start runs first, in each transaction.
+    """
+
+    def __init__(self, executor: Executor, size: int, tables: Tables, *, starts: bool) -> None:
+        super().__init__(executor, size, SuspectKeys())
+        self._oids = list(tables.names)
+        self._starts = starts
+        self._before: Rows = {}  # as counted before the current run
+        self._of_chunk: list[Rows] = []  # of the chunk that is running
+        self._kept: list[Rows] = []
+
+    def take_rows(self) -> list[Rows]:
+        """The rows that the last chunk would have changed."""
+        rows, self._kept = self._kept, []
+        return rows
+
+    async def _begin(self, conn: Connection, prepared: Sequence[Prepared]) -> ChunkProgress:
+        if self._starts:
+            trace = await start_batch(self._executor, conn)
+            self._executor.database.note_trace(conn, trace)
+        progress = await super()._begin(conn, prepared)
+        self._of_chunk = []
+        self._before = await catalog.rows_changed(conn, self._oids)
+        return progress
+
+    async def _keep(self, run: Run, savepoints: Savepoints) -> None:
+        await super()._keep(run, savepoints)
+        if run.raised is None:
+            after = await catalog.rows_changed(savepoints.conn, self._oids)
+            self._of_chunk.append(_difference(self._before, after))
+            self._before = after
+
+    async def _undo(
+        self,
+        exc: BaseException,
+        run: Run,
+        items: Sequence[Prepared],
+        progress: ChunkProgress,
+        session: Session,
+    ) -> Abandoned | bool:
+        undone = await super()._undo(exc, run, items, progress, session)
+        if not isinstance(undone, Abandoned):  # the counts hold what was rolled back
+            self._before = await catalog.rows_changed(progress.savepoints.conn, self._oids)
+        return undone
+
+    async def _store(self, progress: ChunkProgress, session: Session) -> dict[int, Outcome]:
+        await session.leave(plain=True)
+        self._kept += self._of_chunk
+        return {number: done.outcome for number, done in progress.certain().items()}
+
+    async def _settle_alone(self, abandoned: Abandoned, session: Session) -> dict[int, Outcome]:
+        return {}
 
 
 class TrialTransaction:
@@ -235,24 +354,11 @@ class TrialTransaction:
                     self._conn, self._executor.item_timeout
                 )
             if self._starts:
-                await self._start(self._conn)
+                self._trace = await start_batch(self._executor, self._conn)
             await self._conn.execute(SAVEPOINT)
         if self._before is None:
             self._before = await catalog.rows_changed(self._conn, self._oids)
         return self._conn, self._before
-
-    async def _start(self, conn: PooledConnection) -> None:
-        """Run on_batch_start, because items may need what it creates."""
-        guard = GuardedConnection(conn)
-        ctx = ImportContext(self._executor.batch, guard)
-        ctx.dry_run = True
-        try:
-            await self._executor.processor.on_batch_start(ctx)
-        finally:
-            guard.close()
-            self._trace = guard.trace
-        if guard.sets:  # a real run has items in other sessions
-            await self._executor.database.reset_settings(conn)
 
     async def _undo(
         self, exc: BaseException, attempt: Attempt, prepared: Prepared
@@ -268,6 +374,20 @@ class TrialTransaction:
         if must_propagate(exc):
             raise exc
         return self._executor.outcome_of(exc, prepared.item, own=attempt.own, broken=lost)
+
+
+async def start_batch(executor: Executor, conn: Connection) -> Trace:
+    """Run on_batch_start, because items may need what it creates; returns its trace."""
+    guard = GuardedConnection(conn)
+    ctx = ImportContext(executor.batch, guard)
+    ctx.dry_run = True
+    try:
+        await executor.processor.on_batch_start(ctx)
+    finally:
+        guard.close()
+    if guard.sets:  # a real run has items in other sessions
+        await executor.database.reset_settings(conn)
+    return guard.trace
 
 
 def _difference(before: Rows, after: Rows) -> Rows:

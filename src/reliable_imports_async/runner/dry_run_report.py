@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -105,9 +105,14 @@ class Tally:
                 self._counts["retried"] += 1
             case Deferred():
                 self._counts["deferred"] += 1
-        for oid, changed in rows.items():
-            known = self._rows.get(oid, [0, 0, 0])
-            self._rows[oid] = [a + b for a, b in zip(known, changed, strict=True)]
+        self.add_rows([rows])
+
+    def add_rows(self, counted: Iterable[Mapping[int, tuple[int, int, int]]]) -> None:
+        """Add rows that items would change."""
+        for rows in counted:
+            for oid, changed in rows.items():
+                known = self._rows.get(oid, [0, 0, 0])
+                self._rows[oid] = [a + b for a, b in zip(known, changed, strict=True)]
 
     def report(
         self, names: Mapping[int, str], seconds: float, *, notes: Sequence[str] = ()

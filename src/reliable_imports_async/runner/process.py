@@ -85,16 +85,15 @@ class Processing:
                 await self.process(here.rest, commit_interval=commit_interval)
         return summary
 
-    async def dry_run(self, batch_id: UUID) -> DryRun:
+    async def dry_run(self, batch_id: UUID, *, commit_interval: int | None = None) -> DryRun:
         """Try a pending batch without storing anything.
 
         Raises:
             BatchNotFound, WrongBatchStatus, UnknownBatchType, DatabaseUnavailable.
         """
         batch = await self._batch(batch_id)
-        trial = TrialRun(
-            batch, self._registry.get(batch.batch_type), self._database, self._settings
-        )
+        processor = self._registry.get(batch.batch_type)
+        trial = TrialRun(batch, processor, self._database, self._settings, commit_interval)
         report: DryRun = await run_in_child_task(trial.run)
         return report
 

@@ -109,11 +109,13 @@ SELECT c.oid::bigint AS oid, format('%I.%I', n.nspname, c.relname) AS name,
 -- PostgreSQL's counts of rows that this backend has inserted, updated and deleted, by table. They include rows that were
 -- rolled back and rows of earlier transactions that are not reported yet, so only differences within a transaction are
 -- meaningful.
-SELECT o.oid::bigint AS oid, pg_stat_get_xact_tuples_inserted(o.oid::oid) AS inserted,
-       pg_stat_get_xact_tuples_updated(o.oid::oid) AS updated, pg_stat_get_xact_tuples_deleted(o.oid::oid) AS deleted
-  FROM unnest($1::bigint[]) AS o(oid)
- WHERE pg_stat_get_xact_tuples_inserted(o.oid::oid) + pg_stat_get_xact_tuples_updated(o.oid::oid)
-       + pg_stat_get_xact_tuples_deleted(o.oid::oid) > 0;
+SELECT c.oid, c.inserted, c.updated, c.deleted
+  FROM (SELECT o.oid, pg_stat_get_xact_tuples_inserted(o.oid::oid) AS inserted,
+               pg_stat_get_xact_tuples_updated(o.oid::oid) AS updated,
+               pg_stat_get_xact_tuples_deleted(o.oid::oid) AS deleted
+          FROM unnest($1::bigint[]) AS o(oid)
+        OFFSET 0) c  -- so that each is counted once
+ WHERE c.inserted + c.updated + c.deleted > 0;
 
 -- name: waits_for_locks
 -- Whether a session of this role waits for a lock of another transaction.
