@@ -9,7 +9,7 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -121,8 +121,8 @@ async def drain_for(
     limits: list[AdaptiveLimit] = []
     FixedLimit.fixed = fixed
 
-    def new_limit(most: int) -> AdaptiveLimit:
-        limits.append((FixedLimit if fixed else AdaptiveLimit)(most))
+    def new_limit(most: int, processes: Callable[[], int]) -> AdaptiveLimit:
+        limits.append(FixedLimit(most) if fixed else AdaptiveLimit(most, processes))
         return limits[-1]
 
     slots_of.AdaptiveLimit = new_limit  # type: ignore[assignment,misc]
@@ -208,7 +208,10 @@ class Field:
             await child.stdout.readline()
         for child in children:
             child.stdin.write(b"\n")  # type: ignore[union-attr]
-        return [int((await child.communicate())[0] or 0) for child in children]
+        said = [(await child.communicate())[0] for child in children]
+        if any(child.returncode for child in children):
+            raise SystemExit("a process has failed")
+        return [int(last) for last in said]
 
     async def _result(self, batch_id: UUID, limits: Sequence[int]) -> Result:
         conn = await asyncpg.connect(self._place.dsn)

@@ -1,6 +1,7 @@
 """How many slots work at once, by what is faster."""
 
 from collections.abc import Callable
+from functools import partial
 from statistics import mean
 
 import anyio
@@ -25,7 +26,8 @@ class World:
         self.most, self.speed, self.conflicts = most, speed, conflicts
         self.now = 0.0
         self._due = 0.0
-        self.adaptive = AdaptiveLimit(most, clock=lambda: self.now)
+        self.processes = 1
+        self.adaptive = AdaptiveLimit(most, lambda: self.processes, lambda: self.now)
 
     def run(self, seconds: float) -> list[int]:
         """End items for so long; returns how many slots worked at each end."""
@@ -67,6 +69,11 @@ def shared(slots: int) -> float:
     return {1: 100.0, 2: 160.0}.get(slots, 120.0 / slots)
 
 
+def declining(slots: int) -> float:
+    """Each further slot costs all of them a little."""
+    return max(5.0, 100.0 * 0.85 ** (slots - 1))
+
+
 def flat(_: int) -> float:
     """The number makes no difference."""
     return 150.0
@@ -82,6 +89,7 @@ WORKLOADS = {
     "busy": (busy, lambda _: 0.0),
     "crowded": (crowded, deadlocks),
     "shared": (shared, lambda slots: 0.01 * (slots - 1)),
+    "declining": (declining, lambda slots: 0.01 * (slots - 1)),
     "flat": (flat, lambda _: 0.0),
     "flat with conflicts": (flat, deadlocks),
 }
@@ -103,6 +111,44 @@ def test_it_notices_that_the_workload_has_changed(before: str, after: str, most:
     world.speed, world.conflicts = WORKLOADS[after]
     world.run(60.0)
     assert world.achieved(120.0) >= 0.85
+
+
+class Shared:
+    """Two processes whose slots share the speed of a workload."""
+
+    def __init__(self, workload: str) -> None:
+        speed, conflicts = WORKLOADS[workload]
+        self.speed = speed
+        self.worlds = [World(16, speed, conflicts), World(16, speed, conflicts)]
+        for world, other in (self.worlds, self.worlds[::-1]):
+            world.processes = 2
+            world.speed = partial(self.part, other)
+            world.conflicts = partial(self.conflicts_with, other, conflicts)
+
+    def part(self, other: World, slots: int) -> float:
+        """The items per second of a process with so many slots."""
+        total = slots + other.adaptive.limit
+        return self.speed(total) * slots / total
+
+    @staticmethod
+    def conflicts_with(other: World, conflicts: Speed, slots: int) -> float:
+        """The conflicts of each item, when another process has slots too."""
+        return conflicts(slots + other.adaptive.limit)
+
+    def run(self, seconds: float) -> int:
+        """Let both end items for so long; returns how many they end."""
+        end, ended = max(world.now for world in self.worlds) + seconds, 0
+        while (world := min(self.worlds, key=lambda one: one.now)).now < end:
+            ended += len(world.run(0.0001))
+        return ended
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_two_processes_together_come_close_to_the_best_fixed_number(workload: str) -> None:
+    shared = Shared(workload)
+    shared.run(20.0)
+    best = max(shared.speed(2 * slots) for slots in range(1, 17))
+    assert shared.run(120.0) / 120.0 >= 0.85 * best
 
 
 @pytest.mark.parametrize("speed", [10.0, 500.0])

@@ -36,13 +36,20 @@ class AdaptiveLimit:
 
     Args:
         most: Never more slots than this.
+        processes: Returns how many processes work on the batch.
         clock: Returns the time in seconds.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        most: int,
+        processes: Callable[[], int] = lambda: 1,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._capacity = anyio.CapacityLimiter(1)
         self._most = most
         self._clock = clock
+        self._processes = processes
         self._speeds: dict[int, Speed] = {}
         self._kept = 1
         self._starting = most > 1
@@ -100,7 +107,8 @@ class AdaptiveLimit:
         """Decide once this number of slots is measured, or sooner if conflicts slow it down."""
         window, now = self._window, self._clock()
         seconds = now - window.began
-        measured = window.outcomes >= ROUNDS * self.limit and seconds >= self._window_seconds
+        enough = self._window_seconds(window, now)
+        measured = window.outcomes >= ROUNDS * self.limit and seconds >= enough
         slowed = window.conflicts > 1 and seconds >= SLOWED_SECONDS and self._is_slow(window, now)
         if not (measured or slowed):
             return
@@ -111,15 +119,32 @@ class AdaptiveLimit:
             self._starting = False
             self._decide(window, now)
 
-    @property
-    def _window_seconds(self) -> float:
+    def _window_seconds(self, window: "Window", now: float) -> float:
+        """How long to measure; a trial that looks better is measured longer after conflicts."""
         if self._starting:
             return START_SECONDS
-        return CONFLICT_SECONDS if self._conflicted else WINDOW_SECONDS
+        if not self._conflicted:
+            return WINDOW_SECONDS
+        if self.limit != self._kept and self._rate(window, now) < self._speeds[self._kept].rate:
+            return WINDOW_SECONDS  # a trial in vain
+        return CONFLICT_SECONDS
+
+    def _rate(self, window: "Window", now: float) -> float:
+        """The items per second of the batch in a window."""
+        return self._batch_items(window) / max(now - window.began, 1e-9)
+
+    def _batch_items(self, window: "Window") -> float:
+        """The items that all processes have ended, if each of the others has the kept number.
+
+        Where slots only wait for each other, a process with more of them takes its share from the
+        others, and they would all take more and more.
+        """
+        others = (self._processes() - 1) * self._kept
+        return window.items * (self.limit + others) / self.limit
 
     def _is_slow(self, window: "Window", now: float) -> bool:
         """Whether the current number of slots is clearly slower than the fastest."""
-        rate = window.items / (now - window.began)
+        rate = self._rate(window, now)
         return any(rate < SLOW * speed.rate for speed in self._speeds.values())
 
     def _grow(self) -> None:
@@ -129,11 +154,11 @@ class AdaptiveLimit:
         self._set(self._kept)
 
     def _note(self, window: "Window", now: float) -> None:
-        """Remember how fast the current number of slots was."""
+        """Remember how fast the batch was with the current number of slots."""
         speed = self._speeds.setdefault(self.limit, Speed(now))
         if window.conflicts > window.outcomes * MANY_CONFLICTS and self._is_slow(window, now):
             speed.forget()  # it was faster without them
-        speed.add(window.items, now - window.began, now)
+        speed.add(self._batch_items(window), now - window.began, now)
 
     def _decide(self, window: "Window", now: float) -> None:
         """Keep the fastest number of slots; try another when it is time."""
@@ -215,7 +240,7 @@ class Speed:
         """Begin anew."""
         self._items = self._seconds = 0.0
 
-    def add(self, items: int, seconds: float, now: float) -> None:
+    def add(self, items: float, seconds: float, now: float) -> None:
         """Add a measurement."""
         fading = exp((self._at - now) / MEMORY_SECONDS)
         self._items = self._items * fading + items

@@ -131,6 +131,7 @@ class Leases:
         self._held: dict[tuple[UUID, int], HeldRange] = {}
         self._drains: dict[UUID, int] = {}  # how many there are of each batch
         self._stopped: set[UUID] = set()  # of the batches that are drained
+        self._workers: dict[UUID, int] = {}  # processes that hold ranges, by drained batch
         self._beating = anyio.Lock()
         self._kept: PooledConnection | None = None
         self._kept_lock = anyio.Lock()
@@ -178,6 +179,10 @@ class Leases:
         """Whether a drained batch is not in status processing, as known about a second ago."""
         return bool(self._stopped) and batch_id in self._stopped
 
+    def workers(self, batch_id: UUID) -> int:
+        """How many processes hold ranges of a drained batch, as known about a second ago."""
+        return max(1, self._workers.get(batch_id, 1))
+
     def note_status(self, batch_id: UUID, status: BatchStatus) -> None:
         """Take in a status that another statement has read or written."""
         if batch_id in self._drains:
@@ -200,6 +205,7 @@ class Leases:
             if not self._drains[batch_id]:
                 del self._drains[batch_id]
                 self._stopped.discard(batch_id)
+                self._workers.pop(batch_id, None)
             if not self._drains:
                 with anyio.CancelScope(shield=True):
                     async with self._kept_lock:
@@ -223,6 +229,7 @@ class Leases:
         renewed = {(each.batch_id, first) for each in renewals for first in each.still_held}
         for renewal in renewals:
             self.note_status(renewal.batch_id, renewal.status)
+            self._workers[renewal.batch_id] = renewal.workers
         for each in held:
             if (each.claimed.batch_id, each.claimed.first_item) in renewed:
                 each.valid_until = self._valid_until(began)

@@ -80,7 +80,9 @@ class Slots:
         self._chunks: ChunkExecutor | None = None  # each item has a transaction of its own
         if batch_run.chunk_size > 1:
             self._chunks = ChunkExecutor(executor, batch_run.chunk_size, suspect_keys)
-        self.adaptive_limit = AdaptiveLimit(batch_run.concurrency)
+        self.adaptive_limit = AdaptiveLimit(
+            batch_run.concurrency, lambda: batch_run.leases.workers(batch_run.batch.id)
+        )
         executor.contention = self
         self._taking = anyio.Lock()
         self._succeeded = 0  # items that completed or were skipped here

@@ -72,11 +72,17 @@ class RunningCounts:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What the heartbeat returns about one batch."""
+    """What the heartbeat returns about one batch.
+
+    Attributes:
+        still_held: The first items of the ranges whose leases were renewed.
+        workers: How many processes hold ranges.
+    """
 
     batch_id: UUID
     status: BatchStatus
     still_held: frozenset[int]
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +198,8 @@ async def renew(
         [each.deferred for each in held],
     )
     return [
-        Renewal(row["id"], BatchStatus(row["status"]), frozenset(row["renewed"])) for row in rows
+        Renewal(row["id"], BatchStatus(row["status"]), frozenset(row["renewed"]), row["workers"])
+        for row in rows
     ]
 
 

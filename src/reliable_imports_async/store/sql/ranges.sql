@@ -112,7 +112,8 @@ SELECT DISTINCT p.first_item
 SELECT n.completed, n.skipped, n.failed, n.groups::text AS groups FROM reliable_imports.count_items($1, $2, $3) n;
 
 -- name: renew_leases
--- The heartbeat: renews leases, stores running counts, and returns each batch's status and the leases that still hold.
+-- The heartbeat: renews leases, stores running counts, and returns each batch's status, the leases that still hold, and how
+-- many processes hold some.
 WITH renewed AS (
     UPDATE reliable_imports.import_batch_ranges r
        SET lease_until = clock_timestamp() + make_interval(secs => $8),
@@ -123,7 +124,9 @@ WITH renewed AS (
            AS u(batch_id, first_item, epoch, completed, skipped, failed, groups, deferred)
      WHERE r.batch_id = u.batch_id AND r.first_item = u.first_item AND r.epoch = u.epoch AND r.state = 'leased'
     RETURNING r.batch_id, r.first_item)
-SELECT b.id, b.status, ARRAY(SELECT n.first_item FROM renewed n WHERE n.batch_id = b.id) AS renewed
+SELECT b.id, b.status, ARRAY(SELECT n.first_item FROM renewed n WHERE n.batch_id = b.id) AS renewed,
+       (SELECT count(DISTINCT r.worker_id)::integer FROM reliable_imports.import_batch_ranges r
+         WHERE r.batch_id = b.id AND r.state = 'leased' AND r.lease_until > clock_timestamp()) AS workers
   FROM reliable_imports.import_batches b
  WHERE b.id = ANY ($9::uuid[]);
 
