@@ -61,14 +61,20 @@ def build(service: Service, lifespan: Lifespan, hosts: Sequence[str]) -> Starlet
         Middleware(RefuseOtherSites, origins=origins, exempt=_is_page),
     ]
     if origins:
-        headers = ["authorization", "content-type", "idempotency-key", "x-api-key"]
+        headers = [
+            "authorization",
+            "content-type",
+            "idempotency-key",
+            "if-none-match",
+            "x-api-key",
+        ]
         middleware.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(origins),
                 allow_methods=["GET", "POST", "PATCH", "DELETE"],
                 allow_headers=headers,
-                expose_headers=["idempotency-replayed", "location", "x-request-id"],
+                expose_headers=["etag", "idempotency-replayed", "location", "x-request-id"],
             )
         )
     backend = service.authenticator

@@ -35,7 +35,17 @@ IDEMPOTENCY_KEY = {
     "different request with the same key is refused.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]*$"},
 }
+IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "The `ETag` of an earlier response. If nothing but the clock has changed since, "
+    "the response is 304 without a body.",
+    "schema": {"type": "string", "maxLength": 1_000},
+}
+ETAG = {"ETag": {"description": "For `If-None-Match`.", "schema": {"type": "string"}}}
 HEADERS: Mapping[str, list[dict[str, Any]]] = {
+    "list_batches": [IF_NONE_MATCH],
+    "get_batch": [IF_NONE_MATCH],
     "create_batch": [IDEMPOTENCY_KEY],
     "upload_batch": [IDEMPOTENCY_KEY],
     "stream_events": [
@@ -201,7 +211,10 @@ def _responses(operation: Operation, schemas: _Schemas, *, secured: bool) -> dic
     responses: dict[str, Any] = {}
     for status, model in operation.answers.items():
         responses[str(status)] = {"description": "Done." if status < 400 else "Not available now."}
-        if status == 204:
+        if status == 304:
+            responses["304"] = {"description": "Unchanged.", "headers": ETAG}
+            responses["200"]["headers"] = ETAG
+        if status in {204, 304}:
             continue
         schema = schemas.of(model.__name__) if model else CONTENTS.get(operation.media_type, TEXT)
         responses[str(status)]["content"] = {operation.media_type: {"schema": schema}}

@@ -138,9 +138,10 @@ OPERATIONS: tuple[Operation, ...] = (
         query=UploadQuery, takes_file=True,
     ),
     Operation(
-        "GET", "/api/batches", read.list_batches, "batches", {200: BatchPage}, query=BatchQuery
+        "GET", "/api/batches", read.list_batches, "batches", {200: BatchPage, 304: None},
+        query=BatchQuery,
     ),
-    Operation("GET", BATCH, read.get_batch, "batches", {200: DetailedBatchAnswer}),
+    Operation("GET", BATCH, read.get_batch, "batches", {200: DetailedBatchAnswer, 304: None}),
     _action(
         "process", actions.process_batch, ProcessBatch, {200: ProcessedAnswer, 202: BatchAnswer}
     ),

@@ -7,10 +7,13 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 
 from ...http.call import Call, large_reply, reply
+from ...http.conditional import reply_unless_known
 from ...http.payloads import BatchQuery, ItemQuery, LogQuery
 from ..answers import detailed, listed
 
 Row = TypeVar("Row")
+
+CLOCK = ("duration", "items_per_second")  # of a batch that has not ended
 
 
 async def list_batches(call: Call) -> Response:
@@ -30,7 +33,7 @@ async def list_batches(call: Call) -> Response:
         )
         page = [listed(call, batch) async for batch in batches]
     following = page[size - 1]["batch_id"] if len(page) > size else None
-    return reply({"batches": page[:size], "next": following})
+    return reply_unless_known(call.request, {"batches": page[:size], "next": following})
 
 
 async def get_batch(call: Call) -> Response:
@@ -39,8 +42,12 @@ async def get_batch(call: Call) -> Response:
         batch, lineage = await call.manager.get_batch_with_lineage(call.batch_id)
         await call.permit(batch, "view")
         settled = batch.status.settled  # running batches are polled, and this query is slow
-        reasons = await call.manager.skip_reasons(batch.id) if settled else ()
-        return reply(detailed(call, batch, lineage, reasons))
+        skipped = settled and any(
+            member.skipped_items for member in lineage if member.batch_id == batch.id
+        )
+        reasons = await call.manager.skip_reasons(batch.id) if skipped else ()
+        body = detailed(call, batch, lineage, reasons)
+    return reply_unless_known(call.request, body, clock=() if settled else CLOCK)
 
 
 async def list_items(call: Call) -> Response:
