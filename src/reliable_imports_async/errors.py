@@ -40,6 +40,7 @@
     - ColumnsRefused
     - NothingInSource
     - TotalsDisagree
+  + WorkerProcessFailed
   + TooManyClients
   + ProcessorError
     - ProcessorResultError (TypeError)
@@ -519,6 +520,18 @@ class NothingInSource(SourceError):
 
 class TotalsDisagree(SourceError):
     """The records do not add up to the control totals that came with them."""
+
+
+class WorkerProcessFailed(ReliableImportsError):
+    """A process that was to work beside this one has died again and again right after its start."""
+
+    def __init__(self, exit_code: int | None, times: int) -> None:
+        super().__init__(
+            f"A worker process has ended with exit code {exit_code}, {times} times in a row.",
+            hint="its error is in the log. Nothing is lost: process the batch again, if need be "
+            "with one process.",
+        )
+        self.exit_code = exit_code
 
 
 class TooManyClients(ReliableImportsError):

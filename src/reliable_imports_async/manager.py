@@ -9,6 +9,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self, TypeVar, cast, overload
@@ -17,6 +18,7 @@ from uuid import UUID
 import anyio
 import asyncpg
 from anyio import to_thread
+from pydantic import SecretStr
 from typing_extensions import Unpack
 from uuid_utils.compat import uuid7
 
@@ -60,7 +62,7 @@ from .models import (
 )
 from .processors.processor import check_commit_interval
 from .processors.registry import Registry
-from .processors.thresholds import Thresholds
+from .processors.thresholds import THRESHOLDS, Thresholds
 from .repair.corrections import create_corrected
 from .repair.edits import Change, check_edit, edit_item, edit_items
 from .repair.export import ExportFormat, FailureExport
@@ -94,7 +96,10 @@ from .store import (
 from .store.metrics import Measurements
 from .store.outbox import OutboxHook
 from .store.visibility import Visibility, Visible
+from .workers import processes as worker_processes
+from .workers.child import Job, levels
 from .workers.jobs import BatchJobs
+from .workers.processes import check_processes, refuse_while_starting
 from .workers.worker import Worker
 
 READ_OPTIONS = (
@@ -166,6 +171,7 @@ class BatchManager:
         """
         if self.is_open:
             return
+        refuse_while_starting()
         await self._database.open()
         try:
             async with self._database.connection(seconds=None) as conn:
@@ -396,16 +402,47 @@ class BatchManager:
                 "refuse".
             WrongBatchStatus: A dry run was asked for a batch that is not pending.
             UnknownBatchType: No processor is registered for its type in this process.
+            WorkerProcessFailed: Another process has died again and again.
         """
         require_names("process_batch", options, ProcessOptions)
         interval = options.get("commit_interval")
         check_commit_interval(interval)
         processing = self._open_processing()
+        count = check_processes(options.get("processes", 1))
         if dry_run:
+            if count > 1:
+                raise ConfigurationError(
+                    "A dry run has one process.",
+                    hint="leave out `processes`.",
+                    cli_hint="leave out --processes.",
+                )
             return await processing.dry_run(batch_id, commit_interval=interval)
-        thresholds = {name: value for name, value in options.items() if name != "commit_interval"}
+        thresholds = {name: options.get(name) for name in THRESHOLDS if name in options}
         await self.set_thresholds(batch_id, **cast("ThresholdOptions", thresholds))
-        return await processing.process(batch_id, commit_interval=interval)
+        if count == 1:
+            return await processing.process(batch_id, commit_interval=interval)
+        job = await self._job_of_children(count)
+
+        def beside(batch_id: UUID) -> AbstractAsyncContextManager[None]:
+            own = replace(job, batch_id=batch_id, commit_interval=interval)
+            return worker_processes.beside(count - 1, own)
+
+        return await processing.process(batch_id, commit_interval=interval, beside=beside)
+
+    async def _job_of_children(self, count: int) -> Job:
+        """What child processes of this one need for any work."""
+        url = await worker_processes.check_connections(self._database, count)
+        settings = {"database_url": SecretStr(url), "processors": ()}
+        registered = [self.registry.get(name) for name in self.registry.batch_types]
+        return Job(
+            type(self),
+            self.settings.model_copy(update=settings),
+            worker_processes.pickled([*registered, *self.registry.endpoints]),
+            levels=levels(),
+        )
+
+    async def _drain(self, batch_id: UUID, commit_interval: int | None) -> None:
+        await self._open_processing().drain(batch_id, commit_interval=commit_interval)
 
     async def enqueue_batch(self, batch_id: UUID) -> None:
         """Pass a batch to workers, on this or other machines; returns at once.
@@ -430,7 +467,9 @@ class BatchManager:
         if not enqueued:
             refuse_stopped(batch)
 
-    async def run_worker(self, batch_types: Sequence[str] | None = None) -> None:
+    async def run_worker(
+        self, batch_types: Sequence[str] | None = None, *, processes: int = 1
+    ) -> None:
         """Process enqueued batches until cancelled, together with workers in other processes.
 
         When it is cancelled, it takes no further items, waits up to the setting `stop_timeout` for
@@ -438,9 +477,12 @@ class BatchManager:
 
         Args:
             batch_types: The batch types to process; by default all registered types.
+            processes: How many processes work, this one included; each has a pool of its own.
 
         Raises:
+            ConfigurationError: Other processes cannot do this work, for the reason given.
             UnknownBatchType: No processor is registered for one of them.
+            WorkerProcessFailed: Another process has died again and again.
             QueueMissing: The database needs `migrate`.
         """
         names = self.registry.batch_types if batch_types is None else tuple(batch_types)
@@ -449,7 +491,13 @@ class BatchManager:
         processing = self._open_processing()
         outbox, continuation = self._outbox, self._continuation
         worker = Worker(self._database, processing, outbox, continuation, self.settings, names)
-        await run_in_child_task(worker.run)
+        count = check_processes(processes)
+        if count == 1:
+            await run_in_child_task(worker.run)
+            return
+        job = replace(await self._job_of_children(count), batch_types=names)
+        async with worker_processes.beside(count - 1, job):
+            await run_in_child_task(worker.run)
 
     async def pause_batch(
         self, batch_id: UUID, *, reason: str = "paused on request", actor: str | None = None

@@ -88,7 +88,7 @@ async def import_file(  # noqa: PLR0913 - the command's options
         **running.thresholds,
     }
     async with cli.manager(concurrency=running.concurrency, discover=True) as manager:
-        run = Run(cli, manager, tolerate=running.tolerate or 0.0)
+        run = Run(cli, manager, tolerate=running.tolerate or 0.0, processes=running.processes)
         if dry_run:
             return await run.load_and_try(source, type, options)
         return await run.load_and_process(source, type, options)
@@ -109,7 +109,7 @@ async def process(
         )
     async with cli.manager(concurrency=running.concurrency, discover=not background) as manager:
         batch_id = await manager.find_batch(batch)
-        run = Run(cli, manager, tolerate=running.tolerate or 0.0)
+        run = Run(cli, manager, tolerate=running.tolerate or 0.0, processes=running.processes)
         if dry_run:
             return await run.try_batch(batch_id)
         if not background:

@@ -35,6 +35,16 @@ Concurrency = Annotated[
         show_default="10",
     ),
 ]
+Processes = Annotated[
+    int,
+    typer.Option(
+        "--processes",
+        min=1,
+        max=256,
+        metavar="N",
+        help="How many processes work; each runs --concurrency items at once.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Group = Annotated[
     str | None, typer.Option("--group", metavar="GROUP", help="Only failures of this group.")
@@ -240,6 +250,7 @@ class RunOptions:
     min_processed: MinProcessed = None
     tolerate: Tolerate = None
     concurrency: Concurrency = None
+    processes: Processes = 1
 
     @property
     def thresholds(self) -> ThresholdOptions:

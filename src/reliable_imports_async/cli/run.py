@@ -35,10 +35,19 @@ class Run:
 
     Args:
         tolerate: The share of its items that may fail and still count as success.
+        processes: How many processes work on it.
     """
 
-    def __init__(self, cli: Invocation, manager: BatchManager, *, tolerate: float = 0.0) -> None:
+    def __init__(
+        self,
+        cli: Invocation,
+        manager: BatchManager,
+        *,
+        tolerate: float = 0.0,
+        processes: int = 1,
+    ) -> None:
         self._tolerate = tolerate
+        self._processes = processes
         self._cli = cli
         self._manager = manager
         self._display: Display | None = display(cli.output)
@@ -158,7 +167,8 @@ class Run:
             await follow(self._manager, batch_id, progress)
 
         return await self._with_progress(
-            watch, lambda: self._manager.process_batch(batch_id, **thresholds)
+            watch,
+            lambda: self._manager.process_batch(batch_id, processes=self._processes, **thresholds),
         )
 
     async def _with_progress(

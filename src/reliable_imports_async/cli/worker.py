@@ -7,7 +7,7 @@ import typer
 
 from .exit_codes import UsageRefused
 from .invocation import Invocation
-from .options import Concurrency
+from .options import Concurrency, Processes
 from .output import STEPS
 from .signals import STOPPING, stoppable
 
@@ -22,6 +22,7 @@ async def worker(
         ),
     ] = None,
     concurrency: Concurrency = None,
+    processes: Processes = 1,
 ) -> None:
     """Process queued batches, along with other workers, until Ctrl-C or SIGTERM.
 
@@ -39,4 +40,4 @@ async def worker(
         cli.output.note(f"Waiting for batches of type {names}. Press Ctrl-C to stop.")
         logging.getLogger(STEPS).setLevel(logging.INFO)
         async with stoppable(cli.output, STOPPING):
-            await manager.run_worker(wanted)
+            await manager.run_worker(wanted, processes=processes)

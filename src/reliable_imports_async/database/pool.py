@@ -109,6 +109,19 @@ class Database:
         """Whether the server is the library's embedded server."""
         return self._server is not None
 
+    @property
+    def url(self) -> str | None:
+        """The URL of the pool that was opened here; None for the caller's pool."""
+        return self._dsn
+
+    async def allowed_connections(self) -> int | None:
+        """How many connections the server allows this role; None: it is not known."""
+        if self.pooled:
+            return None
+        async with self.connection() as conn:
+            allowed: int = await conn.fetchval(_SQL["allowed_connections"])
+        return allowed
+
     def use(self) -> PoolUse:
         """The current use of the pool."""
         pool = self._require_pool()

@@ -60,12 +60,15 @@ class ProcessOptions(TypedDict, total=False):
     Attributes:
         commit_interval: How many items share a transaction in this call, instead of the
             processor's number; 1 gives each item its own.
+        processes: How many processes work on the batch in this call, this one included; each has
+            a pool of its own. Processors and their modules must be importable there. Default 1.
         max_failures: As in `BatchOptions`; from now on, for all processes that work on the batch.
         max_failure_rate: Likewise.
         min_processed: Likewise.
     """
 
     commit_interval: int | None
+    processes: int
     max_failures: int | None
     max_failure_rate: float | None
     min_processed: int | None

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -28,6 +28,14 @@ from .outbox import Outbox
 steps = logging.getLogger("reliable_imports_async.worker")
 
 ASK_SECONDS = 1.0
+Beside = Callable[[UUID], AbstractAsyncContextManager[None]]
+
+
+def no_others(_: UUID) -> AbstractAsyncContextManager[None]:
+    """Let this process work alone."""
+    return nullcontext()
+
+
 HELD_SECONDS = 0.2
 
 
@@ -63,6 +71,7 @@ class Processing:
         time_slice: TimeSlice | None = None,
         *,
         commit_interval: int | None = None,
+        beside: Beside = no_others,
     ) -> BatchSummary:
         """Process a batch, beside other processes, until it has ended.
 
@@ -70,6 +79,7 @@ class Processing:
             time_slice: Ends the work earlier. Without one it takes any time, and after a canary
                 that passes goes on with the rest of the records.
             commit_interval: Items that share a transaction, instead of what the processor says.
+            beside: Keeps other processes working on the batch while this one does.
 
         Raises:
             BatchNotFound, BatchPaused, BatchCancelled, UnknownBatchType.
@@ -78,12 +88,27 @@ class Processing:
         """
         here = time_slice or TimeSlice()
         summary: BatchSummary = await run_in_child_task(
-            lambda: self._process(batch_id, here, commit_interval, waits=time_slice is not None)
+            lambda: self._process(
+                batch_id, here, commit_interval, waits=time_slice is not None, beside=beside
+            )
         )
         if here.rest is not None and time_slice is None:
             with suppress(StateError):  # the rest was paused or cancelled meanwhile
-                await self.process(here.rest, commit_interval=commit_interval)
+                await self.process(here.rest, commit_interval=commit_interval, beside=beside)
         return summary
+
+    async def drain(self, batch_id: UUID, *, commit_interval: int | None = None) -> None:
+        """Work on a batch that another process has started, and finishes.
+
+        Raises:
+            BatchNotFound, UnknownBatchType.
+        """
+        batch = await self._batch(batch_id)
+        processor = self._registry.get(batch.batch_type)
+        if batch.status is BatchStatus.PROCESSING:
+            await run_in_child_task(
+                lambda: self._drainer.drain(batch, processor, TimeSlice(), commit_interval)
+            )
 
     async def dry_run(self, batch_id: UUID, *, commit_interval: int | None = None) -> DryRun:
         """Try a pending batch without storing anything.
@@ -104,6 +129,7 @@ class Processing:
         commit_interval: int | None,
         *,
         waits: bool = True,
+        beside: Beside = no_others,
     ) -> BatchSummary:
         """Start, drain and finish a batch, as far as the time slice allows.
 
@@ -124,7 +150,8 @@ class Processing:
             if started is None:
                 return await self._summary(batch_id)
             if started.started_at is not None and started.status is BatchStatus.PROCESSING:
-                await self._drainer.drain(started, processor, time_slice, commit_interval)
+                async with beside(started.id):
+                    await self._drainer.drain(started, processor, time_slice, commit_interval)
             batch, summary = await self._lifecycle.finish(batch_id, processor)
         if batch.finished_at is not None:
             time_slice.rest = await self._rest_of(batch)

@@ -81,3 +81,9 @@ SELECT pg_catalog.has_parameter_privilege('deadlock_timeout', 'SET');
 -- name: is_superuser
 -- Before PostgreSQL 15, only superusers may set deadlock_timeout.
 SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user;
+
+-- name: allowed_connections
+-- How many connections roles may have that are not superusers.
+SELECT sum(CASE WHEN name = 'max_connections' THEN setting::integer ELSE -setting::integer END)::integer
+  FROM pg_catalog.pg_settings
+ WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections');
