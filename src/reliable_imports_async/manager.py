@@ -9,7 +9,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self, TypeVar, cast, overload
@@ -18,7 +17,6 @@ from uuid import UUID
 import anyio
 import asyncpg
 from anyio import to_thread
-from pydantic import SecretStr
 from typing_extensions import Unpack
 from uuid_utils.compat import uuid7
 
@@ -97,7 +95,7 @@ from .store.metrics import Measurements
 from .store.outbox import OutboxHook
 from .store.visibility import Visibility, Visible
 from .workers import processes as worker_processes
-from .workers.child import Job, levels
+from .workers.child import Job
 from .workers.jobs import BatchJobs
 from .workers.processes import check_processes, refuse_while_starting
 from .workers.worker import Worker
@@ -422,23 +420,12 @@ class BatchManager:
         if count == 1:
             return await processing.process(batch_id, commit_interval=interval)
         job = await self._job_of_children(count)
-
-        def beside(batch_id: UUID) -> AbstractAsyncContextManager[None]:
-            own = replace(job, batch_id=batch_id, commit_interval=interval)
-            return worker_processes.beside(count - 1, own)
-
+        beside = worker_processes.on_batches(count - 1, job, interval)
         return await processing.process(batch_id, commit_interval=interval, beside=beside)
 
     async def _job_of_children(self, count: int) -> Job:
-        """What child processes of this one need for any work."""
-        url = await worker_processes.check_connections(self._database, count)
-        settings = {"database_url": SecretStr(url), "processors": ()}
-        registered = [self.registry.get(name) for name in self.registry.batch_types]
-        return Job(
-            type(self),
-            self.settings.model_copy(update=settings),
-            worker_processes.pickled([*registered, *self.registry.endpoints]),
-            levels=levels(),
+        return await worker_processes.job_of(
+            type(self), self._database, self.settings, self.registry, count
         )
 
     async def _drain(self, batch_id: UUID, commit_interval: int | None) -> None:

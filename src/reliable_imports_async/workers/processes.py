@@ -5,22 +5,27 @@ import multiprocessing
 import pickle
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.process import BaseProcess
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 import anyio
 import anyio.lowlevel
 from anyio import from_thread, to_thread
+from pydantic import SecretStr
 
 from ..database.pool import RESERVED_CONNECTIONS, Database
 from ..errors import ConfigurationError, WorkerProcessFailed
+from ..processors.registry import Registry
+from ..settings import Settings
 from ..wording import counted
 from . import child
-from .child import Job
+from .child import ChildManager, Job, levels
 
 logger = logging.getLogger("reliable_imports_async")
 
@@ -113,6 +118,38 @@ async def check_connections(database: Database, processes: int) -> str:
             "max_connections.",
         )
     return url
+
+
+async def job_of(
+    manager: type[ChildManager],
+    database: Database,
+    settings: Settings,
+    registry: Registry,
+    processes: int,
+) -> Job:
+    """What so many processes, with this one, need for any work.
+
+    Raises:
+        ConfigurationError: They cannot have it.
+    """
+    url = await check_connections(database, processes)
+    own = {"database_url": SecretStr(url), "processors": ()}
+    processors = [registry.get(name) for name in registry.batch_types]
+    return Job(
+        manager,
+        settings.model_copy(update=own),
+        pickled([*processors, *registry.endpoints]),
+        levels=levels(),
+    )
+
+
+def on_batches(
+    count: int, job: Job, commit_interval: int | None
+) -> Callable[[UUID], AbstractAsyncContextManager[None]]:
+    """What keeps child processes working on a batch."""
+    return lambda batch_id: beside(
+        count, replace(job, batch_id=batch_id, commit_interval=commit_interval)
+    )
 
 
 @asynccontextmanager

@@ -42,10 +42,16 @@ SELECT m.first AS at,
  ORDER BY m.n;
 
 -- name: timeline
--- When the items with some numbers were settled, and whether they failed.
-SELECT finished_at, status = 'failed' AS failed
-  FROM reliable_imports.import_batch_items
- WHERE batch_id = $1 AND item_number = ANY ($2::integer[]) AND finished_at IS NOT NULL;
+-- When the items with some numbers were settled, and whether they failed. Each is looked up by itself: without statistics,
+-- PostgreSQL 15 would read the whole batch.
+SELECT i.finished_at, i.status = 'failed' AS failed
+  FROM unnest($2::integer[]) AS n(number)
+ CROSS JOIN LATERAL (
+       SELECT finished_at, status
+         FROM reliable_imports.import_batch_items
+        WHERE batch_id = $1 AND item_number = n.number
+       OFFSET 0) i
+ WHERE i.finished_at IS NOT NULL;
 
 -- part: preview
 -- The columns of a shortened item `i`.
