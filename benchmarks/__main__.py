@@ -58,6 +58,7 @@ BENCHMARKS = {
     "hot_rows": Benchmark(
         "hot_rows", "items that update a few rows: adaptive concurrency next to fixed numbers"
     ),
+    "reprocess": Benchmark("reprocess", "the first of 100,000 failures of ten million items"),
     "unchanged": Benchmark("unchanged", "a file imported twice; the second time nothing changed"),
     "api": Benchmark("api", "the REST API next to bare endpoints with the same SQL"),
     "upload": Benchmark("upload", "a 1 GB upload, and the memory that the server takes for it"),
