@@ -139,7 +139,7 @@ class ChunkExecutor:
         if self._deferred is None:
             self._deferred = await catalog.deferred(conn)
         seconds = self._executor.item_timeout + ROUND_TRIP_SECONDS
-        savepoints = Savepoints(conn, seconds, self._deferred)
+        savepoints = self._new_savepoints(conn, seconds, self._deferred)
         await savepoints.set()
         waiting = deque(each for each in prepared if each.refused is None)
         progress = ChunkProgress(waiting, savepoints, keyed=any(each.keys for each in prepared))
@@ -148,6 +148,12 @@ class ChunkExecutor:
                 progress.done[each.item.item_number] = Done(each, each.refused, each.seconds)
         progress.set_apart(self._suspect_keys)
         return progress
+
+    def _new_savepoints(
+        self, conn: Connection, seconds: float, deferred: Sequence[str]
+    ) -> Savepoints:
+        """The savepoints of a transaction."""
+        return Savepoints(conn, seconds, deferred)
 
     async def _run_all(
         self, progress: ChunkProgress, session: Session, may_start: MayStart

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
@@ -19,7 +19,6 @@ from ..database.pool import Database
 from ..errors import BatchNotFound, DatabaseUnavailable, WrongBatchStatus
 from ..execution.attempt import Attempt
 from ..execution.chunk import Abandoned, ChunkExecutor
-from ..execution.chunk_modes import Run
 from ..execution.chunk_progress import ChunkProgress, SuspectKeys
 from ..execution.executor import Executor, repeated
 from ..execution.prepare import Prepared
@@ -214,6 +213,42 @@ class AllMayStart:
         return len(items)
 
 
+class CountingSavepoints(Savepoints):
+    """Savepoints that count the rows changed by each run that is kept.
+
+    Args:
+        oids: The tables whose changed rows are counted.
+
+    Attributes:
+        rows: The rows changed, one entry for each run.
+    """
+
+    def __init__(
+        self, conn: Connection, seconds: float, deferred: Sequence[str], oids: Sequence[int]
+    ) -> None:
+        super().__init__(conn, seconds, deferred)
+        self._oids = oids
+        self._before: Rows = {}  # as counted before the current run
+        self.rows: list[Rows] = []
+
+    async def set(self) -> None:
+        """Set the first savepoint of the transaction."""
+        await super().set()
+        self._before = await catalog.rows_changed(self.conn, self._oids)
+
+    async def keep(self) -> None:
+        """Keep the effects of a run, and count them."""
+        await super().keep()
+        after = await catalog.rows_changed(self.conn, self._oids)
+        self.rows.append(_difference(self._before, after))
+        self._before = after
+
+    async def undo(self) -> None:
+        """Undo the effects of a run, which PostgreSQL's counts still hold."""
+        await super().undo()
+        self._before = await catalog.rows_changed(self.conn, self._oids)
+
+
 class TrialChunks(ChunkExecutor):
     """Runs chunks as a real run does, but rolls each back where that would store it.
 
@@ -226,47 +261,27 @@ class TrialChunks(ChunkExecutor):
         super().__init__(executor, size, SuspectKeys())
         self._oids = list(tables.names)
         self._starts = starts
-        self._before: Rows = {}  # as counted before the current run
-        self._of_chunk: list[Rows] = []  # of the chunk that is running
-        self._kept: list[Rows] = []
+        self._rows: list[Rows] = []
 
     def take_rows(self) -> list[Rows]:
         """The rows that the last chunk would have changed."""
-        rows, self._kept = self._kept, []
+        rows, self._rows = self._rows, []
         return rows
+
+    def _new_savepoints(
+        self, conn: Connection, seconds: float, deferred: Sequence[str]
+    ) -> Savepoints:
+        return CountingSavepoints(conn, seconds, deferred, self._oids)
 
     async def _begin(self, conn: Connection, prepared: Sequence[Prepared]) -> ChunkProgress:
         if self._starts:
             trace = await start_batch(self._executor, conn)
             self._executor.database.note_trace(conn, trace)
-        progress = await super()._begin(conn, prepared)
-        self._of_chunk = []
-        self._before = await catalog.rows_changed(conn, self._oids)
-        return progress
-
-    async def _keep(self, run: Run, savepoints: Savepoints) -> None:
-        await super()._keep(run, savepoints)
-        if run.raised is None:
-            after = await catalog.rows_changed(savepoints.conn, self._oids)
-            self._of_chunk.append(_difference(self._before, after))
-            self._before = after
-
-    async def _undo(
-        self,
-        exc: BaseException,
-        run: Run,
-        items: Sequence[Prepared],
-        progress: ChunkProgress,
-        session: Session,
-    ) -> Abandoned | bool:
-        undone = await super()._undo(exc, run, items, progress, session)
-        if not isinstance(undone, Abandoned):  # the counts hold what was rolled back
-            self._before = await catalog.rows_changed(progress.savepoints.conn, self._oids)
-        return undone
+        return await super()._begin(conn, prepared)
 
     async def _store(self, progress: ChunkProgress, session: Session) -> dict[int, Outcome]:
         await session.leave(plain=True)
-        self._kept += self._of_chunk
+        self._rows += cast("CountingSavepoints", progress.savepoints).rows
         return {number: done.outcome for number, done in progress.certain().items()}
 
     async def _settle_alone(self, abandoned: Abandoned, session: Session) -> dict[int, Outcome]:
