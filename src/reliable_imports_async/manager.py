@@ -102,6 +102,7 @@ from .workers.worker import Worker
 
 READ_OPTIONS = (
     "name", "format", "delimiter", "encoding", "columns", "max_output_bytes", "max_ratio",
+    "skip_rows", "header_row", "skip_footer", "comment", "member",
 )  # fmt: skip
 PAGE = 500
 WATCH_SECONDS = 0.5

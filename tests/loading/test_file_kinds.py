@@ -1,12 +1,10 @@
 """What a file may be, by kinds: encodings, layouts, other programs' files, columns, nothing."""
 
-import bz2
 import codecs
 import gzip
 import io
 import itertools
 import json
-import lzma
 import random
 import tarfile
 import zipfile
@@ -368,7 +366,6 @@ OTHER_FILES = {
         "content.xml", mimetype="application/vnd.oasis.opendocument.spreadsheet"
     ),
     "Word document (.docx)": _zip("[Content_Types].xml", "word/document.xml"),
-    "ZIP archive with people.csv": _zip("people.csv"),
     "old Excel workbook": OLE + NOISE,
     "encrypted Office document": OLE + NOISE + "EncryptedPackage".encode("utf-16-le"),
     "XML Spreadsheet 2003": b'<?xml version="1.0"?>\n<Workbook xmlns="urn:schemas-microsoft-com:'
@@ -386,8 +383,6 @@ OTHER_FILES = {
     "gzip data": gzip.compress(gzip.compress(b"id\n1\n")),
     "7-Zip": b"7z\xbc\xaf\x27\x1c" + NOISE,
     "RAR": b"Rar!\x1a\x07\x01\x00" + NOISE,
-    "xz": lzma.compress(b"id\n1\n"),
-    "bzip2": bz2.compress(b"id,name\n1,Ann\n" * 50),
     "ELF": b"\x7fELF" + NOISE,
     "Windows": b"MZ\x90\0\x03\0\0\0" + NOISE,
     "RTF": b"{\\rtf1\\ansi Hello}",
@@ -399,8 +394,6 @@ OTHER_FILES = {
 @pytest.mark.parametrize("name", ["people.csv", "x.json", None])
 async def test_files_of_other_programs_are_refused_by_name(kind, name):
     for data in (OTHER_FILES[kind], gzip.compress(OTHER_FILES[kind])):
-        if kind == "ZIP archive with people.csv" and data[:2] != b"PK":
-            continue  # its directory is not read through gzip
         with pytest.raises(SourceError) as caught:
             await opened(data, name=name)
         assert kind in caught.value.message
@@ -422,11 +415,11 @@ async def test_zero_bytes_fail_their_rows_only():
     assert [one.text is None for one in records] == [False, True, False]
 
 
-async def test_the_separator_line_of_excel_is_named():
+async def test_the_separator_line_of_excel_names_the_delimiter():
     for first in (b"sep=;", b'"sep=;"', b"SEP=;"):
-        with pytest.raises(SourceError, match="tells Excel the delimiter") as caught:
-            await opened(first + b"\r\nid;name\r\n1;Ann\r\n")
-        assert "--delimiter ';'" in caught.value.cli_hint
+        info, records = await opened(first + b"\r\nid;name, first\r\n1;Ann\r\n")
+        assert info.columns == ("id", "name, first")
+        assert [record.line for record in records] == [3]
 
 
 # Columns

@@ -80,9 +80,8 @@ async def test_csv_values_stay_strings():
     assert values(records) == [
         {"id": "007", "name": 'Smith, "J"'},
         {"id": " 1 ", "name": "NA"},
-        {"id": "", "name": ""},
     ]
-    assert lines(records) == [2, 3, 5]
+    assert lines(records) == [2, 3]
 
 
 field = st.text('a;,|\t"\n\r 0é😀\u2028\x0b\x1c', max_size=6)
@@ -118,8 +117,12 @@ async def test_csv_round_trip(rows, delimiter, newline, encoding, zipped):
     )
     info, records = await opened(source)
     assert info.columns == tuple(columns)
-    assert values(records) == [dict(zip(columns, row, strict=True)) for row in rows]
-    assert lines(records) == starts
+    kept = [
+        (dict(zip(columns, row, strict=True)), line)
+        for row, line in zip(rows, starts, strict=True)
+        if len(row) == 1 or any(value.strip(" \t\xa0") for value in row)
+    ]
+    assert list(zip(values(records), lines(records), strict=True)) == kept
 
 
 @quick
@@ -206,8 +209,6 @@ async def test_text_behind_a_closing_quote():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"a,b,a\n1,2,3\n", "The header in line 1 repeats the name 'a'."),
-        (b"\n\na,,c,\n", "The header in line 3 has no name in columns 2, 4."),
         (b'"a\n1\n', "The header in line 1 cannot be read: line 1: a quote opened here"),
         (b"a\0,b\n", "The header in line 1 has a NUL character in the name 'a\\x00'."),
     ],
@@ -592,7 +593,7 @@ def test_options_that_cannot_work(options, message):
 
 @pytest.mark.parametrize("options", [{"columns": ["a"]}, {"delimiter": ";"}])
 async def test_options_for_csv_only(options):
-    with pytest.raises(SourceError, match="apply only to CSV; this file is json"):
+    with pytest.raises(SourceError, match="apply only to tables; this file is json"):
         await read(b"[]", name="x.json", **options)
 
 

@@ -19,22 +19,17 @@ from .exit_codes import UsageRefused
 from .formatting import tail
 from .invocation import Invocation
 from .options import (
-    AllowEmpty,
     BatchName,
-    Columns,
-    Delimiter,
-    Encoding,
     ExpectCount,
     ExpectSum,
     File,
-    Format,
     IdempotencyKey,
     ImportedType,
     Metadata,
     OnSameFile,
+    ReadingOptions,
     RunOptions,
     SameFileChoice,
-    SourceName,
     Trial,
     Unchanged,
 )
@@ -54,12 +49,6 @@ async def import_file(  # noqa: PLR0913 - the command's options
     *,
     file: File,
     type: ImportedType,  # noqa: A002 - the option's name
-    format: Format = None,  # noqa: A002 - the option's name
-    delimiter: Delimiter = None,
-    encoding: Encoding = None,
-    columns: Columns = None,
-    allow_empty: AllowEmpty = False,
-    name: SourceName = None,
     metadata: Metadata = None,
     idempotency_key: IdempotencyKey = None,
     on_same_file: SameFileChoice = OnSameFile.REFUSE,
@@ -67,22 +56,30 @@ async def import_file(  # noqa: PLR0913 - the command's options
     dry_run: Trial = False,
     expect_count: ExpectCount = None,
     expect_sum: ExpectSum = None,
+    reading: ReadingOptions,
     running: RunOptions,
 ) -> int:
     """Import a file as a new batch and process it."""
+    if dry_run and running.processes > 1:
+        raise UsageRefused("--processes has no effect with --dry-run.", hint="leave it out.")
     source = read_file(
         _stdin() if file == "-" else Path(file),
-        name=name,
-        format=format,
-        delimiter=_delimiter(delimiter),
-        encoding=encoding,
-        columns=None if columns is None else [name.strip() for name in columns.split(",")],
+        name=reading.name,
+        format=reading.format,
+        delimiter=_delimiter(reading.delimiter),
+        encoding=reading.encoding,
+        columns=_names(reading.columns),
+        skip_rows=reading.skip_rows,
+        header_row=reading.header_row,
+        skip_footer=reading.skip_footer,
+        comment=reading.comment,
+        member=reading.member,
     )
     options: dict[str, Any] = {
         "metadata": _metadata(metadata),
         "idempotency_key": idempotency_key,
         "on_same_file": on_same_file.value,
-        "allow_empty": allow_empty,
+        "allow_empty": reading.allow_empty,
         "skip_unchanged": False if no_skip_unchanged else None,
         "expect": _expected(expect_count, expect_sum),
         **running.thresholds,
@@ -103,6 +100,11 @@ async def process(
     running: RunOptions,
 ) -> int:
     """Process a batch, or continue it after it was stopped."""
+    if (dry_run or background) and running.processes > 1:
+        raise UsageRefused(
+            f"--processes has no effect with {'--dry-run' if dry_run else '--background'}.",
+            hint="leave it out.",
+        )
     if dry_run and background:
         raise UsageRefused(
             "A dry run cannot be queued for the workers.", hint="leave out --background."
@@ -177,6 +179,10 @@ def _metadata(text: str | None) -> dict[str, Any] | None:
 
 def _delimiter(text: str | None) -> str | None:
     return "\t" if text in {"tab", r"\t"} else text
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def _stdin() -> BinaryIO | AsyncIterator[bytes]:

@@ -211,7 +211,55 @@ Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="A,B,…",
-        help="The column names of a CSV file without a header.",
+        help="The column names of a file without a header.",
+        rich_help_panel=READING,
+    ),
+]
+SkipRows = Annotated[
+    int,
+    typer.Option(
+        "--skip-rows",
+        min=0,
+        metavar="N",
+        help="Skip N lines at the beginning.",
+        rich_help_panel=READING,
+    ),
+]
+HeaderRow = Annotated[
+    int | None,
+    typer.Option(
+        "--header-row",
+        min=1,
+        metavar="N",
+        help="The line that contains the names of the columns.",
+        rich_help_panel=READING,
+    ),
+]
+SkipFooter = Annotated[
+    int,
+    typer.Option(
+        "--skip-footer",
+        min=0,
+        metavar="N",
+        help="Leave out N records at the end, e.g. totals.",
+        rich_help_panel=READING,
+    ),
+]
+Comment = Annotated[
+    str | None,
+    typer.Option(
+        "--comment",
+        metavar="TEXT",
+        help="Skip lines that begin with TEXT, e.g. #.",
+        rich_help_panel=READING,
+    ),
+]
+Member = Annotated[
+    str | None,
+    typer.Option(
+        "--member",
+        metavar="NAME",
+        help="The file in a ZIP archive of several.",
         rich_help_panel=READING,
     ),
 ]
@@ -239,6 +287,23 @@ SameFileChoice = Annotated[
     OnSameFile,
     typer.Option("--on-same-file", help="What to do if the same file was already imported."),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """The options that say how a file is read, declared together."""
+
+    format: Format = None
+    delimiter: Delimiter = None
+    encoding: Encoding = None
+    columns: Columns = None
+    skip_rows: SkipRows = 0
+    header_row: HeaderRow = None
+    skip_footer: SkipFooter = 0
+    comment: Comment = None
+    member: Member = None
+    allow_empty: AllowEmpty = False
+    name: SourceName = None
 
 
 @dataclass(frozen=True, kw_only=True)

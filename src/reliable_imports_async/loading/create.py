@@ -110,6 +110,7 @@ class _Creation:
         options: Its options, as JSON text.
         rows: Its items, as rows for COPY.
         loaded: What is known about the rows; complete when `rows` has ended.
+        opened: The source.
     """
 
     request: Request
@@ -118,6 +119,7 @@ class _Creation:
     options: str
     rows: AsyncIterator[bytes]
     loaded: Loaded
+    opened: OpenedSource
 
 
 async def load(
@@ -153,7 +155,7 @@ async def load(
         new = _new_batch(batch_id, request, opened, notes)
         loaded = Loaded()
         rows = binary_copy.rows(batch_id, opened, limits, loaded, progress, request.keys)
-        creation = _Creation(request, new, metadata, options, rows, loaded)
+        creation = _Creation(request, new, metadata, options, rows, loaded, opened)
         if source.is_local:
             return await _create(database, connection, creation)
         async with _spooled(rows) as spooled:  # a slow source must not hold a transaction open
@@ -264,6 +266,7 @@ async def _insert(conn: Connection, creation: _Creation, outside: Database | Non
     await binary_copy.copy(conn, creation.rows, keyed=request.keys is not None)
     if not loaded.total and not _may_be_empty(new, request):
         raise NothingInSource(new.source_name)
+    new = replace(new, notes=(*new.notes, *creation.opened.late_notes))
     await require_totals(conn, new.id, request.options, loaded.total, len(loaded.unreadable))
     await batches.complete_creation(conn, new, loaded.total, loaded.sha256.digest())
     if loaded.total:

@@ -4,25 +4,26 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 
 from ...errors import SourceError
 from ..records import Limits
 from .csv_records import CsvReader, Dialect, Row
+from .layout import Header, header_of
 
 CANDIDATES = ",;\t|"  # the first of equally good ones is taken
 _SAMPLE_BYTES = 64 * 1024
 _SAMPLE_ROWS = 50
-_MARK = "\ufeff"  # a second byte order mark
 _QUOTED = re.compile(rb'"[^"]*+"')
 _RETURN = re.compile(rb"(?<!\r)\r++(?!\n)")
 _SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
-_RENAME = (
-    "the first line of the file must contain a unique name for every column, with no lines above it"
-)
 _HINTS = {
-    "hint": f"{_RENAME}; if the file has no header, pass columns=.",
-    "cli_hint": f"{_RENAME}; if the file has no header, use --columns A,B,….",
-    "web_hint": f"{_RENAME}.",
+    "hint": "pass header_row= with the line that contains the names of the columns; if the file "
+    "has no header, pass columns=.",
+    "cli_hint": "name the line that contains the names of the columns with --header-row; if the "
+    "file has no header, use --columns A,B,….",
+    "web_hint": "set `header_row` to the line that contains the names of the columns.",
 }
 
 
@@ -63,22 +64,12 @@ def detected_newline(sample: bytes) -> bytes:
     return b"\r" if sum(map(len, _RETURN.findall(outside))) > newlines else b"\n"
 
 
-def refuse_separator_line(sample: bytes) -> None:
-    """Refuse a file that begins with a line such as ``sep=;``, which is meant for Excel.
-
-    Raises:
-        SourceError: The file begins with such a line.
-    """
+def separator_line(sample: bytes) -> str | None:
+    """The delimiter in a first line such as ``sep=;``, which Excel understands."""
     line = sample[:20].split(b"\n")[0].split(b"\r")[0].decode("latin-1")
-    if match := _SEPARATOR.fullmatch(line):
-        name = repr(match[1])
-        raise SourceError(
-            f"The first line of the file is {line!r}, which tells Excel the delimiter and is not "
-            "the header.",
-            hint=f"delete that line and pass delimiter={name}.",
-            cli_hint=f"delete that line, e.g. with `tail -n +2`, and pass --delimiter {name}.",
-            web_hint=f"delete that line; the delimiter {name} is detected without it.",
-        )
+    match = _SEPARATOR.fullmatch(line.rstrip(",;\t"))
+    match = match or _SEPARATOR.fullmatch(line)
+    return match[1] if match else None
 
 
 def detected_delimiter(sample: bytes, encoding: str, newline: bytes, width: int | None) -> str:
@@ -90,18 +81,41 @@ def detected_delimiter(sample: bytes, encoding: str, newline: bytes, width: int 
         newline: The end of its lines.
         width: The number of fields in a row, if it is known.
     """
-    if newline in sample[:_SAMPLE_BYTES] and len(sample) > _SAMPLE_BYTES:
-        sample = sample[: sample.rindex(newline, 0, _SAMPLE_BYTES)]
-    sample = sample[:_SAMPLE_BYTES]
+    sample = _beginning(sample, newline)
 
     def consistency(delimiter: str) -> tuple[float, int]:
         widths = _widths(sample, Dialect(delimiter, encoding, newline))
-        expected = width or (widths[0] if widths else 0)
-        if expected < 2 or not widths:
+        wide = [number for number in widths if number > 1]
+        expected = width or (max(set(wide), key=lambda n: (wide.count(n), n)) if wide else 0)
+        share = widths.count(expected) / max(1, len(widths))
+        if expected < 2 or (widths[0] != expected and share < 0.5):
             return 0.0, 0
-        return widths.count(expected) / len(widths), expected
+        return share, expected
 
     return max(CANDIDATES, key=consistency)
+
+
+def escapes_quotes(sample: bytes, dialect: Dialect) -> bool:
+    """Whether quotes in values follow a backslash: then more rows can be read that way."""
+    if b'\\"' not in sample:
+        return False
+    sample = _beginning(sample, dialect.newline)
+    usual = _problems(sample, dialect)
+    return usual > 0 and _problems(sample, replace(dialect, escape="\\")) < usual
+
+
+def _problems(sample: bytes, dialect: Dialect) -> int:
+    reader = CsvReader(io.BytesIO(sample).read, dialect, Limits())
+    rows = [row for row in islice(iter(reader.row, None), 20 * _SAMPLE_ROWS) if row.fields]
+    width = Counter(len(row.fields) for row in rows).most_common(1)[0][0] if rows else 0
+    return sum(row.problem is not None or len(row.fields) != width for row in rows)
+
+
+def _beginning(sample: bytes, newline: bytes) -> bytes:
+    """The first whole lines of a sample."""
+    if newline in sample[:_SAMPLE_BYTES] and len(sample) > _SAMPLE_BYTES:
+        sample = sample[: sample.rindex(newline, 0, _SAMPLE_BYTES)]
+    return sample[:_SAMPLE_BYTES]
 
 
 def _widths(sample: bytes, dialect: Dialect) -> list[int]:
@@ -112,18 +126,22 @@ def _widths(sample: bytes, dialect: Dialect) -> list[int]:
     return widths
 
 
-def columns_of(header: Row) -> tuple[str, ...]:
-    """The names in a header.
+def columns_of(rows: Sequence[Row], index: int) -> Header:
+    """The header at an index of the first rows.
 
     Raises:
-        SourceError: The header cannot be read, or a name is empty or occurs twice.
+        SourceError: It cannot be read, or has no usable names.
     """
-    place = f"The header in line {header.line}"
-    if header.problem is not None:
-        raise SourceError(f"{place} cannot be read: {header.problem}.", **_HINTS)
-    names = [name.removeprefix(_MARK) for name in header.fields[:1]] + header.fields[1:]
-    _require_names(names, place)
-    return tuple(names)
+    row = rows[index]
+    place = f"The header in line {row.line}"
+    if row.problem is not None:
+        raise SourceError(f"{place} cannot be read: {row.problem}.", **_HINTS)
+    below = [each.fields for each in rows[index + 1 :] if not each.problem]
+    header = header_of(row, below, above=row.line - 1 if index else 0)
+    if not header.columns:
+        raise SourceError(f"{place} contains no names.", **_HINTS)
+    _require_names(list(header.columns), place)
+    return header
 
 
 def _require_names(names: list[str], place: str) -> None:

@@ -6,7 +6,7 @@ all other rows field by field, so that a broken row costs no other row.
 
 import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
@@ -16,10 +16,12 @@ from pydantic_core import to_json
 from ...wording import counted
 from ..records import Limits, StoredRecord, from_value, unreadable
 from .decoding import UTF_8, Lines
+from .layout import is_blank, unnamed
 from .source import Read
 
 _QUOTED = r"[^\"]*+(?:\"\"[^\"]*+)*+"
-_UNTIL_CLOSED = re.compile(_QUOTED)
+_ESCAPED = r"[^\"\\]*+(?:(?:\"\"|\\.|\\\Z)[^\"\\]*+)*+"  # a quote may be written as \"
+_UNESCAPE = re.compile(r"\"\"|\\([\"\\])")
 AsText: TypeAlias = Callable[[bytes], bytes | None]
 MAX_ROW_LINES = 1_000
 SWALLOWED_LINES, SWALLOWED_WIDTH = 2, 3  # this many lines of this many fields are not quoted text
@@ -35,12 +37,14 @@ class Dialect:
         encoding: The codec of its lines, which extends ASCII.
         newline: The end of a physical line.
         converted_from: The file's encoding, if its text was converted to UTF-8 before.
+        escape: The character before a quote in a value, if quotes are not doubled.
     """
 
     delimiter: str
     encoding: str = UTF_8
     newline: bytes = b"\n"
     converted_from: str | None = None
+    escape: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +67,48 @@ class Row:
 class CsvReader:
     """Reads the rows of one CSV file."""
 
-    def __init__(self, read: Read, dialect: Dialect, limits: Limits) -> None:
+    def __init__(
+        self, read: Read, dialect: Dialect, limits: Limits, *, comment: str | None = None
+    ) -> None:
+        self.separator_rows = 0  # rows without a value, which are no records
         self.lines = Lines(read, longest=limits.record_bytes + 2, newline=dialect.newline)
         self._dialect = dialect
         self._limits = limits
         self._width: int | None = None  # of the header
+        self._comment = comment.encode(dialect.encoding) if comment else None
+        self._blanks = dialect.delimiter.encode(dialect.encoding, "replace") + b" \t"
         # A line may also end with the other character: CR LF, CR CR LF, or LF in a file of CRs.
         self._strips, self._foreign = (b"\r", b"\r") if dialect.newline == b"\n" else (b"\n", b"\n")
 
-    def records(self, columns: tuple[str, ...]) -> Iterator[StoredRecord]:
-        """The remaining rows as records with these columns; blank lines are skipped."""
-        limits, lines, width = self._limits, self.lines, len(columns)
+    def records(self, names: Sequence[str | None]) -> Iterator[StoredRecord]:
+        """The remaining rows as records; blank lines, comments and rows of separators are skipped.
+
+        Args:
+            names: The names of the columns; the value of a column without a name is left out if it
+                is blank.
+        """
+        limits, lines, width, comment = self._limits, self.lines, len(names), self._comment
         self._width = width
-        as_text = usual_row(columns, self._dialect.delimiter, self._dialect.encoding)
+        as_text = usual_row(names, self._dialect.delimiter, self._dialect.encoding)
+        blanks = self._blanks if width > 1 else b""
         while (line := lines.next()) is not None:
             raw = line.rstrip(self._strips) if line[-1:] == self._strips else line
+            if comment is not None and raw.startswith(comment):
+                continue
+            if raw[:1] in blanks and raw and not raw.strip(blanks):
+                self.separator_rows += self._dialect.delimiter.encode() in raw
+                continue
             text = as_text(raw)
             if text is not None and len(text) <= limits.record_bytes:
                 yield StoredRecord(text, None, lines.number, None)
                 continue
             fields = self._simple_fields(raw)
-            if len(fields) == width and len(raw) <= limits.record_bytes:
-                value = dict(zip(columns, fields, strict=True))
-                yield from_value(value, line=lines.number, raw=raw, limits=limits)
-            elif row := self._row(line):
-                yield self._record(row, columns)
+            if fields and len(fields) == width and len(raw) <= limits.record_bytes:
+                row: Row | None = Row(lines.number, raw, fields)
+            else:
+                row = self._row(line)
+            if row is not None and (record := self._record(row, names)) is not None:
+                yield record
 
     def _simple_fields(self, raw: bytes) -> list[str]:
         """The fields of a row that is one valid line, in a fast way; no fields for other rows."""
@@ -97,8 +118,8 @@ class CsvReader:
                 return []
             if b'"' not in raw:
                 return text.split(self._dialect.delimiter) if raw else []
-            if text[-1] in "\r\n":  # the csv module would drop it
-                return []
+            if text[-1] in "\r\n" or (self._dialect.escape and "\\" in text):
+                return []  # the csv module would drop the one, and read the other as text
             return next(csv.reader((text,), delimiter=self._dialect.delimiter, strict=True))
         except (UnicodeDecodeError, csv.Error):
             return []
@@ -106,18 +127,24 @@ class CsvReader:
     def row(self) -> Row | None:
         """The next row that is not blank; None at the end."""
         while (line := self.lines.next()) is not None:
+            if self._comment is not None and line.startswith(self._comment):
+                continue
             if row := self._row(line):
                 return row
         return None
 
-    def _record(self, row: Row, columns: tuple[str, ...]) -> StoredRecord:
+    def _record(self, row: Row, names: Sequence[str | None]) -> StoredRecord | None:
+        """The record in a row; None if the row has no value."""
         problem, width = row.problem, len(row.fields)
-        if problem is None and width != len(columns):
+        if problem is None and width > 1 and is_blank(row.fields):
+            self.separator_rows += 1
+            return None
+        if problem is None and width != len(names):
             fields = counted(width, "field")
-            problem = f"line {row.line}: {fields}, the header has {len(columns)}"
+            problem = f"line {row.line}: {fields}, the header has {len(names)}"
         if problem is not None:
             return unreadable(row.raw, line=row.line, reason=problem, limits=self._limits)
-        value = dict(zip(columns, row.fields, strict=True))
+        value = named_values(names, row.fields)
         return from_value(value, line=row.line, raw=row.raw, limits=self._limits)
 
     def _row(self, line: bytes) -> Row | None:
@@ -173,7 +200,7 @@ class CsvReader:
 
     def _parse(self, lines: list[bytes]) -> tuple["CsvRow", str | None]:
         """Parse a row, append its further lines to `lines`, and return the first decoding error."""
-        row, problem = CsvRow(self._dialect.delimiter), None
+        row, problem = CsvRow(self._dialect.delimiter, self._dialect.escape), None
         size, line = 0, lines[0]
         while True:
             text, error = self._decode(line)
@@ -203,16 +230,29 @@ class CsvReader:
             return (readable, ending), problem
 
 
-def usual_row(columns: tuple[str, ...], delimiter: str, encoding: str) -> AsText:
+def named_values(names: Sequence[str | None], fields: Sequence[str]) -> dict[str, str]:
+    """A record: the values by name, and those without a name that are not blank."""
+    return {
+        unnamed(position, names) if name is None else name: value
+        for position, (name, value) in enumerate(zip(names, fields, strict=True))
+        if name is not None or not is_blank((value,))
+    }
+
+
+def usual_row(columns: Sequence[str | None], delimiter: str, encoding: str) -> AsText:
     """A function that turns a usual row into the JSON text that a serialiser would write.
 
     A usual row is one line of printable characters (which no serialiser escapes), without quotes
-    and backslashes, and with a field for each column. For any other row, the function returns None.
+    and backslashes, and with a field for each column. Columns without a name are at the end and
+    blank. For any other row, the function returns None.
     """
-    width = len(columns)
-    names = [to_json(name).decode().replace("%", "%%") for name in columns]
+    width, named = len(columns), [name for name in columns if name is not None]
+    if not named or None in columns[: len(named)]:
+        return lambda _: None
+    names = [to_json(name).decode().replace("%", "%%") for name in named]
     layout = "{" + ",".join(f'{name}:"%s"' for name in names) + "}"
     prints = delimiter.isprintable()
+    used = len(named)
 
     def text(raw: bytes) -> bytes | None:
         if b'"' in raw or b"\\" in raw:
@@ -226,7 +266,9 @@ def usual_row(columns: tuple[str, ...], delimiter: str, encoding: str) -> AsText
             return None
         if not (line if prints else "".join(fields)).isprintable():
             return None
-        return (layout % tuple(fields)).encode()
+        if used < width and not is_blank(fields[used:]):
+            return None
+        return (layout % tuple(fields[:used] if used < width else fields)).encode()
 
     return text
 
@@ -243,16 +285,18 @@ class CsvRow:
     """
 
     __slots__ = (
-        "_delimiter", "_lines", "_parts", "fields", "is_broken", "is_open", "opened_in", "stray",
+        "_delimiter", "_escape", "_lines", "_parts", "fields", "is_broken",
+        "is_open", "opened_in", "stray",
     )  # fmt: skip
 
-    def __init__(self, delimiter: str) -> None:
+    def __init__(self, delimiter: str, escape: str | None = None) -> None:
         self.fields: list[str] = []
         self.is_open = False
         self.opened_in = 0
         self.stray: str | None = None
         self.is_broken = False
         self._delimiter = delimiter
+        self._escape = escape
         self._lines = 0
         self._parts: list[str] = []
 
@@ -272,7 +316,7 @@ class CsvRow:
 
     def _close(self, line: str, ending: str) -> int | None:
         """Continue an open field; the position after its delimiter, if another field follows."""
-        end = _UNTIL_CLOSED.match(line).end()  # type: ignore[union-attr]  # it always matches
+        end = _quoted(self._escape).match(line).end()  # type: ignore[union-attr]  # it always matches
         self._parts.append(line[:end])
         if end == len(line):
             self._parts.append(ending)
@@ -285,7 +329,7 @@ class CsvRow:
         return end + 2 if after == self._delimiter else None
 
     def _next_field(self, line: str, position: int, ending: str) -> int | None:
-        match = _field(self._delimiter).match(line, position)
+        match = _field(self._delimiter, self._escape).match(line, position)
         if match is None:
             self._begin_open_field(line, position + 1, ending)
             return None
@@ -299,18 +343,27 @@ class CsvRow:
 
     def _begin_open_field(self, line: str, position: int, ending: str) -> None:
         self.opened_in = self._lines - 1
-        if _UNTIL_CLOSED.fullmatch(line, position):
+        if _quoted(self._escape).fullmatch(line, position):
             self.is_open = True
             self._parts = [line[position:], ending]
         else:
             self.stray = f"text follows the closing quote of field {len(self.fields) + 1}"
 
     def _add_quoted(self, content: str) -> None:
-        self.fields.append(content.replace('""', '"'))
+        if self._escape is None:
+            self.fields.append(content.replace('""', '"'))
+        else:
+            self.fields.append(_UNESCAPE.sub(lambda match: match[1] or '"', content))
 
 
 @cache
-def _field(delimiter: str) -> re.Pattern[str]:
+def _quoted(escape: str | None) -> re.Pattern[str]:
+    """The content of a quoted field, up to the closing quote."""
+    return re.compile(_QUOTED if escape is None else _ESCAPED)
+
+
+@cache
+def _field(delimiter: str, escape: str | None) -> re.Pattern[str]:
     """A whole field up to its delimiter: (quoted content, plain content, delimiter)."""
-    end = re.escape(delimiter)
-    return re.compile(rf"(?:\"({_QUOTED})\"|((?!\")[^{end}]*+))({end}|\Z)")
+    end, quoted = re.escape(delimiter), _quoted(escape).pattern
+    return re.compile(rf"(?:\"({quoted})\"|((?!\")[^{end}]*+))({end}|\Z)")

@@ -1,12 +1,10 @@
-"""The bytes of a file as lines of text: gzip, encodings, byte order marks and line ends.
+"""The bytes of a file as lines of text: encodings, byte order marks and line ends.
 
 Everything here reads from a `Read` and is a `Read` itself, except `Lines` at the end of the chain.
 """
 
 import codecs
-import zlib
 from collections import deque
-from dataclasses import dataclass
 
 from ...errors import SourceError
 from .source import Read
@@ -21,106 +19,7 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
 )
 _ASCII = bytes(range(128))
 _UNSUITABLE = frozenset({"unicode-escape", "raw-unicode-escape", "punycode", "idna", "undefined"})
-MAGIC = b"\x1f\x8b"
-GZIP_BLOCK = 64 * 1024
-_UNPACKED = {
-    "cli_hint": "if you trust the file, unpack it first and import the unpacked file.",
-    "web_hint": "if you trust the file, upload it unpacked.",
-}
-RATIO_APPLIES_FROM = 1_048_576  # bytes of output; small files may well compress better
 BLOCK = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class OutputLimits:
-    """How far a compressed file may expand.
-
-    Attributes:
-        total: Bytes of output.
-        ratio: Bytes of output per byte of input, checked after the first MiB of output.
-    """
-
-    total: int
-    ratio: float
-
-
-class Gunzip:
-    """Decompresses a gzip file, which may consist of several members."""
-
-    def __init__(self, read: Read, limits: OutputLimits) -> None:
-        self._read = read
-        self._limits = limits
-        self._input = b""  # read, and not yet decompressed
-        self._bytes_in = 0  # bytes read from the compressed file
-        self._bytes_out = 0  # bytes decompressed
-        self._member = _decompressor()
-
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end.
-
-        Raises:
-            SourceError: The file is corrupt, ends too early or expands beyond the limits.
-        """
-        while not self._member.eof or self._next_member():
-            self._refill()
-            output = self._decompress(size)
-            if output:
-                return output
-            if not self._input and not self._member.eof and not self._refill():
-                raise SourceError(
-                    f"The gzip data ends too early, at byte {self._bytes_in:,}.",
-                    hint="the file is incomplete; download it again.",
-                )
-        return b""
-
-    def _refill(self) -> bool:
-        if not self._input:
-            self._input = self._read(GZIP_BLOCK)
-            self._bytes_in += len(self._input)
-        return bool(self._input)
-
-    def _decompress(self, size: int) -> bytes:
-        member = self._member
-        try:
-            output = member.decompress(self._input, size)
-        except zlib.error as error:
-            raise SourceError(
-                f"The gzip data is corrupt within the {len(self._input):,} bytes before byte "
-                f"{self._bytes_in:,}: {error}",
-                hint="download the file again.",
-            ) from error
-        self._input = member.unused_data if member.eof else member.unconsumed_tail
-        self._bytes_out += len(output)
-        self._require_limits()
-        return output
-
-    def _require_limits(self) -> None:
-        limits, consumed = self._limits, self._bytes_in - len(self._input)
-        if self._bytes_out > limits.total:
-            raise SourceError(
-                f"The gzip data expands to more than {limits.total:,} bytes.",
-                hint="increase max_output_bytes if you trust the file.",
-                **_UNPACKED,
-            )
-        if self._bytes_out > max(RATIO_APPLIES_FROM, consumed * limits.ratio):
-            raise SourceError(
-                f"The gzip data expands to more than {limits.ratio:g} times its size.",
-                hint="increase max_ratio if you trust the file.",
-                **_UNPACKED,
-            )
-
-    def _next_member(self) -> bool:
-        """Continue with the next gzip member, after any zero padding."""
-        while self._refill():
-            self._input = self._input.lstrip(b"\0")
-            if self._input:
-                self._member = _decompressor()
-                return True
-        return False
-
-
-def _decompressor() -> "zlib._Decompress":
-    return zlib.decompressobj(wbits=31)
 
 
 def marked_encoding(sample: bytes) -> str | None:

@@ -1,46 +1,51 @@
-"""Reads files of records: CSV, TSV, JSON Lines and JSON arrays, each also gzipped.
+"""Reads files of records: CSV, TSV, JSON Lines and JSON arrays, each also compressed.
 
-`read_file` makes the source. `OpenedFile` finds out the file's compression, encoding, format and
-layout, and reads its records with the reader for that layout.
+`read_file` makes the source. `OpenedFile` finds out the file's compression, encoding and format,
+and reads its records with the reader for that format.
 """
 
-import json
 import os
-import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from anyio import to_thread
+from typing_extensions import Unpack
 
 from ...errors import SourceError
-from ..records import DEFAULT_LIMITS, Limits, StoredRecord
+from ..records import Limits, StoredRecord
 from .charset import guessed_encoding, wide_encoding
-from .csv_dialect import (
-    columns_of,
-    detected_delimiter,
-    detected_newline,
-    known_columns,
-    known_delimiter,
-    refuse_separator_line,
+from .compression import (
+    LONGEST_MAGIC,
+    Decompress,
+    OutputLimits,
+    ZipMember,
+    chosen_member,
+    compression_of,
+    opened_archive,
+    uncompressed_name,
 )
-from .csv_records import CsvReader, Dialect
+from .csv_dialect import known_columns, known_delimiter
+from .csv_file import CsvFile
 from .decoding import (
-    MAGIC,
     UTF_8,
     AsUtf8,
-    Gunzip,
-    OutputLimits,
     extends_ascii,
     known_encoding,
     marked_encoding,
     read_up_to,
     without_mark,
 )
-from .json_records import json_array, json_lines, json_stream
-from .signatures import refuse_binary, refuse_markup, refuse_other_files
+from .json_file import JsonFile
+from .layout import Layout, LayoutOptions, without_last
+from .signatures import (
+    is_archive,
+    refuse_binary,
+    refuse_markup,
+    refuse_other_files,
+)
 from .source import Read, Source, SourceInfo, in_chunks
 from .spool import FileLike, StoredFile, require_file, stored
 
@@ -49,18 +54,12 @@ _SUFFIXES = {
     ".csv": "csv",
     ".txt": "csv",
     ".tsv": "tsv",
+    ".tab": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
 }
-_SAMPLE_LINES = 20
-_USUAL_LISTS = frozenset(
-    {"data", "entries", "hits", "items", "list", "objects", "records", "results", "rows", "value"}
-)
-_LIST = re.compile(rb'(?<!\\)"((?:[^"\\]|\\.)*+)"\s*:\s*\[\s*\{')
 SAMPLE_BYTES = 1_048_576
-HEAD_BYTES, HEAD_LINES = 16_384, 30
-_JSON_READERS = {"lines": json_lines, "array": json_array, "stream": json_stream}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,32 @@ class FileOptions:
     encoding: str | None
     columns: tuple[str, ...] | None
     output: OutputLimits
+    layout: Layout
+
+
+class RecordReader(Protocol):
+    """Reads the records of a file in one format.
+
+    Attributes:
+        kind: The format.
+        columns: The names of the columns of a table.
+        notes: Notes for the user about how the file is read.
+        head: The first lines of a table.
+    """
+
+    kind: str
+    columns: tuple[str, ...] | None
+    notes: tuple[str, ...]
+    head: tuple[str, ...]
+
+    @property
+    def late_notes(self) -> tuple[str, ...]:
+        """Notes that are known when all records were read."""
+        ...
+
+    def records(self, limits: Limits) -> Iterator[StoredRecord]:
+        """The records in order; blocks."""
+        ...
 
 
 def read_file(
@@ -85,13 +110,15 @@ def read_file(
     columns: Sequence[str] | None = None,
     max_output_bytes: int = 10 * 1024**3,
     max_ratio: float = 200,
+    **layout: Unpack[LayoutOptions],
 ) -> Source:
     """Read records from a file, in constant memory.
 
     The rows of a CSV file become objects of strings: nothing is converted, and leading zeros are
-    kept. JSON text is kept as it is written. A record that cannot be read becomes a failed item
-    with its raw bytes and its line; blank lines are skipped. The raw bytes of a file that is
-    neither UTF-8 nor an extension of ASCII (such as UTF-16) are kept as UTF-8.
+    kept. The header may be below title lines. JSON text is kept as it is written. A record that
+    cannot be read becomes a failed item with its raw bytes and its line; blank lines are skipped.
+    The raw bytes of a file that is neither UTF-8 nor an extension of ASCII (such as UTF-16) are
+    kept as UTF-8.
 
     Args:
         file: A path, a binary file (read from its beginning if possible, and left open), or an
@@ -101,9 +128,10 @@ def read_file(
         format: "csv", "tsv", "jsonl" or "json"; by default, the name or the first bytes decide.
         delimiter: The character between the fields of a CSV file; detected by default.
         encoding: The file's encoding; detected by default.
-        columns: The column names of a CSV file without a header.
-        max_output_bytes: How many bytes a gzip file may expand to.
-        max_ratio: How many times its size a gzip file may expand to, after the first MiB.
+        columns: The column names of a table without a header, or to replace its header.
+        max_output_bytes: How many bytes a compressed file may expand to.
+        max_ratio: How many times its size a compressed file may expand to, after the first MiB.
+        layout: Where the table in the file is, if it is not found (see `LayoutOptions`).
 
     Returns:
         A source; nothing is read before it is opened.
@@ -119,6 +147,7 @@ def read_file(
         encoding=None if encoding is None else known_encoding(encoding),
         columns=None if columns is None else known_columns(columns),
         output=OutputLimits(max_output_bytes, max_ratio),
+        layout=Layout.of(layout),
     )
     return FileSource(require_file(file), options)
 
@@ -165,45 +194,31 @@ class OpenedFile:
         self._file = file
         self._options = options
         self._position = 0
-        self._is_gzip = self._detect_gzip(name)
+        self._content, inner_name = self._unpacked(name)
+        self._encoding: str | None = None
         self._notes: list[str] = []
         sample = read_up_to(self._content(), SAMPLE_BYTES)
-        refuse_other_files(sample, None if self._is_gzip else file.file)
-        encoding = self._declared_encoding(sample)
-        self._encoding = encoding or UTF_8
-        self._converts = not extends_ascii(self._encoding)
-        text = read_up_to(self._text(), SAMPLE_BYTES)
-        if options.format is None:
-            refuse_markup(text)
-        refuse_binary(text)
-        kind = options.format or format_by_name(name) or format_by_content(text)
-        columns = None
-        if kind in {"csv", "tsv"}:
-            if encoding is None:
-                self._encoding, note = guessed_encoding(self._content())
-                self._notes += [note] if note else []
-            self._layout = "csv"
-            self._dialect = self._detect_dialect(text, kind)
-            columns, self._header_lines = self._read_columns()
-        else:
-            self._layout = self._detect_json_layout(text, kind)
-            self._converts = self._encoding != UTF_8
-            kind = "jsonl" if self._layout == "lines" else "json"
+        self._reader = self._opened_text(sample, inner_name)
         self.info = SourceInfo(
             name and name.encode("utf-8", "backslashreplace").decode(),  # names are bytes on disk
             file.size,
             file.sha256,
-            columns,
-            kind,
+            self._reader.columns,
+            self._reader.kind,
             self._encoding,
-            tuple(self._notes),
-            self._head(text) if self._layout == "csv" else (),
+            (*self._notes, *self._reader.notes),
+            self._reader.head,
         )
 
     @property
     def bytes_read(self) -> int:
         """How many bytes of the file were read, before decompression."""
         return self._position
+
+    @property
+    def late_notes(self) -> tuple[str, ...]:
+        """Notes for the user that are known when all records were read."""
+        return self._reader.late_notes
 
     async def chunks(self, limits: Limits) -> AsyncIterator[list[StoredRecord]]:
         """The records in order, in lists of about 500 records or 1 MiB of text.
@@ -218,19 +233,83 @@ class OpenedFile:
 
     def _records(self, limits: Limits) -> Iterator[StoredRecord]:
         """All records; a generator, so that even the first read happens in a thread."""
-        if self._layout == "csv":
-            reader = CsvReader(self._text(), self._dialect, limits)
-            for _ in range(self._header_lines):
-                reader.lines.next()
-            yield from reader.records(self.info.columns or ())
-        else:
-            yield from _JSON_READERS[self._layout](self._text(), limits)
+        yield from without_last(self._reader.records(limits), self._options.layout.skip_footer)
 
-    def _head(self, text: bytes) -> tuple[str, ...]:
-        """The first lines, for error messages."""
-        encoding = UTF_8 if self._converts else self._encoding
-        lines = text[:HEAD_BYTES].decode(encoding, "replace").splitlines()
-        return tuple(line[:1000] for line in lines[:HEAD_LINES])
+    def _unpacked(self, name: str | None) -> tuple[Callable[[], Read], str | None]:
+        """What gives the decompressed bytes of the file from their beginning, and its name."""
+        self._file.file.seek(0)
+        head = self._file.file.read(LONGEST_MAGIC)
+        self._is_plain = True
+        compression = compression_of(head, name)
+        member = self._options.layout.member
+        if compression is None and is_archive(head, self._file.file):
+            archive = opened_archive(self._file.file)
+            chosen = chosen_member(archive, member)
+            self._is_plain = False
+            return ZipMember(archive, chosen, self._options.output).open, chosen
+        if member is not None:
+            raise SourceError(
+                "The file is not a ZIP archive, but a file in it was named.",
+                hint="leave out member=.",
+                cli_hint="leave out --member.",
+                web_hint="leave out `member`.",
+            )
+        if compression is None:
+            return self._from_beginning, name
+        self._is_plain = False
+        limits = self._options.output
+        return (
+            lambda: Decompress(self._from_beginning(), compression, limits).read,
+            name and uncompressed_name(name),
+        )
+
+    def _from_beginning(self) -> Read:
+        self._file.file.seek(0)
+        self._position = 0
+        return self._read
+
+    def _read(self, size: int) -> bytes:
+        data = self._file.file.read(size)
+        self._position += len(data)
+        return data
+
+    def _opened_text(self, sample: bytes, name: str | None) -> RecordReader:
+        given = self._options
+        refuse_other_files(sample, self._file.file if self._is_plain else None)
+        declared = self._declared_encoding(sample)
+        self._encoding = declared or UTF_8
+        self._converts = not extends_ascii(self._encoding)
+        text = read_up_to(self._text(), SAMPLE_BYTES)
+        if given.format is None:
+            refuse_markup(text)
+        refuse_binary(text)
+        kind = given.format or format_by_name(name) or format_by_content(text)
+        if kind in {"csv", "tsv"}:
+            return self._opened_csv(text, kind, guess=declared is None)
+        self._converts = self._encoding != UTF_8
+        self._refuse_table_options(kind)
+        return JsonFile(
+            self._text,
+            text,
+            kind=kind,
+            is_lines=given.format == "jsonl",
+            complete=len(text) < SAMPLE_BYTES,
+        )
+
+    def _opened_csv(self, text: bytes, kind: str, *, guess: bool) -> RecordReader:
+        if guess:
+            self._encoding, note = guessed_encoding(self._content())
+            self._notes += [note] if note else []
+        return CsvFile(
+            self._text,
+            text,
+            kind=kind,
+            encoding=self._encoding or UTF_8,
+            converts=self._converts,
+            delimiter=self._options.delimiter,
+            columns=self._options.columns,
+            layout=self._options.layout,
+        )
 
     def _declared_encoding(self, sample: bytes) -> str | None:
         """The encoding that the caller names, else that of the first bytes."""
@@ -247,67 +326,23 @@ class OpenedFile:
             self._notes.append(f"The file does not declare its encoding. It was read as {wide}.")
         return marked or wide
 
-    def _content(self) -> Read:
-        """The decompressed bytes of the file, from its beginning."""
-        self._file.file.seek(0)
-        self._position = 0
-        return Gunzip(self._read, self._options.output).read if self._is_gzip else self._read
-
     def _text(self) -> Read:
         """The text of the file from its beginning, in an encoding that extends ASCII."""
         content = self._content()
-        return without_mark(AsUtf8(content, self._encoding).read if self._converts else content)
+        if self._converts:
+            content = AsUtf8(content, self._encoding or UTF_8).read
+        return without_mark(content)
 
-    def _read(self, size: int) -> bytes:
-        data = self._file.file.read(size)
-        self._position += len(data)
-        return data
-
-    def _detect_gzip(self, name: str | None) -> bool:
-        self._file.file.seek(0)
-        is_gzip = self._file.file.read(len(MAGIC)) == MAGIC
-        if is_gzip_name(name) and not is_gzip:
+    def _refuse_table_options(self, kind: str) -> None:
+        given = self._options
+        if given.columns or given.delimiter or given.layout.is_table:
             raise SourceError(
-                f"{name} is not gzip data, although its name says so.",
-                hint="rename the file, or download it again.",
-            )
-        return is_gzip
-
-    def _detect_json_layout(self, text: bytes, kind: str) -> str:
-        if self._options.columns or self._options.delimiter:
-            raise SourceError(
-                f"Columns and a delimiter apply only to CSV; this file is {kind}.",
+                f"Columns, a delimiter and the lines of a header apply only to tables; this file "
+                f"is {kind}.",
                 hint='leave them out, or pass format="csv".',
-                cli_hint="leave out --columns and --delimiter, or add --format csv.",
-                web_hint="leave out `delimiter`, or set `format` to csv.",
+                cli_hint="leave them out, or add --format csv.",
+                web_hint="leave them out, or set `format` to csv.",
             )
-        if self._options.format == "jsonl":
-            return "lines"
-        complete = len(text) < SAMPLE_BYTES
-        layout = json_layout(text, complete=complete, named=kind == "jsonl")
-        if layout != "array":
-            refuse_wrapped(text, complete=complete)
-        return layout
-
-    def _detect_dialect(self, text: bytes, kind: str) -> Dialect:
-        encoding = UTF_8 if self._converts else self._encoding
-        refuse_separator_line(text)
-        newline = detected_newline(text)
-        width = len(self._options.columns) if self._options.columns else None
-        delimiter = self._options.delimiter or ("\t" if kind == "tsv" else None)
-        delimiter = delimiter or detected_delimiter(text, encoding, newline, width)
-        origin = self._encoding if self._converts else None
-        return Dialect(delimiter, encoding, newline, origin)
-
-    def _read_columns(self) -> tuple[tuple[str, ...] | None, int]:
-        """The names of the columns, and the number of physical lines before the first record."""
-        if self._options.columns:
-            return self._options.columns, 0
-        reader = CsvReader(self._text(), self._dialect, DEFAULT_LIMITS)
-        header = reader.row()
-        while header and not header.problem and not any(map(str.strip, header.fields)):
-            header = reader.row()  # spreadsheets write empty rows as well
-        return (columns_of(header) if header else None), reader.lines.number
 
 
 def known_format(name: str) -> str:
@@ -327,108 +362,9 @@ def format_by_name(name: str | None) -> str | None:
     """The format according to a file's name, with or without .gz."""
     if name is None:
         return None
-    lowered = name.lower().removesuffix(".gz")
-    return _SUFFIXES.get(PurePath(lowered).suffix)
-
-
-def is_gzip_name(name: str | None) -> bool:
-    """Whether a file is compressed according to its name."""
-    return name is not None and name.lower().endswith(".gz")
+    return _SUFFIXES.get(PurePath(uncompressed_name(name)).suffix)
 
 
 def format_by_content(sample: bytes) -> str:
     """The format that the first bytes suggest."""
     return "json" if sample.lstrip()[:1] in {b"[", b"{"} else "csv"
-
-
-def json_layout(sample: bytes, *, complete: bool, named: bool = False) -> str:
-    """The layout of a JSON file: "array", "lines", or "stream" for any other sequence of objects.
-
-    Args:
-        sample: The first bytes of the file.
-        complete: Whether they are the whole file.
-        named: Whether the file's name says that it is JSON Lines.
-    """
-    match sample.lstrip()[:1]:
-        case b"[":
-            return "array"
-        case b"{":
-            return "lines" if _has_object_lines(sample, complete, named) else "stream"
-        case _:
-            return "lines"
-
-
-def _has_object_lines(sample: bytes, complete: bool, named: bool) -> bool:  # noqa: FBT001
-    """Whether most of the first lines are complete objects; with `named`, at least one of them."""
-    lines = sample.split(b"\n")
-    if not complete:
-        lines.pop()  # it may be cut
-    lines = [line for line in lines if line.strip()][:_SAMPLE_LINES]
-    objects = sum(map(_is_object, lines))
-    return objects * 2 > len(lines) or not lines or (named and objects > 0)
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def refuse_wrapped(sample: bytes, *, complete: bool) -> None:
-    """Refuse a file whose records are in a list inside of a single object.
-
-    Args:
-        sample: The first bytes of the file.
-        complete: Whether they are the whole file.
-
-    Raises:
-        SourceError: The file is one object with a list of objects in it.
-    """
-    names = _wrapped_list(sample) if complete else _first_list(sample)
-    if names is None:
-        return
-    path = ".".join(names)
-    raise SourceError(
-        f"The file contains a single object, and the records are in its list {path!r}.",
-        hint=f"import the list itself, json.load(file){''.join(f'[{name!r}]' for name in names)}; "
-        "if the object is the only record, put it in a list: [{…}].",
-        cli_hint=f"import the list itself, e.g. `jq -c '.{path}[]' FILE | reliable-imports import "
-        "- …`; if the object is the only record, put it in a list: [{…}].",
-        web_hint="send the list itself: [{…}, {…}].",
-    )
-
-
-def _wrapped_list(sample: bytes) -> tuple[str, ...] | None:
-    """The names that lead to the list of records in a file's only object."""
-    try:
-        value = json.loads(sample)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict):
-        return None
-    parts = {(name,): part for name, part in value.items()}
-    for name, part in value.items():
-        if isinstance(part, dict):
-            parts |= {(name, inner): deeper for inner, deeper in part.items()}
-    return next((names for names, part in parts.items() if _has_records(names[-1], part)), None)
-
-
-def _first_list(sample: bytes) -> tuple[str, ...] | None:
-    """The same for an object whose end is not in the sample: the name of its first list."""
-    match = _LIST.search(sample)
-    if match is None or sample.count(b"}", 0, match.start()) > sample.count(b"{", 1, match.start()):
-        return None  # the first object ends before the list
-    try:
-        json.JSONDecoder().raw_decode(sample.decode(errors="replace").lstrip())
-    except (ValueError, RecursionError):
-        return (match[1].decode(errors="replace"),)
-    return None
-
-
-def _has_records(name: str, value: object) -> bool:
-    if not isinstance(value, list):
-        return False
-    if not value:
-        return name.lower() in _USUAL_LISTS
-    return all(isinstance(element, dict) for element in value)

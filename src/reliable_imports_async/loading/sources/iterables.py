@@ -74,6 +74,7 @@ class OpenedIterable:
 
     info = SourceInfo()
     bytes_read = 0
+    late_notes: tuple[str, ...] = ()
 
     def __init__(self, items: Items) -> None:
         self._items = items

@@ -117,6 +117,7 @@ class OpenedRecords:
 
     info = SourceInfo()
     bytes_read = 0
+    late_notes: tuple[str, ...] = ()
 
     def __init__(self, records: Sequence[StoredRecord | Any]) -> None:
         self._records = records

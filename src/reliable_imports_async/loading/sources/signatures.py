@@ -38,7 +38,7 @@ _SIGNATURES = (
     (b"\x80\x05\x95", "a Python pickle", "convert it to CSV or JSON Lines"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
     (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
-    (b"\xfd7zXZ\0", "compressed by xz", _UNPACK),
+    (b"\xfd7zXZ\0", "compressed twice", _UNPACK),
     (b"\x28\xb5\x2f\xfd", "compressed by zstd", _UNPACK),
     (b"\x04\x22\x4d\x18", "compressed by lz4", _UNPACK),
     (b"LZIP", "compressed by lzip", _UNPACK),
@@ -93,7 +93,7 @@ def refuse_other_files(sample: bytes, file: BinaryIO | None) -> None:
         ):
             raise _refused(kind, hint)
     if _BZIP2.match(sample):
-        raise _refused("compressed by bzip2", _UNPACK)
+        raise _refused("compressed twice", _UNPACK)
     if sample[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
         raise _refused("a tar archive", _UNPACK)
     if sample.startswith(b"\x1f\x8b"):
@@ -153,6 +153,20 @@ def _zip(sample: bytes, file: BinaryIO | None) -> tuple[str, str]:
             return kind, hint
     inside = f" with {', '.join(names[:3])}" if names else ""
     return f"a ZIP archive{inside}", _UNPACK
+
+
+def is_archive(head: bytes, file: BinaryIO) -> bool:
+    """Whether a file is a ZIP archive of files, and not a document that is written as one."""
+    if not head.startswith(_ZIP):
+        return False
+    file.seek(0)
+    sample, names = file.read(200), _names(file)
+    content = "\n".join(names).encode()
+    return (
+        bool(names)
+        and b"opendocument" not in sample
+        and not any(part in content for part, _, _ in _IN_ZIP)
+    )
 
 
 def _names(file: BinaryIO) -> list[str]:

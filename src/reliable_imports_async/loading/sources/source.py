@@ -52,6 +52,11 @@ class OpenedSource(Protocol):
         """How many bytes were read, before decompression; 0 if unknown."""
         ...
 
+    @property
+    def late_notes(self) -> tuple[str, ...]:
+        """Notes for the user that are known when all records were read."""
+        ...
+
     def chunks(self, limits: Limits) -> AsyncIterator[list[StoredRecord]]:
         """The records in order, in lists of about 500 records or 1 MiB of text."""
         ...

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from ...exact_json import ExactFloat
+from ...loading.sources import LARGEST_ROW
 from ...models import BatchStatus, ItemStatus, LogLevel
 
 Process = Literal["background", "wait"] | Literal[False]
@@ -206,6 +207,21 @@ class UploadQuery(Payload):
     format: Literal["csv", "tsv", "jsonl", "json"] | None = None
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     encoding: str | None = Field(default=None, max_length=40)
+    skip_rows: int = Field(
+        default=0, ge=0, le=LARGEST_ROW, description="Lines to skip at the beginning."
+    )
+    header_row: int | None = Field(
+        default=None, ge=1, le=LARGEST_ROW, description="The line with the names of the columns."
+    )
+    skip_footer: int = Field(
+        default=0, ge=0, le=LARGEST_ROW, description="Records to leave out at the end."
+    )
+    comment: str | None = Field(
+        default=None, max_length=20, description="Lines that begin with this text are skipped."
+    )
+    member: str | None = Field(
+        default=None, max_length=255, description="The file in a ZIP archive of several."
+    )
     on_same_file: Literal["refuse", "skip", "force"] = "refuse"
     process: Literal["background", "wait", "false"] = "background"
     expect_count: int | None = Field(

@@ -8,7 +8,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ...loading.sources import Source, read_file
+from ...loading.sources import LayoutOptions, Source, read_file
 from .call import Call
 from .payloads import CorrectionQuery, UploadQuery
 from .problems import InvalidRequest
@@ -22,9 +22,12 @@ MEDIA_TYPES = frozenset(
         "application/jsonl",
         "application/octet-stream",
         "application/vnd.ms-excel",  # what browsers on Windows send for CSV
+        "application/x-bzip2",
         "application/x-gzip",
         "application/x-ndjson",
         "application/x-www-form-urlencoded",  # what curl --data-binary sends by default
+        "application/x-xz",
+        "application/zip",
         "text/csv",
         "text/plain",
         "text/tab-separated-values",
@@ -55,7 +58,21 @@ async def uploaded_source(
             delimiter=query.delimiter,
             encoding=query.encoding,
             max_ratio=call.service.settings.max_upload_ratio,
+            **_layout(query),
         )
+
+
+def _layout(query: UploadQuery | CorrectionQuery) -> LayoutOptions:
+    """Where the table in the file is; a corrected file is as the library exported it."""
+    if isinstance(query, CorrectionQuery):
+        return {}
+    return {
+        "skip_rows": query.skip_rows,
+        "header_row": query.header_row,
+        "skip_footer": query.skip_footer,
+        "comment": query.comment,
+        "member": query.member,
+    }
 
 
 @asynccontextmanager
