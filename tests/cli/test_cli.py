@@ -137,6 +137,28 @@ async def test_reading_options_reach_the_reader(cli: Command, shop, tmp_path: Pa
     assert other.code == 2
 
 
+async def test_the_table_in_a_file_is_named(cli: Command, shop, tmp_path: Path) -> None:
+    file = tmp_path / "raw.csv"
+    file.write_text("x,y\n# z,w\nsku,count\na,1\n,\nb,2\nTotal,3\n")
+    options = ("--skip-rows", 1, "--comment", "#", "--skip-footer", 1)
+    result = await cli("import", file, "-t", "orders", *options)
+    assert (result.code, "2 completed" in result.out) == (0, True)
+    assert "1 row without values was skipped." in result.out + result.err
+    refused = await cli("import", file, "-t", "orders", "--header-row", 3, "--member", "x")
+    assert (refused.code, "leave out --member" in refused.err) == (2, True)
+
+
+async def test_processes_are_refused_where_they_have_no_effect(
+    cli: Command, shop, tmp_path
+) -> None:
+    file = tmp_path / "orders.csv"
+    file.write_text("sku\na\n")
+    result = await cli("import", file, "-t", "orders", "--dry-run", "--processes", 2)
+    assert (result.code, "--processes has no effect" in result.err) == (2, True)
+    result = await cli("process", "latest", "--background", "--processes", 2)
+    assert (result.code, "--processes has no effect" in result.err) == (2, True)
+
+
 async def test_a_pipe_is_imported(cli: Command, shop, monkeypatch) -> None:
     received, sent = os.pipe()
     with os.fdopen(received) as stdin:

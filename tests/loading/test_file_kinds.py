@@ -493,7 +493,7 @@ def test_a_header_further_down_is_pointed_at():
     head = ("Customer report", "Period: 2026-01", "", "id;name;amount", "1;Ann;10")
     with pytest.raises(ColumnsRefused) as caught:
         checked(Person, "Customer report", head=head)
-    assert "line 4 of the file looks like the header line: delete the lines above" in (
+    assert "line 4 of the file looks like the header line: add --header-row 4" in (
         caught.value.cli_hint
     )
 

@@ -102,6 +102,12 @@ async def test_comments_are_no_records():
     assert records[4] == {"a": "3", "b": "#4\n# 5"}
 
 
+@pytest.mark.parametrize("comment", ["é", "\ud800", "語", "//"])
+async def test_a_comment_that_the_encoding_lacks_marks_nothing(comment):
+    _, _, records = await opened(b"a,b\n?,2\n", comment=comment, encoding="cp1251")
+    assert records == {2: {"a": "?", "b": "2"}}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

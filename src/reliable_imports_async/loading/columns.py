@@ -160,8 +160,12 @@ def _hints(shape: Shape, missing: Sequence[ModelField], info: SourceInfo) -> dic
             "web_hint": f"{json}: set `format` to jsonl (a record on each line) or to json.",
         }
     if missing and (line := _header_line(missing, info.head)):
-        above = f"line {line} of the file looks like the header line: delete the lines above it"
-        return {"hint": f"{above}."}
+        found = f"line {line} of the file looks like the header line"
+        return {
+            "hint": f"{found}: pass header_row={line}.",
+            "cli_hint": f"{found}: add --header-row {line}.",
+            "web_hint": f"{found}: set `header_row` to {line}.",
+        }
     count = len(info.columns or ())
     names = [field.names[0] for field in shape.fields][:count]
     each = f"with a name for each of the {counted(count, 'field')} of a record"

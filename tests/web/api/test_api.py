@@ -284,6 +284,18 @@ async def test_the_same_file_is_refused_and_the_earlier_batch_named(client):
     assert forced.json()["batch_id"] != first["batch_id"]
 
 
+async def test_an_upload_says_where_its_table_is(client):
+    where = "/api/batches/upload?batch_type=customer_data&process=wait"
+    data = b"a,b\nc,d\n# e,f\n" + CSV + b"Total,\n"
+    layout = "&skip_rows=2&comment=%23&skip_footer=1"
+    plain = (await client.post(where, content=CSV)).json()
+    batch = (await client.post(where + layout, content=data)).json()
+    assert batch["total_items"] == plain["total_items"]
+    assert (await client.post(where + "&header_row=0", content=data)).status_code == 422
+    unknown = await client.post(where + "&member=x.csv", content=data)
+    assert "`member`" in problem_of(unknown, 422)["hint"]
+
+
 @pytest.mark.parametrize(
     ("where", "options", "status"),
     [

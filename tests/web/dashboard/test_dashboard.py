@@ -291,6 +291,21 @@ async def test_line_ends_of_untouched_fields_survive(client, manager, api):
 CSV = b"name,age\nAnn,30\nBob,x\nCid,200\n"
 
 
+async def test_an_upload_says_where_its_header_is(client, manager, api):
+    async def upload(line):
+        file = ("people.csv", b"x,y\nz,w\n" + CSV)
+        return await send(
+            client, "/dashboard/upload", files={"file": file}, batch_type="person", header_row=line
+        )
+
+    for line in ("x", "9" * 5_000, "0", "-1"):
+        assert (await upload(line)).status_code == 422
+    answer = await upload("3")
+    assert answer.status_code == 303, answer.text
+    batch = await manager.get_batch(answer.headers["location"].rpartition("/")[2])
+    assert batch.total_items == 3
+
+
 async def test_an_upload_is_looked_at_tried_and_started(client, manager, api):
     answer = await send(
         client, "/dashboard/upload", files={"file": ("people.csv", CSV)}, batch_type="person"

@@ -75,8 +75,9 @@ class CsvReader:
         self._dialect = dialect
         self._limits = limits
         self._width: int | None = None  # of the header
-        self._comment = comment.encode(dialect.encoding) if comment else None
-        self._blanks = dialect.delimiter.encode(dialect.encoding, "replace") + b" \t"
+        self._comment = _encoded(comment, dialect.encoding) if comment else None
+        self._delimiter = _encoded(dialect.delimiter, dialect.encoding) or b""
+        self._blanks = self._delimiter + b" \t"
         # A line may also end with the other character: CR LF, CR CR LF, or LF in a file of CRs.
         self._strips, self._foreign = (b"\r", b"\r") if dialect.newline == b"\n" else (b"\n", b"\n")
 
@@ -96,7 +97,7 @@ class CsvReader:
             if comment is not None and raw.startswith(comment):
                 continue
             if raw[:1] in blanks and raw and not raw.strip(blanks):
-                self.separator_rows += self._dialect.delimiter.encode() in raw
+                self.separator_rows += self._delimiter in raw
                 continue
             text = as_text(raw)
             if text is not None and len(text) <= limits.record_bytes:
@@ -228,6 +229,14 @@ class CsvReader:
             problem = f"line {self.lines.number}: {place} is not valid {encoding}"
             readable = content.decode(self._dialect.encoding, "surrogateescape")
             return (readable, ending), problem
+
+
+def _encoded(text: str, encoding: str) -> bytes | None:
+    """A text as it is written in a file; None if it cannot be in it."""
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError:
+        return None
 
 
 def named_values(names: Sequence[str | None], fields: Sequence[str]) -> dict[str, str]:

@@ -126,10 +126,14 @@ def _source(visit: Visit, form: FormData) -> Source:
     if not isinstance(file, UploadFile) or not file.filename:
         raise Refused(422, "Choose a file.")
     kind = str(form.get("format", ""))
+    line = str(form.get("header_row", "")).strip()
+    if line and not (line.isdecimal() and len(line) <= 9):
+        raise Refused(422, "The header line must be a number, or empty.")
     return read_file(
         file.file,
         name=file.filename[-255:],
         format=kind if kind in FORMATS else None,
         encoding=str(form.get("encoding", "")).strip() or None,
+        header_row=int(line) if line else None,
         max_ratio=visit.manager.settings.max_upload_ratio,
     )
