@@ -55,9 +55,12 @@ def test_other_rows_are_not(raw):
     assert usual_row(COLUMNS, ",", "utf-8")(raw) is None
 
 
-def test_one_empty_field_is_a_blank_line_and_no_row():
+def test_rows_without_a_value_are_not_usual():
     assert usual_row(("a",), ",", "utf-8")(b"") is None
-    assert usual_row(("a", "b"), ",", "utf-8")(b",") == b'{"a":"","b":""}'
+    assert usual_row(("a", "b"), ",", "utf-8")(b",") is None
+    assert usual_row(("a", "b"), ",", "utf-8")(b" ,") is None
+    assert usual_row(("a", "b"), ",", "utf-8")(b",0") == b'{"a":"","b":"0"}'
+    assert usual_row(("a", None), ",", "utf-8")(b"1,") == b'{"a":"1"}'
 
 
 def test_a_usual_row_can_still_be_too_long():

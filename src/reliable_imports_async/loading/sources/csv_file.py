@@ -52,7 +52,7 @@ class CsvFile:
         """
         self._text = text
         self._layout = layout
-        self._separator_rows = 0
+        self._opened: CsvReader | None = None
         self.kind = kind
         codec = UTF_8 if converts else encoding
         separator = separator_line(sample)
@@ -74,16 +74,15 @@ class CsvFile:
     @property
     def late_notes(self) -> tuple[str, ...]:
         """Notes that are known when all records were read."""
-        if not self._separator_rows:
+        if self._opened is None or not self._opened.separator_rows:
             return ()
-        rows = counted(self._separator_rows, "row")
+        rows = counted(self._opened.separator_rows, "row")
         return (f"{rows} without values {'was' if rows == '1 row' else 'were'} skipped.",)
 
     def records(self, limits: Limits) -> Iterator[StoredRecord]:
         """The records below the header."""
-        reader = self._reader(limits, self._header.line)
-        yield from reader.records(self._header.names)
-        self._separator_rows = reader.separator_rows
+        self._opened = self._reader(limits, self._header.line)
+        return self._opened.records(self._header.names)
 
     def _reader(self, limits: Limits, skipped: int) -> CsvReader:
         reader = CsvReader(self._text(), self._dialect, limits, comment=self._layout.comment)

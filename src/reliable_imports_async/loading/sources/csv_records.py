@@ -76,8 +76,6 @@ class CsvReader:
         self._limits = limits
         self._width: int | None = None  # of the header
         self._comment = _encoded(comment, dialect.encoding) if comment else None
-        self._delimiter = _encoded(dialect.delimiter, dialect.encoding) or b""
-        self._blanks = self._delimiter + b" \t"
         # A line may also end with the other character: CR LF, CR CR LF, or LF in a file of CRs.
         self._strips, self._foreign = (b"\r", b"\r") if dialect.newline == b"\n" else (b"\n", b"\n")
 
@@ -91,13 +89,9 @@ class CsvReader:
         limits, lines, width, comment = self._limits, self.lines, len(names), self._comment
         self._width = width
         as_text = usual_row(names, self._dialect.delimiter, self._dialect.encoding)
-        blanks = self._blanks if width > 1 else b""
         while (line := lines.next()) is not None:
             raw = line.rstrip(self._strips) if line[-1:] == self._strips else line
             if comment is not None and raw.startswith(comment):
-                continue
-            if raw[:1] in blanks and raw and not raw.strip(blanks):
-                self.separator_rows += self._delimiter in raw
                 continue
             text = as_text(raw)
             if text is not None and len(text) <= limits.record_bytes:
@@ -275,9 +269,9 @@ def usual_row(columns: Sequence[str | None], delimiter: str, encoding: str) -> A
             return None
         if not (line if prints else "".join(fields)).isprintable():
             return None
-        if used < width and not is_blank(fields[used:]):
+        if (used < width and not is_blank(fields[used:])) or (fields[0] < "!" and is_blank(fields)):
             return None
-        return (layout % tuple(fields[:used] if used < width else fields)).encode()
+        return (layout % tuple(fields if used == width else fields[:used])).encode()
 
     return text
 

@@ -6,7 +6,7 @@ Works on rows of texts.
 import re
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -291,11 +291,12 @@ def repeats(fields: Sequence[str], columns: Sequence[str]) -> bool:
     return sum(cell == name.casefold() for cell, name in pairs) * 2 > len(columns)
 
 
-def without_last(items: Iterable[T], count: int) -> Iterator[T]:
+def without_last(items: Iterator[T], count: int) -> Iterator[T]:
     """All items but the last `count`."""
-    if not count:
-        yield from items
-        return
+    return _held_back(items, count) if count else items
+
+
+def _held_back(items: Iterator[T], count: int) -> Iterator[T]:
     held: deque[T] = deque()
     for item in items:
         held.append(item)
