@@ -33,6 +33,8 @@ ANCHORED = {  # only ever used with match()
     "loading.sources.json_records._TOP",
     "loading.sources.json_records._IN_STRING",
     "loading.sources.csv_records._UNTIL_CLOSED",
+    "loading.sources.csv_records._UNTIL_CLOSED_ESCAPED",
+    "loading.sources.layout._NUMERIC",
     "cli.formatting._DURATION",
     "repair.csv_cells._FORMULA",
     "loading.sources.json_records._BETWEEN",
@@ -153,6 +155,9 @@ WORST = {
     "loading.sources.json_records._NESTED": ("a", '"', '"\\', '"a"', "["),
     "loading.sources.json_records._TOP": ("a", '"', '"\\', '"a"', ","),
     "loading.sources.csv_records._UNTIL_CLOSED": ('"', '""', 'a"'),
+    "loading.sources.csv_records._UNTIL_CLOSED_ESCAPED": ('"', '""', "\\", '\\"', '\\a"'),
+    "loading.sources.csv_records._UNESCAPE": ('"', "\\", '\\"'),
+    "loading.sources.layout._NUMERIC": (" ", "1", "1 ", "1.", "-", "1e1", "1/1/1 "),
     "web.dashboard.record_fields._KEY": ("(", "(a", "(a)=", "(a)=("),
     "web.dashboard.filters._INVISIBLE": ("a", "\u200b"),
     "web.dashboard.record_fields._DISCRIMINATOR": (
@@ -184,7 +189,7 @@ WORST = {
     "loading.sources.csv_dialect._QUOTED": ('"', '""', 'a"'),
     "loading.sources.csv_dialect._RETURN": ("\r", "\r\r\n", "\n"),
     "loading.sources.csv_dialect._SEPARATOR": ('"', "sep=", '"sep=,'),
-    "loading.sources.files._LIST": (
+    "loading.sources.json_file._LIST": (
         '"',
         '"\\',
         "\\",

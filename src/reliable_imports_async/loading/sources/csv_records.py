@@ -21,6 +21,8 @@ from .source import Read
 
 _QUOTED = r"[^\"]*+(?:\"\"[^\"]*+)*+"
 _ESCAPED = r"[^\"\\]*+(?:(?:\"\"|\\.|\\\Z)[^\"\\]*+)*+"  # a quote may be written as \"
+_UNTIL_CLOSED = re.compile(_QUOTED)
+_UNTIL_CLOSED_ESCAPED = re.compile(_ESCAPED)
 _UNESCAPE = re.compile(r"\"\"|\\([\"\\])")
 AsText: TypeAlias = Callable[[bytes], bytes | None]
 MAX_ROW_LINES = 1_000
@@ -359,10 +361,9 @@ class CsvRow:
             self.fields.append(_UNESCAPE.sub(lambda match: match[1] or '"', content))
 
 
-@cache
 def _quoted(escape: str | None) -> re.Pattern[str]:
     """The content of a quoted field, up to the closing quote."""
-    return re.compile(_QUOTED if escape is None else _ESCAPED)
+    return _UNTIL_CLOSED if escape is None else _UNTIL_CLOSED_ESCAPED
 
 
 @cache

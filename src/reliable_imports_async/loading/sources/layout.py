@@ -21,8 +21,8 @@ LARGEST_ROW = 10_000_000
 SHOWN = 10
 BLANKS = " \t\u00a0"
 _NUMERIC = re.compile(
-    r"[-+(]?\s*(?:[$€£¥]\s*)?\d[\d.,'\u2019\s]*(?:[eE][-+]?\d+)?\s*[%)€$£-]?"
-    r"|\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[T ].*)?"
+    r"[-+(]?\s*+(?:[$€£¥]\s*+)?\d[\d.,'\u2019\s]*+(?:[eE][-+]?\d++\s*+)?[%)€$£-]?"
+    r"|\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[T ].*+)?"
 )
 _MOST = 0.8  # the share of values that shows what a column contains
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
