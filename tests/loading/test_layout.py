@@ -127,6 +127,11 @@ def test_layouts_that_cannot_be(options, message):
     assert str(caught.value).startswith(message)
 
 
+def test_unknown_options_are_refused_by_name():
+    with pytest.raises(TypeError, match="Did you mean 'header_row'"):
+        read_file(io.BytesIO(), header_rows=2)
+
+
 async def test_names_are_made_usable():
     data = "\ufeff id\u00a0,na\u200bme,name,,x\n1,A,B,,c\n2,A,B,w,c\n".encode()
     columns, notes, records = await opened(data)

@@ -18,7 +18,6 @@ from .source import Read
 
 BLOCK = 64 * 1024
 RATIO_APPLIES_FROM = 1_048_576  # bytes of output; small files may well compress better
-ZIP = b"PK\x03\x04"
 SHOWN = 20
 _UNPACKED = {
     "cli_hint": "if you trust the file, unpack it first and import the unpacked file.",
@@ -282,14 +281,14 @@ def chosen_member(archive: zipfile.ZipFile, wanted: str | None) -> str:
     Raises:
         SourceError: There is no such file, or there are several.
     """
-    names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    names = [name for name in names if not _is_hidden(name)]
+    every = [info.filename for info in archive.infolist() if not info.is_dir()]
+    names = [name for name in every if not _is_hidden(name)]
     if wanted is not None:
         matching = [name for name in names if name == wanted]
         names = matching or [name for name in names if PurePosixPath(name).name == wanted]
     if len(names) == 1:
         return names[0]
-    shown = ", ".join(_printable(name) for name in _all_names(archive)[:SHOWN]) or "nothing"
+    shown = ", ".join(_printable(name) for name in every[:SHOWN]) or "nothing"
     if wanted is not None:
         problem = f"has {'several files' if names else 'no file'} {wanted!r}: it contains {shown}"
     else:
@@ -303,10 +302,6 @@ def chosen_member(archive: zipfile.ZipFile, wanted: str | None) -> str:
         cli_hint=f"name the file to read, e.g. --member {example}." if example else None,
         web_hint=f"name the file to read, e.g. `member` = {example}." if example else None,
     )
-
-
-def _all_names(archive: zipfile.ZipFile) -> list[str]:
-    return [info.filename for info in archive.infolist() if not info.is_dir()]
 
 
 def _printable(name: str) -> str:

@@ -15,6 +15,7 @@ from anyio import to_thread
 from typing_extensions import Unpack
 
 from ...errors import SourceError
+from ..options import require_names
 from ..records import Limits, StoredRecord
 from .charset import guessed_encoding, wide_encoding
 from .compression import (
@@ -139,7 +140,9 @@ def read_file(
     Raises:
         SourceError: The file does not exist, or an option is not valid. Opening and reading the
             source also raise it, if the file cannot be read at all.
+        TypeError: There is no such option.
     """
+    require_names("read_file", layout, LayoutOptions)
     options = FileOptions(
         name=name,
         format=None if format is None else known_format(format),
