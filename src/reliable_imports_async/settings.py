@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     max_upload_ratio: float = Field(
         default=200,
         ge=1,
-        description="How many times its size an uploaded gzip may expand to.",
+        description="How many times its size an uploaded compressed file may expand to.",
     )
     max_batch_items: int = Field(
         default=100_000, ge=1, description="The most items in a JSON request that creates a batch."

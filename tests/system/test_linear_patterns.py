@@ -40,7 +40,6 @@ ANCHORED = {  # only ever used with match()
     "loading.sources.json_records._BETWEEN",
     "loading.sources.json_records._SCALAR",
     "loading.sources.signatures._MARKUP",
-    "loading.sources.signatures._BZIP2",
     "loading.sources.csv_dialect._SEPARATOR",
     "database.conversions._DATE",
     "database.conversions._INSTANT",
@@ -200,7 +199,6 @@ WORST = {
         '"a":[ ',
         " ",
     ),
-    "loading.sources.signatures._BZIP2": ("B", "BZh1"),
     "loading.sources.signatures._HTML_TAG": ("<", "<html", "<tabl"),
     "loading.sources.signatures._MARKUP": (
         " ",

@@ -60,8 +60,7 @@ async def import_file(  # noqa: PLR0913 - the command's options
     running: RunOptions,
 ) -> int:
     """Import a file as a new batch and process it."""
-    if dry_run and running.processes > 1:
-        raise UsageRefused("--processes has no effect with --dry-run.", hint="leave it out.")
+    _refuse_processes(running, dry_run and "--dry-run")
     source = read_file(
         _stdin() if file == "-" else Path(file),
         name=reading.name,
@@ -100,11 +99,7 @@ async def process(
     running: RunOptions,
 ) -> int:
     """Process a batch, or continue it after it was stopped."""
-    if (dry_run or background) and running.processes > 1:
-        raise UsageRefused(
-            f"--processes has no effect with {'--dry-run' if dry_run else '--background'}.",
-            hint="leave it out.",
-        )
+    _refuse_processes(running, (dry_run and "--dry-run") or (background and "--background"))
     if dry_run and background:
         raise UsageRefused(
             "A dry run cannot be queued for the workers.", hint="leave out --background."
@@ -179,6 +174,12 @@ def _metadata(text: str | None) -> dict[str, Any] | None:
 
 def _delimiter(text: str | None) -> str | None:
     return "\t" if text in {"tab", r"\t"} else text
+
+
+def _refuse_processes(running: RunOptions, option: str | bool) -> None:  # noqa: FBT001
+    """Refuse several processes together with an option that leaves them nothing to do."""
+    if option and running.processes > 1:
+        raise UsageRefused(f"--processes has no effect with {option}.", hint="leave it out.")
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -125,9 +125,8 @@ def compression_of(head: bytes, name: str | None) -> Compression | None:
     Raises:
         SourceError: The file is not compressed, although its name says so.
     """
-    for compression in COMPRESSIONS:
-        if head.startswith(compression.magic):
-            return compression
+    if (found := compression_by_magic(head)) is not None:
+        return found
     named = compression_by_name(name)
     if named is not None:
         raise SourceError(
@@ -135,6 +134,11 @@ def compression_of(head: bytes, name: str | None) -> Compression | None:
             hint="rename the file, or download it again.",
         )
     return None
+
+
+def compression_by_magic(head: bytes) -> Compression | None:
+    """How a file is compressed, if its first bytes say so."""
+    return next((each for each in COMPRESSIONS if head.startswith(each.magic)), None)
 
 
 def compression_by_name(name: str | None) -> Compression | None:

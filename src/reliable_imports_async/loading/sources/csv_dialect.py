@@ -95,13 +95,13 @@ def detected_delimiter(sample: bytes, encoding: str, newline: bytes, width: int 
     return max(CANDIDATES, key=consistency)
 
 
-def escapes_quotes(sample: bytes, dialect: Dialect) -> bool:
-    """Whether quotes in values follow a backslash: then more rows can be read that way."""
+def with_escapes(sample: bytes, dialect: Dialect) -> Dialect:
+    """The dialect in which quotes in values follow a backslash, if more rows can be read so."""
     if b'\\"' not in sample:
-        return False
-    sample = _beginning(sample, dialect.newline)
+        return dialect
+    sample, escaped = _beginning(sample, dialect.newline), replace(dialect, escape="\\")
     usual = _problems(sample, dialect)
-    return usual > 0 and _problems(sample, replace(dialect, escape="\\")) < usual
+    return escaped if usual and _problems(sample, escaped) < usual else dialect
 
 
 def _problems(sample: bytes, dialect: Dialect) -> int:

@@ -1,6 +1,7 @@
 """A CSV file: its dialect, its header and its records."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from ...wording import counted
@@ -9,8 +10,8 @@ from .csv_dialect import (
     columns_of,
     detected_delimiter,
     detected_newline,
-    escapes_quotes,
     separator_line,
+    with_escapes,
 )
 from .csv_records import CsvReader, Dialect, Row
 from .decoding import UTF_8
@@ -63,9 +64,7 @@ class CsvFile:
             body = _without_lines(sample, self._first_line - 1, newline)
             delimiter = detected_delimiter(body, codec, newline, len(columns) if columns else None)
         origin = encoding if converts else None
-        self._dialect = Dialect(delimiter, codec, newline, origin)
-        if escapes_quotes(sample, self._dialect):
-            self._dialect = Dialect(delimiter, codec, newline, origin, escape="\\")
+        self._dialect = with_escapes(sample, Dialect(delimiter, codec, newline, origin))
         self._header = self._find_header(columns)
         self.columns: tuple[str, ...] | None = self._header.columns or None
         self.notes = self._header.notes
@@ -101,8 +100,7 @@ class CsvFile:
             return Header((), self._first_line - 1)
         index = 0 if self._layout.header_row else header_index(rows)
         header = columns_of(rows, index)
-        last = header.line + rows[index].raw.count(self._dialect.newline)
-        return Header(header.names, last, header.notes, header.valued)
+        return replace(header, line=self._last_line(rows[index]))
 
     def _given_header(self, rows: Sequence[Row], columns: tuple[str, ...]) -> Header:
         """The names that the caller gives; they replace a header that the file has."""
@@ -110,8 +108,11 @@ class CsvFile:
             return Header(columns, self._layout.header_row)
         if rows and not rows[0].problem and repeats(rows[0].fields, columns):
             note = f"Line {rows[0].line} repeats the names of the columns and was skipped."
-            return Header(columns, rows[0].line, (note,))
+            return Header(columns, self._last_line(rows[0]), (note,))
         return Header(columns, self._first_line - 1)
+
+    def _last_line(self, row: Row) -> int:
+        return row.line + row.raw.count(self._dialect.newline)
 
 
 def _without_lines(sample: bytes, count: int, newline: bytes) -> bytes:

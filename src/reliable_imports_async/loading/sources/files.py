@@ -15,7 +15,6 @@ from anyio import to_thread
 from typing_extensions import Unpack
 
 from ...errors import SourceError
-from ..options import require_names
 from ..records import Limits, StoredRecord
 from .charset import guessed_encoding, wide_encoding
 from .compression import (
@@ -116,10 +115,9 @@ def read_file(
     """Read records from a file, in constant memory.
 
     The rows of a CSV file become objects of strings: nothing is converted, and leading zeros are
-    kept. The header may be below title lines. JSON text is kept as it is written. A record that
-    cannot be read becomes a failed item with its raw bytes and its line; blank lines are skipped.
-    The raw bytes of a file that is neither UTF-8 nor an extension of ASCII (such as UTF-16) are
-    kept as UTF-8.
+    kept. JSON text is kept as it is written. A record that cannot be read becomes a failed item
+    with its raw bytes and its line; blank lines are skipped. The raw bytes of a file that is
+    neither UTF-8 nor an extension of ASCII (such as UTF-16) are kept as UTF-8.
 
     Args:
         file: A path, a binary file (read from its beginning if possible, and left open), or an
@@ -142,7 +140,6 @@ def read_file(
             source also raise it, if the file cannot be read at all.
         TypeError: There is no such option.
     """
-    require_names("read_file", layout, LayoutOptions)
     options = FileOptions(
         name=name,
         format=None if format is None else known_format(format),

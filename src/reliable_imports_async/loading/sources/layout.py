@@ -7,13 +7,14 @@ import re
 import unicodedata
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from typing_extensions import TypedDict
 
 from ...errors import SourceError
 from ...wording import counted
+from ..options import require_names
 
 T = TypeVar("T")
 SAMPLE_ROWS = 100
@@ -62,7 +63,9 @@ class Layout:
 
         Raises:
             SourceError: One of them is not valid.
+            TypeError: There is no such option of `read_file`.
         """
+        require_names("read_file", given, LayoutOptions)
         header_row = given.get("header_row")
         skip_rows = given.get("skip_rows") or 0
         _require_number("skip_rows", skip_rows, least=0)
@@ -125,7 +128,7 @@ class Header:
 
     Attributes:
         names: A name for each column; None for a column without a name.
-        line: The line in which they are; 0 if the caller gave them.
+        line: The last line before the first record.
         notes: Notes for the user about them.
         valued: The names of columns without a name that have values in the first rows.
     """
@@ -133,7 +136,7 @@ class Header:
     names: tuple[str | None, ...]
     line: int
     notes: tuple[str, ...] = ()
-    valued: tuple[str, ...] = field(default=())
+    valued: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:

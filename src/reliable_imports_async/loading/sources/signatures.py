@@ -8,6 +8,7 @@ import zipfile
 from typing import BinaryIO
 
 from ...errors import SourceError
+from .compression import compression_by_magic
 
 _SAVE_AS = "open it in the program that it belongs to and save it as CSV (UTF-8)"
 _UNPACK = "unpack it and import the file inside"
@@ -38,7 +39,6 @@ _SIGNATURES = (
     (b"\x80\x05\x95", "a Python pickle", "convert it to CSV or JSON Lines"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
     (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
-    (b"\xfd7zXZ\0", "compressed twice", _UNPACK),
     (b"\x28\xb5\x2f\xfd", "compressed by zstd", _UNPACK),
     (b"\x04\x22\x4d\x18", "compressed by lz4", _UNPACK),
     (b"LZIP", "compressed by lzip", _UNPACK),
@@ -63,7 +63,6 @@ _BINARY_ONLY = {
     b"ARROW1",
     b"FEA1",
 }  # a header may, too
-_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _TAR_AT, _TAR = 257, b"ustar"
 _MARKUP = re.compile(
     rb"\s*+(?:<!--(?:[^-]|-(?!->))*+-->\s*+)*+<(!doctype\s+html|html|head|body|table|!doctype|\?xml|svg)[\s>/]",
@@ -92,12 +91,12 @@ def refuse_other_files(sample: bytes, file: BinaryIO | None) -> None:
             signature not in _BINARY_ONLY or _has_controls(sample)
         ):
             raise _refused(kind, hint)
-    if _BZIP2.match(sample):
-        raise _refused("compressed twice", _UNPACK)
     if sample[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
         raise _refused("a tar archive", _UNPACK)
     if sample.startswith(b"\x1f\x8b"):
         raise _refused("gzip data inside gzip data", "unpack it once, and import the result")
+    if compression_by_magic(sample) is not None:
+        raise _refused("compressed twice", _UNPACK)
     if sample.startswith(b"MZ") and _has_controls(sample):
         raise _refused("a program (Windows)", _OTHER)
 
